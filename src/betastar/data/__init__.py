@@ -1,0 +1,1 @@
+"""Data: preference records, verifiable tasks and their graders."""

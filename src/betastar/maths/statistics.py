@@ -1,0 +1,269 @@
+"""Small-sample statistics over seeds and over β: exact where few values allow it, NaN with a reason where undefined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain, combinations_with_replacement, permutations
+from math import comb, factorial, prod
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+LARGEST_EXACT_N = 9
+"""Up to this many pairs (9! = 362 880 orders) the permutation p of Spearman's ρ is exact."""
+
+
+class MeanAndError(NamedTuple):
+    """Mean of `n` values and its standard error (sample standard deviation over √n)."""
+
+    mean: float
+    standard_error: float
+    n: int
+
+    @property
+    def reason(self) -> str | None:
+        """Why the mean or the standard error is NaN; None where both are numbers."""
+        if self.n == 0:
+            return "there are no values"
+        if np.isnan(self.mean):
+            return "a value is undefined"
+        return "a standard error needs two values" if self.n == 1 else None
+
+
+class Interval(NamedTuple):
+    """An interval `low`..`high`; both NaN where undefined, with the reason."""
+
+    low: float
+    high: float
+    reason: str | None = None
+
+
+class Resamples(NamedTuple):
+    """Bootstrap resamples of seeds: `draws` [R, S] seed indices, each row sorted and distinct; `weights` [R], sum 1."""
+
+    draws: NDArray[np.int64]
+    weights: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Spearman:
+    """Spearman's ρ of `n` pairs and its permutation p-values.
+
+    `p_greater`: share of orders with ρ at least the one seen; `p_less`: at most; `p_two_sided`: |ρ| at least. `exact`
+    says that all n! orders were counted; otherwise a random sample was, and the identity order with it.
+    """
+
+    rho: float
+    p_greater: float
+    p_less: float
+    p_two_sided: float
+    n: int
+    exact: bool
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """Page's L for an increasing trend over columns, and its one-sided p-value.
+
+    `method` is "exact", or "exact, ties ignored" where a seed has equal values: the null distribution is then that of
+    data without ties.
+    """
+
+    L: float
+    p_value: float
+    method: str
+    reason: str | None = None
+
+
+def mean_and_standard_error(values: ArrayLike) -> MeanAndError:
+    """Mean and standard error of `values` (flattened). Fewer than two values: the standard error is NaN, never 0."""
+    flat = np.ravel(np.asarray(values, dtype=np.float64))
+    mean = float(flat.mean()) if flat.size else float("nan")
+    error = float(flat.std(ddof=1) / np.sqrt(flat.size)) if flat.size > 1 else float("nan")
+    return MeanAndError(mean, error, flat.size)
+
+
+def seed_resamples(n_seeds: int, rng: np.random.Generator, n_resamples: int) -> Resamples:
+    """Resamples of `n_seeds` seeds with replacement, equal ones merged into one weight.
+
+    If at most `n_resamples` distinct ones exist (3 seeds have 10, 6 have 462), all are listed with their exact
+    probabilities and nothing is drawn; otherwise `n_resamples` are drawn from `rng`. Raises ValueError for a number
+    below 1.
+    """
+    if n_seeds < 1 or n_resamples < 1:
+        raise ValueError(f"n_seeds and n_resamples must be at least 1, got {n_seeds} and {n_resamples}")
+    if comb(2 * n_seeds - 1, n_seeds) <= n_resamples:
+        draws = np.array(list(combinations_with_replacement(range(n_seeds), n_seeds)), dtype=np.int64)
+        orders = [factorial(n_seeds) // prod(factorial(int(m)) for m in np.bincount(draw)) for draw in draws]
+        return Resamples(draws, np.array(orders) / n_seeds**n_seeds)
+    drawn = np.sort(rng.integers(n_seeds, size=(n_resamples, n_seeds)), axis=1)
+    draws, counts = np.unique(drawn, axis=0, return_counts=True)
+    return Resamples(draws, counts / n_resamples)
+
+
+def weighted_interval(values: ArrayLike, weights: ArrayLike, level: float) -> Interval:
+    """Central `level` of `values` [R] with `weights` [R]: the values at which the cumulated weight first reaches
+    (1 − level)/2 and (1 + level)/2. No value may be NaN; infinity is allowed."""
+    ordered, mass = np.asarray(values, dtype=np.float64), np.asarray(weights, dtype=np.float64)
+    order = np.argsort(ordered)
+    ordered, cumulated = ordered[order], np.cumsum(mass[order]) / mass.sum()
+    # Cumulated weights carry rounding: a bound that is met to twelve digits is met.
+    places = np.searchsorted(cumulated, np.array([1 - level, 1 + level]) / 2 - 1e-12)
+    return Interval(float(ordered[places[0]]), float(ordered[places[1]]))
+
+
+def bootstrap_interval(
+    values_by_seed: ArrayLike,
+    statistic: Callable[[NDArray[np.float64]], float | np.floating] = np.mean,
+    level: float = 0.95,
+    *,
+    rng: np.random.Generator,
+    n_resamples: int = 2000,
+) -> Interval:
+    """Percentile bootstrap interval of `statistic`, with seeds (the first axis of `values_by_seed`) resampled whole.
+
+    `statistic` takes an array shaped as `values_by_seed`, ignores the order of its rows and returns a number. Few seeds
+    need no random draws, see `seed_resamples`. NaN with fewer than two seeds, or where the statistic is undefined on
+    any resample: leaving those out would narrow the interval. Raises ValueError for a level outside (0, 1) or a scalar.
+    """
+    values = np.asarray(values_by_seed, dtype=np.float64)
+    if values.ndim == 0 or not 0 < level < 1:
+        raise ValueError("values_by_seed must be [S, ...] and level in (0, 1)")
+    if values.shape[0] < 2:
+        return Interval(float("nan"), float("nan"), "an interval over seeds needs two seeds")
+    draws, weights = seed_resamples(values.shape[0], rng, n_resamples)
+    results = np.array([float(statistic(values[draw])) for draw in draws])
+    undefined = np.isnan(results)
+    if undefined.any():
+        reason = f"the statistic is undefined on {weights[undefined].sum():.0%} of the seed resamples"
+        return Interval(float("nan"), float("nan"), reason)
+    return weighted_interval(results, weights, level)
+
+
+def spearman_exact(
+    x: ArrayLike, y: ArrayLike, rng: np.random.Generator | None = None, n_permutations: int = 20_000
+) -> Spearman:
+    """Spearman's ρ of `x` and `y`, both [n], with permutation p-values; ties get midranks.
+
+    For n ≤ 9 all n! orders are counted, so the p-values are exact: with three pairs the smallest one-sided p is 1/6.
+    For larger n, `n_permutations` orders are drawn from `rng` and p = (count + 1)/(n_permutations + 1). NaN with fewer
+    than two pairs, a NaN, or a constant input. Raises ValueError for unequal shapes, or n > 9 without `rng`.
+    """
+    first, second = _paired(x, y)
+    n = first.size
+    exact = n <= LARGEST_EXACT_N
+    if rng is None and not exact:
+        raise ValueError(f"{n} pairs are too many for all orders (at most {LARGEST_EXACT_N}): give rng")
+    if reason := _undefined(first, second, at_least=2):
+        nan = float("nan")
+        return Spearman(nan, nan, nan, nan, n, exact, reason)
+
+    # Doubled midranks are integers, so ρ values compare without rounding: ρ orders as Σ rank_x·rank_y does.
+    rank_x, rank_y = _doubled_ranks(first), _doubled_ranks(second)
+    seen, centre = int(rank_x @ rank_y), n * (n + 1) ** 2
+    if rng is None or exact:
+        sums = _permuted(rank_y) @ rank_x
+        extra = 0
+    else:
+        sums = rng.permuted(np.tile(rank_y, (n_permutations, 1)), axis=1) @ rank_x
+        extra = 1
+
+    def share(at_least_as_far: NDArray[np.bool_]) -> float:
+        return float((at_least_as_far.sum() + extra) / (sums.size + extra))
+
+    return Spearman(
+        rho=pearson(rank_x, rank_y) if n > 2 else float(np.sign(seen - centre)),
+        p_greater=share(sums >= seen),
+        p_less=share(sums <= seen),
+        p_two_sided=share(np.abs(sums - centre) >= abs(seen - centre)),
+        n=n,
+        exact=exact,
+    )
+
+
+def page_trend(data: ArrayLike) -> Page:
+    """Page's L for the trend "larger in later columns" of `data` [S seeds, B conditions, β ascending].
+
+    The p-value is exact (scipy.stats.page_trend_test). For a falling trend reverse the columns. NaN with fewer than
+    two seeds or three conditions, or with an undefined value. Raises ValueError unless `data` is 2-D.
+    """
+    table = np.asarray(data, dtype=np.float64)
+    if table.ndim != 2:
+        raise ValueError(f"data must be [S, B], got shape {table.shape}")
+    nan = float("nan")
+    if table.shape[0] < 2 or table.shape[1] < 3:
+        reason = f"Page's L needs two seeds and three conditions, here {table.shape[0]} and {table.shape[1]}"
+        return Page(nan, nan, "undefined", reason)
+    if np.isnan(table).any():
+        return Page(nan, nan, "undefined", "a value is undefined")
+    ties = any(np.unique(row).size < row.size for row in table)
+    result = stats.page_trend_test(table, method="exact")
+    return Page(float(result.statistic), float(result.pvalue), "exact, ties ignored" if ties else "exact")
+
+
+def pearson(x: ArrayLike, y: ArrayLike) -> float:
+    """Pearson's r of `x` and `y`, both [n]; NaN with n < 3, a value that is not finite, or a constant input.
+
+    Raises ValueError for unequal shapes.
+    """
+    first, second = _paired(x, y)
+    if _undefined(first, second, at_least=3) or not (np.isfinite(first).all() and np.isfinite(second).all()):
+        return float("nan")
+    # Dividing by the largest magnitude first keeps the squares from under- and overflowing.
+    first, second = first / np.abs(first).max(), second / np.abs(second).max()
+    first, second = first - first.mean(), second - second.mean()
+    scale = np.linalg.norm(first) * np.linalg.norm(second)
+    return float(np.clip(first @ second / scale, -1.0, 1.0)) if scale > 0 else float("nan")
+
+
+def aicc(residual_sum_of_squares: float, n: int, n_parameters: int) -> float:
+    """Corrected Akaike information criterion of a Gaussian model of `n` points; lower is better.
+
+    `n_parameters` counts the variance. NaN where undefined (n ≤ n_parameters + 1), −inf for an exact fit.
+    """
+    if n <= n_parameters + 1:
+        return float("nan")
+    if residual_sum_of_squares <= 0:
+        return float("-inf")
+    correction = 2 * n_parameters * (n_parameters + 1) / (n - n_parameters - 1)
+    return n * float(np.log(residual_sum_of_squares / n)) + 2 * n_parameters + correction
+
+
+def _paired(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    first, second = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if first.ndim != 1 or first.shape != second.shape:
+        raise ValueError(f"x and y must both be [n], got {first.shape} and {second.shape}")
+    return first, second
+
+
+def _undefined(x: NDArray[np.float64], y: NDArray[np.float64], at_least: int) -> str | None:
+    """Why a correlation of `x` and `y` is undefined, or None."""
+    if x.size < at_least:
+        return f"a correlation needs {at_least} pairs, here {x.size}"
+    if np.isnan(x).any() or np.isnan(y).any():
+        return "a value is undefined"
+    if (x == x[0]).all() or (y == y[0]).all():
+        return "one side is constant"
+    return None
+
+
+def _doubled_ranks(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    return np.rint(2 * stats.rankdata(values, method="average")).astype(np.int64)
+
+
+@cache
+def _orders(n: int) -> NDArray[np.int8]:
+    """All n! orders of 0..n−1, [n!, n]."""
+    flat = chain.from_iterable(permutations(range(n)))
+    orders = np.fromiter(flat, dtype=np.int8, count=factorial(n) * n).reshape(-1, n)
+    orders.flags.writeable = False  # cached: callers share it
+    return orders
+
+
+def _permuted(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    return values[_orders(values.size)]

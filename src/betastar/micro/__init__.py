@@ -1,0 +1,1 @@
+"""The micro world: a tiny language, its arithmetic problems and its annotator."""

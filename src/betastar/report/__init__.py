@@ -1,0 +1,1 @@
+"""Tables, charts and words made from a run's results."""
