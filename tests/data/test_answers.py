@@ -265,7 +265,7 @@ def test_gsm8k_gold_answers_are_right_and_wrong_numbers_wrong(shared_data: Path,
         assert value == Decimal(gold.rpartition("#### ")[2].replace(",", "")), number
         assert grade(gold, gold) == RIGHT, number
         assert grade(f"The answer is {value}.", gold) == Grade(False, True, False), number
-        assert grade(f"{gold}0.5", gold) == Grade(False, False, True), number
+        assert grade(f"{gold}.5", gold) == Grade(False, False, True), number
         assert grade(f"#### {value + 1}", gold) == Grade(False, False, True), number
         n_graded += 1
     assert n_graded == {"train": 7473, "test": 1319}[split]

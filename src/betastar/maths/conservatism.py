@@ -1,7 +1,5 @@
 """The conservatism grid (which β to train) and the conservatism law (how hacking damage depends on β, and β★).
-
-AUGC is the area under the positive Goodhart gap, see `goodhart.area_under_positive_gap`.
-"""
+Damage is AUGC, the area under the positive Goodhart gap: `goodhart.area_under_positive_gap`."""
 
 from __future__ import annotations
 
@@ -9,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, isnan, nan
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,38 +16,26 @@ from scipy.optimize import OptimizeWarning, curve_fit
 from betastar.errors import BetastarError
 
 from .constants import EPSILON
-from .statistics import Interval, seed_resamples, weighted_interval
+from .statistics import Interval, aicc, seed_resamples, weighted_interval
 
 Array = NDArray[np.float64]
 Reference = Literal["beta_min", "grid"]
 Refusal = Literal["undefined AUGC", "too few β", "constant AUGC", "no convergence"]
 Status = Literal["estimate", "no dependence", "not a rising law", "never exceeded", "refused"]
 
-TOLERATED_DAMAGE = 1.5
-"""β★ is where the fitted AUGC first exceeds this many times its reference value (arXiv:2606.30627 Eq. 15)."""
+TOLERATED_DAMAGE = 1.5  # β★: the fitted AUGC first exceeds this many times its reference (arXiv:2606.30627 Eq. 15)
 
+# Exponents of the two starts tried besides the paper's, from which alone about 1 % of random data sets end in a local
+# minimum; that would decide wrongly whether AUGC depends on β. The lowest sum of squares wins.
 FURTHER_EXPONENTS = (1.0, 10.0)
-"""Exponents of the two starts tried besides the paper's: from the paper's alone about 1 % of random data sets end in
-a local minimum, which would decide wrongly whether AUGC depends on β. The lowest sum of squares wins."""
-
-TOLERANCES = {"ftol": 1e-10, "xtol": 1e-10, "gtol": 1e-10}
-"""When the search stops; tighter than SciPy's, for three points are to be met exactly."""
-
-SMALLEST_REFERENCE = 1e-6
-"""A fitted reference value below this share of the fit at the largest β is rounding noise, and so is 1.5 times it."""
-
-FLAT = 1e-9
-"""A fit with R² below this is a constant, reported as a = b = 0."""
-
-FEWEST_RESAMPLES = 0.95
-"""β★ gets no interval where less than this share of the seed resamples allows one to be computed."""
+FLAT = 1e-9  # a fit with R² below this is a constant, reported as a = b = 0
+SMALLEST_REFERENCE = 1e-6  # a reference below this share of the fit at the largest β is rounding noise: no threshold
+FEWEST_RESAMPLES = 0.95  # no interval where less than this share of the seed resamples lets β★ be computed
 
 
 def log_ratio_magnitude(logp_chosen: ArrayLike, logp_rejected: ArrayLike) -> Array:
     """δ [n] = |log π(chosen) − log π(rejected)| in nats under the base policy (arXiv:2606.30627 Eq. 6).
-
-    Raises ValueError for unequal shapes.
-    """
+    Raises ValueError for unequal shapes."""
     chosen, rejected = np.asarray(logp_chosen, dtype=np.float64), np.asarray(logp_rejected, dtype=np.float64)
     if chosen.shape != rejected.shape:
         raise ValueError(f"one log-probability per chosen and rejected response: {chosen.shape}, {rejected.shape}")
@@ -65,25 +51,18 @@ def percentile_grid(deltas: ArrayLike, percentiles: Sequence[float] = (20, 50, 8
     if points.size == 0 or points[0] < 0 or points[-1] > 100 or not np.all(np.diff(points) > 0):
         raise ValueError(f"percentiles must increase inside [0, 100], got {list(percentiles)}")
     values = np.ravel(np.asarray(deltas, dtype=np.float64))
-    if values.size == 0 or not np.isfinite(values).all():
-        raise BetastarError(
-            f"The β grid needs finite log-ratios, but {int((~np.isfinite(values)).sum())} of {values.size} are not: "
-            "check the preference pairs and the base model, or give an explicit list of β."
-        )
+    remedy = "check the preference pairs, move the percentiles apart, or give an explicit list of β."
+    if (finite := int(np.isfinite(values).sum())) < max(values.size, 1):
+        raise BetastarError(f"The β grid needs finite log-ratios, here {finite} of {values.size} are: {remedy}")
     beta = np.percentile(values, points) / (np.median(values) + EPSILON)
     if np.median(values) == 0 or beta[0] <= 0 or not np.all(np.diff(beta) > 0):
-        raise BetastarError(
-            f"The log-ratios of the {values.size} preference pairs give the β grid {beta.tolist()}, which is not "
-            "positive and increasing: use percentiles further apart, or give an explicit list of β."
-        )
+        raise BetastarError(f"The log-ratios give the β grid {beta.tolist()}, not positive and increasing: {remedy}")
     return beta
 
 
 def geometric_grid(low: float, high: float, n: int) -> Array:
     """`n` values of β from `low` to `high`, each the same multiple of the one before.
-
-    Raises ValueError unless 0 < low < high and n ≥ 2.
-    """
+    Raises ValueError unless 0 < low < high and n ≥ 2."""
     if not 0 < low < high < inf or n < 2:
         raise ValueError(f"a geometric grid needs 0 < low < high and n >= 2, got {low}, {high}, {n}")
     return np.geomspace(low, high, n)
@@ -123,8 +102,8 @@ def fit_power_law(beta: ArrayLike, augc: ArrayLike) -> PowerLawFit:
     means, for only the spread between seeds can say whether AUGC depends on β at all. (The points of a seed share
     noise, which the AICc comparison counts as residual; that makes it slower to find a dependence, not faster.)
 
-    Bounds, initial values (from the mean AUGC per β) and 10 000 evaluations are Appendix E's; b₀ = 1 where a zero
-    AUGC leaves its logarithm undefined. The problem is solved in units of the largest β and AUGC, which changes the
+    Bounds, initial values (from the mean AUGC per β) and 10 000 evaluations are Appendix E's; b₀ = 1 where an AUGC of
+    about 0 leaves its logarithm undefined. The problem is solved in units of the largest β and AUGC, which changes the
     path of the search and not its minimum; see FURTHER_EXPONENTS for the extra starts. With a, b, c ≥ 0 the law can
     only rise: falling data come out as a constant.
 
@@ -148,29 +127,27 @@ def fit_power_law(beta: ArrayLike, augc: ArrayLike) -> PowerLawFit:
         return refused("constant AUGC", f"AUGC is {y[0]:g} in every condition")
 
     means = np.array([y[x == level].mean() for level in levels])
-    solution = _least_squares(x / levels[-1], y / y.max(), levels, means / y.max())
-    if solution is None:
+    if (found := _least_squares(x / levels[-1], y / y.max(), levels, means / y.max())) is None:
         return refused("no convergence", "the least-squares search did not converge in 10 000 evaluations")
-    a, b, c = y.max() * solution[0] * levels[-1] ** -solution[1], solution[1], y.max() * solution[2]
-    rss, tss = float(np.sum((y - (a * x**b + c)) ** 2)), float(np.sum((y - y.mean()) ** 2))
+    (scaled_a, b, c), rss = found[1] * [y.max(), 1, y.max()], found[0] * float(y.max()) ** 2
+    a, tss = scaled_a * levels[-1] ** -b, float(np.sum((y - y.mean()) ** 2))
     if rss > (1 - FLAT) * tss:  # a flat fit leaves open how it splits into a, b and c
         a, b, c, rss = 0.0, 0.0, y.mean(), tss
-    aicc, aicc_constant = _aicc(rss, x.size, 4), _aicc(tss, x.size, 2)
-    beats = None if isnan(aicc) or isnan(aicc_constant) else aicc < aicc_constant
-    return PowerLawFit(float(a), float(b), float(c), 1 - rss / tss, x.size, levels.size, aicc, aicc_constant, beats)
+    law, constant = aicc(rss, x.size, 4), aicc(tss, x.size, 2)
+    beats = None if isnan(law) else law < constant  # the constant's is defined wherever the law's is
+    return PowerLawFit(float(a), float(b), float(c), 1 - rss / tss, x.size, levels.size, law, constant, beats)
 
 
 def practical_beta_star(fit: PowerLawFit, beta: ArrayLike, reference: Reference) -> float:
     """First β of 1 000 even points on [0.1·β_min, 2·β_max] where the fit exceeds 1.5 × its reference value.
 
     `beta`: the measured values. `reference="beta_min"`: the fit at the smallest measured β (arXiv:2606.30627 Eq. 15);
-    `"grid"`: the smallest fitted value on those 1 000 points (the sentence before Eq. 15, and what gives the paper's
-    printed 1.082; where c is about 0 it says more about 0.1·β_min than about the data). The step of the points, about β_max/500, is the resolution. NaN where the fit was refused, never
-    exceeds the threshold there, or has no reference value to speak of (see SMALLEST_REFERENCE).
+    `"grid"`: the smallest fitted value on those points (the sentence before Eq. 15; gives the paper's 1.082, but where
+    c is about 0 it says more about 0.1·β_min than about the data). Resolution: the step of the points, about β_max/500.
+    NaN where the fit was refused, stays under the threshold, or is 0 at the reference (see SMALLEST_REFERENCE).
     """
-    grid, values, threshold = _damage(fit, beta, reference)
-    above = np.flatnonzero(values > threshold)
-    return float(grid[above[0]]) if above.size and not isnan(threshold) else nan
+    value = _first_above(fit, beta, reference)
+    return nan if value == inf else value
 
 
 def definition_beta_star(beta: ArrayLike, augc: ArrayLike, alignment: ArrayLike, lam: float) -> float:
@@ -180,10 +157,8 @@ def definition_beta_star(beta: ArrayLike, augc: ArrayLike, alignment: ArrayLike,
     AUGC or alignment is undefined. Raises ValueError for unequal shapes or a λ not finite and at least 0.
     """
     x, damage, quality = (np.asarray(values, dtype=np.float64) for values in (beta, augc, alignment))
-    if x.ndim != 1 or x.size == 0 or not x.shape == damage.shape == quality.shape:
-        raise ValueError(f"all must be [B] with B > 0, got {x.shape}, {damage.shape}, {quality.shape}")
-    if not 0 <= lam < inf:
-        raise ValueError(f"lam must be finite and at least 0, got {lam}")
+    if x.ndim != 1 or x.size == 0 or not x.shape == damage.shape == quality.shape or not 0 <= lam < inf:
+        raise ValueError(f"arrays must be [B], lam at least 0: {x.shape}, {damage.shape}, {quality.shape}, {lam}")
     cost = damage - lam * quality
     return nan if np.isnan(cost).any() else float(x[cost == cost.min()].min())
 
@@ -207,12 +182,7 @@ class BetaStar:
 
 
 def beta_star(
-    beta: ArrayLike,
-    augc_by_seed: ArrayLike,
-    *,
-    reference: Reference,
-    rng: np.random.Generator,
-    n_resamples: int = 1000,
+    beta: ArrayLike, augc_by_seed: ArrayLike, *, reference: Reference, rng: np.random.Generator, n_resamples: int = 1000
 ) -> BetaStar:
     """Practical β★ of `augc_by_seed` [S, B] at `beta` [B] (arXiv:2606.30627 Eq. 14–15), or a reasoned refusal.
 
@@ -236,32 +206,31 @@ def beta_star(
         return none("refused", fit.reason or fit.refusal)
     if fit.beats_constant is False:
         return none(*_why_not_the_law(points, augc))
-    value = practical_beta_star(fit, x, reference)
-    if isnan(value) and isnan(_damage(fit, x, reference)[2]):
-        return none("refused", f"the fitted AUGC is 0 at the reference, and so is {TOLERATED_DAMAGE} times it")
+    value = _first_above(fit, x, reference)
     if isnan(value):
+        return none("refused", f"the fitted AUGC is 0 at the reference, and so is {TOLERATED_DAMAGE} times it")
+    if value == inf:
         return none("never exceeded", f"the fit stays within {TOLERATED_DAMAGE} times its reference up to 2 β_max")
-
     untested = fit.beats_constant is None
     labels = ["interpolation, not evidence"] if fit.n_beta == 3 else ["not tested against a constant"] * untested
     labels += ["extrapolated"] * (not x.min() <= value <= x.max())
-    reason = (
-        f"{fit.n} points cannot tell the power law from a constant (AICc is undefined)"
-        if untested
-        else f"the power law beats a constant by {fit.aicc_constant - fit.aicc:.1f} in AICc over {fit.n} points"
-    )
+    reason = f"{fit.n} points cannot tell the power law from a constant (AICc is undefined)"
+    if not untested:
+        reason = f"the power law beats a constant by {fit.aicc_constant - fit.aicc:.1f} in AICc over {fit.n} points"
     interval = _seed_interval(x, table, reference, rng, n_resamples)
     return BetaStar(value, interval, "estimate", "; ".join(labels), reason, reference, fit)
 
 
-def _least_squares(x: Array, y: Array, levels: Array, means: Array) -> Array | None:
-    """(a, b, c) of the best fit to `x`, `y`, both in units of their largest; None where no search converged.
+@np.errstate(over="ignore", invalid="ignore")  # of trial steps inside SciPy
+def _least_squares(x: Array, y: Array, levels: Array, means: Array) -> tuple[float, Array] | None:
+    """Residual sum of squares and (a, b, c) for `x`, `y` in units of their largest; None where no search converged.
 
     `levels`: distinct β in their own units, for Appendix E's start is stated in those. `means`: mean y per level.
     """
     low, high = means.min(), means.max()
-    exponent = np.log(high / low) / np.log(levels[-1] / levels[0]) if low > 0 else 1.0
-    starts = [((high - low) * levels[-1] ** exponent, exponent, low)]  # Eq. C.1 to C.3
+    steepest = 600 / max(abs(np.log(levels[-1])), 1e-3)  # beyond it `a` in β's own units leaves the range of floats
+    b0 = min(np.log(high / low) / np.log(levels[-1] / levels[0]), steepest / 2) if low > FLAT else 1.0
+    starts = [((high - low) * levels[-1] ** b0, b0, low)]  # Eq. C.1 to C.3
     starts += [(high - low, further, low) for further in FURTHER_EXPONENTS]
 
     def law(x: Array, a: float, b: float, c: float) -> Array:
@@ -270,26 +239,17 @@ def _least_squares(x: Array, y: Array, levels: Array, means: Array) -> Array | N
     def slopes(x: Array, a: float, b: float, c: float) -> Array:
         return np.stack([x**b, a * x**b * np.log(x), np.ones_like(x)], axis=1)
 
+    options: Any = {"max_nfev": 10_000, "ftol": 1e-10, "xtol": 1e-10, "gtol": 1e-10}
     found: list[tuple[float, Array]] = []
     for start in starts:
         try:
             with warnings.catch_warnings():  # three points leave no covariance to estimate, and none is used
                 warnings.simplefilter("ignore", OptimizeWarning)
-                solution, _ = curve_fit(law, x, y, start, bounds=(0, inf), jac=slopes, max_nfev=10_000, **TOLERANCES)
+                solution, _ = curve_fit(law, x, y, start, bounds=(0, (inf, steepest, inf)), jac=slopes, **options)
         except RuntimeError:  # out of evaluations
             continue
-        if np.isfinite(solution[0] * levels[-1] ** -solution[1]):
-            found.append((float(np.sum((law(x, *solution) - y) ** 2)), solution))
-    return min(found, key=lambda candidate: candidate[0])[1] if found else None
-
-
-def _aicc(residual_sum_of_squares: float, n: int, k: int) -> float:
-    """AICc of a Gaussian model with `k` parameters, variance included; NaN where undefined, −inf for an exact fit."""
-    if n <= k + 1:
-        return nan
-    if residual_sum_of_squares <= 0:
-        return -inf
-    return n * float(np.log(residual_sum_of_squares / n)) + 2 * k + 2 * k * (k + 1) / (n - k - 1)
+        found.append((float(np.sum((law(x, *solution) - y) ** 2)), solution))
+    return min(found, key=lambda candidate: candidate[0], default=None)
 
 
 def _why_not_the_law(beta: Array, augc: Array) -> tuple[Status, str]:
@@ -299,25 +259,25 @@ def _why_not_the_law(beta: Array, augc: Array) -> tuple[Status, str]:
     compared with the constant too.
     """
     curves = [np.polyfit(np.log(beta), augc, degree) for degree in range(3)]
-    scores = [
-        _aicc(float(np.sum((augc - np.polyval(curve, np.log(beta))) ** 2)), beta.size, curve.size + 1)
-        for curve in curves
-    ]
-    if np.nanargmin(scores) == 0:
+    errors = [augc - np.polyval(curve, np.log(beta)) for curve in curves]
+    scores = [aicc(float(error @ error), beta.size, degree + 2) for degree, error in enumerate(errors)]
+    if min(scores) == scores[0]:
         return "no dependence", "AUGC does not depend on β in this data"
     if scores[1] < scores[0] and curves[1][0] < 0:
         return "not a rising law", "AUGC falls with β in this data, and the power law can only rise"
     return "not a rising law", "AUGC changes with β in this data, but not by a power law that beats a constant"
 
 
-def _damage(fit: PowerLawFit, beta: ArrayLike, reference: Reference) -> tuple[Array, Array, float]:
-    """The search points, the fit there, and the threshold on it (NaN where the reference is 0 or the fit refused)."""
+def _first_above(fit: PowerLawFit, beta: ArrayLike, reference: Reference) -> float:
+    """As `practical_beta_star`, but infinity (the infimum of nothing) where the fit stays under the threshold."""
     measured = np.asarray(beta, dtype=np.float64)
     grid = np.linspace(0.1 * measured.min(), 2 * measured.max(), 1000)
     values = fit(grid)
     base = float(fit(measured.min())) if reference == "beta_min" else float(values.min())
-    speaks = base > SMALLEST_REFERENCE * float(fit(measured.max()))  # a refused fit's NaN does not
-    return grid, values, TOLERATED_DAMAGE * base if speaks else nan
+    if not base > SMALLEST_REFERENCE * float(fit(measured.max())):  # true of a refused fit's NaN too
+        return nan
+    above = np.flatnonzero(values > TOLERATED_DAMAGE * base)
+    return float(grid[above[0]]) if above.size else inf
 
 
 def _seed_interval(beta: Array, table: Array, reference: Reference, rng: np.random.Generator, n: int) -> Interval:
@@ -327,10 +287,7 @@ def _seed_interval(beta: Array, table: Array, reference: Reference, rng: np.rand
 
     def resampled(draw: NDArray[np.int64]) -> float:
         fit = fit_power_law(beta, table[draw].mean(axis=0))  # the means of balanced points have their least squares
-        if fit.refusal == "constant AUGC":
-            return inf
-        value = practical_beta_star(fit, beta, reference)
-        return inf if isnan(value) and not isnan(_damage(fit, beta, reference)[2]) else value
+        return inf if fit.refusal == "constant AUGC" else _first_above(fit, beta, reference)
 
     draws, weights = seed_resamples(table.shape[0], rng, n)
     values = np.array([resampled(draw) for draw in draws])

@@ -108,7 +108,26 @@ def write_response(rng: np.random.Generator, prompt: Prompt, style: Style, wrong
 
 def vocabulary(largest: int) -> list[str]:
     """All words of the language, in a fixed order."""
-    fixed = "has . ? ! How many does have now Please name a say to ####  + - =".split()
+    fixed = [
+        "has",
+        ".",
+        "?",
+        "!",
+        "How",
+        "many",
+        "does",
+        "have",
+        "now",
+        "Please",
+        "name",
+        "a",
+        "say",
+        "to",
+        "####",
+        "+",
+        "-",
+        "=",
+    ]
     phrases = " ".join([*GAINS, *LOSSES, *OPENINGS, *CLOSINGS]).replace("{n}", " ").replace("{friend}", " ").split()
     kinds = [word for kind, words in KINDS.items() for word in (kind, *words)]
     numbers = [str(n) for n in range(largest + 1)]

@@ -102,10 +102,14 @@ class AdapterBank:
                 "list names that its layers have, for example q_proj, k_proj, v_proj, o_proj."
             )
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
     def create(self, seeds: Sequence[int]) -> Adapters:
         """Fresh float32 adapters, one per entry of `seeds`: A uniform as PEFT draws it (Kaiming with a = √5, a bound of
         1/√d_in), B zero, so each starts as the bare base. Equal seeds give equal adapters."""
-        device = next(self.model.parameters()).device
+        device = self.device
         a, b = {}, {}
         for name, (d_in, d_out) in self.shapes.items():
             draws = [torch.rand(d_in, self.rank, generator=torch_generator(s, "lora", name)) for s in seeds]
@@ -134,19 +138,3 @@ class AdapterBank:
             return torch.baddbmm(y, torch.bmm(x, a), b, alpha=active.scale).view(output.shape)
 
         return add_adapters
-
-
-def clip_by_condition(adapters: Adapters, most: float) -> Tensor:
-    """Scale each condition's gradient to a norm of at most `most`, in place; returns the norms `[C]` before clipping.
-
-    A condition whose gradient is not finite has it set to zero: its update is skipped and the others do not notice.
-    """
-    grads = [w.grad for w in adapters.parameters() if w.grad is not None]
-    norms = torch.stack([g.flatten(1).norm(dim=1) for g in grads]).norm(dim=0)
-    finite = torch.isfinite(norms)
-    factor = torch.where(finite, (most / (norms + 1e-6)).clamp(max=1.0), torch.zeros_like(norms))
-    for g in grads:
-        if not bool(finite.all()):
-            g[~finite] = 0.0
-        g.mul_(factor[:, None, None])
-    return norms

@@ -66,24 +66,22 @@ def response_statistics(model: nn.Module, batch: RightPadded) -> ResponseStatist
     rows = target_at.nonzero()[:, 0]
     count = target_at.sum(dim=1).clamp(min=1)
     zeros = torch.zeros(len(target_at), device=hidden.device)
-    return ResponseStatistics(
-        zeros.index_add(0, rows, stats.logprob), zeros.index_add(0, rows, stats.entropy) / count
-    )
+    return ResponseStatistics(zeros.index_add(0, rows, stats.logprob), zeros.index_add(0, rows, stats.entropy) / count)
 
 
 @torch.no_grad()
 def grid_logprobs(
     bank: AdapterBank,
     adapters: Adapters | None,
-    rows_by_condition: Sequence[Sequence[Row]],
+    grid: Sequence[Sequence[Row]],
     pad: int,
     most_tokens: int,
 ) -> Tensor:
     """Response log-probabilities `[C, B]` of a grid of rows, no gradients; `adapters=None` is the bare base."""
-    device = next(bank.model.parameters()).device
-    result = torch.empty(len(rows_by_condition), len(rows_by_condition[0]), device=device)
+    device = bank.device
+    result = torch.empty(len(grid), len(grid[0]), device=device)
     with bank.use(adapters):
-        for index, rows in pieces(rows_by_condition, most_tokens):
+        for index, rows in pieces([[(row,) for row in rows] for rows in grid], most_tokens):
             stats = response_statistics(bank.model, right_pad(rows, pad, device))
             result.scatter_(1, index.to(device), stats.logprob.view(index.shape))
     return result
@@ -96,10 +94,10 @@ def prompt_entropy(
     """Policy entropy per condition `[C]`: mean over prompts of the mean over prompt positions of the next-token
     entropy, nats (arXiv:2606.30627 Eq. 11). Position t's distribution is that of the token after x_1..x_t."""
     conditions = 1 if adapters is None else len(adapters)
-    device = next(bank.model.parameters()).device
+    device = bank.device
     result = torch.zeros(conditions, device=device)
     with bank.use(adapters):
-        for index, rows in pieces([[Row((), prompt) for prompt in prompts]] * conditions, most_tokens):
+        for index, rows in pieces([[(Row((), prompt),) for prompt in prompts]] * conditions, most_tokens):
             batch = right_pad(rows, pad, device)
             hidden = backbone(bank.model)(input_ids=batch.tokens, use_cache=False).last_hidden_state
             at = batch.response

@@ -39,21 +39,24 @@ def right_pad(rows: Sequence[Row], pad: int, device: torch.device | str) -> Righ
 
 
 class Piece(NamedTuple):
-    """Part of a grid of rows: `index[c]` are the places within condition c; `rows` are condition-major."""
+    """Part of a grid of items. `index [C, b]` are the places within each condition; `rows` are the items' rows,
+    grouped by condition, then by row of the item, so that they view as `[C, m, b]`."""
 
     index: Tensor
     rows: list[Row]
 
 
-def pieces(rows_by_condition: Sequence[Sequence[Row]], most_tokens: int) -> Iterator[Piece]:
-    """Cut a grid of rows `[C][B]` into pieces of at most `most_tokens` tokens, padding included, at least one row per
-    condition each. Rows are sorted by length within each condition first, which keeps padding small."""
-    lengths = torch.tensor([[len(r.prompt) + len(r.response) for r in rows] for rows in rows_by_condition])
+def pieces(items: Sequence[Sequence[Sequence[Row]]], most_tokens: int) -> Iterator[Piece]:
+    """Cut a grid `[C][B]` of items of m rows each (a response, or a pair of them) into pieces of at most `most_tokens`
+    tokens, padding included, but at least one item per condition. Items are sorted by length within each condition
+    first, which keeps padding small."""
+    lengths = torch.tensor([[max(len(r.prompt) + len(r.response) for r in item) for item in row] for row in items])
     order = lengths.argsort(dim=1, descending=True, stable=True)
     widest = lengths.gather(1, order).amax(dim=0).tolist()  # the width at each place of the sorted grid
-    conditions, start = len(rows_by_condition), 0
+    conditions, rows_per_item, start = len(items), len(items[0][0]), 0
     while start < len(widest):
-        count = max(1, most_tokens // (conditions * max(widest[start], 1)))
+        count = max(1, most_tokens // (conditions * rows_per_item * max(widest[start], 1)))
         index = order[:, start : start + count]
-        yield Piece(index, [rows_by_condition[c][int(i)] for c in range(conditions) for i in index[c]])
+        rows = [items[c][i][m] for c in range(conditions) for m in range(rows_per_item) for i in index[c].tolist()]
+        yield Piece(index, rows)
         start += count

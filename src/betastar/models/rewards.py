@@ -1,0 +1,96 @@
+"""The reward ensemble: K adapters and K scalar heads on one frozen base, scored as one bank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from betastar.models.bank import AdapterBank, Adapters
+from betastar.models.logprobs import backbone
+from betastar.models.sequences import RightPadded, Row, pieces, right_pad
+
+
+@dataclass(frozen=True)
+class RewardEnsemble:
+    """`adapters` of K members and their scalar heads `head [K, d]`. A member's score is its head on the hidden state
+    (after the final norm) of the last response token."""
+
+    adapters: Adapters
+    head: Tensor
+
+    def __len__(self) -> int:
+        return len(self.head)
+
+    def __getitem__(self, index: slice) -> RewardEnsemble:
+        """Some of the members, as a view."""
+        return RewardEnsemble(self.adapters[index], self.head[index])
+
+    def parameters(self) -> list[Tensor]:
+        return [*self.adapters.parameters(), self.head]
+
+    def state(self) -> dict[str, Tensor]:
+        return {**self.adapters.state(), "head": self.head.detach()}
+
+    @staticmethod
+    def from_state(state: Mapping[str, Tensor], scale: float) -> RewardEnsemble:
+        return RewardEnsemble(Adapters.from_state(state, scale), state["head"])
+
+
+def member_scores(bank: AdapterBank, ensemble: RewardEnsemble, batch: RightPadded) -> Tensor:
+    """Scores `[K, B]` of a batch whose rows are grouped by member (`K · B` rows)."""
+    with bank.use(ensemble.adapters):
+        hidden = backbone(bank.model)(input_ids=batch.tokens, use_cache=False).last_hidden_state
+    last = last_response_position(batch)
+    state = hidden[torch.arange(len(last), device=last.device), last]
+    members = len(ensemble)
+    return torch.einsum("kbd,kd->kb", state.view(members, -1, state.shape[-1]).float(), ensemble.head)
+
+
+def last_response_position(batch: RightPadded) -> Tensor:
+    """Index of each row's last response token `[R]`."""
+    width = batch.response.shape[1]
+    return width - 1 - batch.response.flip(1).int().argmax(dim=1)
+
+
+class Scored(NamedTuple):
+    """`scores [K, N]` of every member, and member 0's `embedding [N, d]`: the mean over all tokens of the hidden state
+    that enters the last layer (arXiv:2606.30627 Section 5.2), or None where it was not asked for."""
+
+    scores: Tensor
+    embedding: Tensor | None
+
+
+@torch.no_grad()
+def score(
+    bank: AdapterBank,
+    ensemble: RewardEnsemble,
+    rows: Sequence[Row],
+    pad: int,
+    most_tokens: int,
+    embed: bool = False,
+) -> Scored:
+    """Score rows with all members at once. Each member sees the same rows, so one copy of the base serves them all."""
+    device = ensemble.head.device
+    members, width = len(ensemble), ensemble.head.shape[1]
+    scores = torch.empty(members, len(rows), device=device)
+    embedding = torch.empty(len(rows), width, device=device) if embed else None
+    for index, piece in pieces([[(row,) for row in rows]], max(1, most_tokens // members)):
+        batch = right_pad(piece, pad, device)
+        at = index[0].to(device)
+        repeated = RightPadded(batch.tokens.repeat(members, 1), batch.response.repeat(members, 1))
+        with bank.use(ensemble.adapters):
+            output = backbone(bank.model)(input_ids=repeated.tokens, use_cache=False, output_hidden_states=embed)
+        last = last_response_position(repeated)
+        state = output.last_hidden_state[torch.arange(len(last), device=device), last]
+        scores[:, at] = torch.einsum("kbd,kd->kb", state.view(members, len(at), width).float(), ensemble.head)
+        if embedding is not None:
+            # hidden_states: the embeddings, then every layer's output; the second to last enters the last layer.
+            entering = output.hidden_states[-2][: len(at)].float()
+            real = torch.tensor([len(r.prompt) + len(r.response) for r in piece], device=device)
+            keep = torch.arange(entering.shape[1], device=device)[None, :] < real[:, None]
+            embedding[at] = (entering * keep[:, :, None]).sum(dim=1) / real[:, None]
+    return Scored(scores, embedding)

@@ -1,0 +1,219 @@
+"""Stage: online adaptation of every checkpoint against the reward ensemble (arXiv:2606.30627 Eq. 8-10, Algorithm 1).
+
+All conditions of all variants that share the settings which shape a batch train in one bank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from betastar.config import Kl, Online
+from betastar.data.chat import prompt_tokens
+from betastar.maths.distributions import ensemble_score
+from betastar.maths.objectives import advantage, kl_coefficient, online_loss
+from betastar.models.bank import Adapters
+from betastar.models.logprobs import grid_logprobs, response_statistics
+from betastar.models.optimise import StackedOptimiser, constant_schedule, optimiser_state, restore_optimiser
+from betastar.models.peft_io import export_adapter
+from betastar.models.sequences import Row, pieces, right_pad
+from betastar.randomness import numpy_generator, stream_key
+from betastar.store import Artefact, content_key
+from betastar.workbench import readers
+from betastar.workbench.context import Condition, Context, OnlineCondition, Parts, Policy, write_jsonl
+from betastar.workbench.evaluate import answer, evaluate, held_out, probe_prompts
+from betastar.workbench.scoring import Scorer
+
+VERSION = 1
+STAGE = "online"
+
+
+class Inputs(NamedTuple):
+    """Artefacts that the online stage reads."""
+
+    base: Artefact
+    reward_base: Artefact
+    preferences: Artefact
+    ensemble: Artefact
+    problems: Artefact
+
+
+def run(ctx: Context, inputs: Inputs, checkpoints: Parts[Condition]) -> Parts[OnlineCondition]:
+    config = ctx.config
+    shared = [VERSION, config.evaluation.model_dump(), config.lengths.generated, config.root_seed]
+    sources = [artefact.key for artefact in inputs]
+    banks: dict[str, list[str]] = {}
+    for name in config.variants:
+        # Variants that differ only in the penalty go through the same batches and can share a bank.
+        batch_settings = config.variant(name).model_dump(exclude={"kl", "save_every", "conditions_at_once"})
+        banks.setdefault(content_key(batch_settings), []).append(name)
+    folders: dict[OnlineCondition, Path] = {}
+    keys: dict[OnlineCondition, str] = {}
+    for batch_key, names in banks.items():
+        settings = config.variant(names[0])
+        mine = {
+            OnlineCondition(name, c): content_key(
+                STAGE, shared, sources, batch_key, config.variant(name).kl.model_dump(), checkpoint_key
+            )
+            for name in names
+            for c, checkpoint_key in checkpoints.keys_of.items()
+        }
+        build = partial(_adapt, ctx, inputs, checkpoints, settings)
+        folders |= ctx.made_parts(STAGE, mine, build, settings.conditions_at_once)
+        keys |= mine
+    return Parts(folders, keys)
+
+
+class _Bank(NamedTuple):
+    """What adapting one bank of conditions needs at every step."""
+
+    policy: Policy
+    scorer: Scorer
+    conditions: Sequence[OnlineCondition]
+    penalties: Sequence[Kl]
+    adapters: Adapters
+    references: Adapters
+    optimiser: StackedOptimiser
+    questions: Sequence[str]
+    prompts: Sequence[Sequence[int]]
+    limit: int
+
+
+def _adapt(
+    ctx: Context,
+    inputs: Inputs,
+    checkpoints: Parts[Condition],
+    settings: Online,
+    conditions: Sequence[OnlineCondition],
+    folders: Sequence[Path],
+    key: str,
+) -> None:
+    policy, reward = ctx.policy(inputs.base), ctx.policy(inputs.reward_base)
+    rewards, problems = readers.rewards(ctx, inputs.ensemble), readers.problems(inputs.problems)
+    references = readers.checkpoints(policy.bank, [checkpoints[c.checkpoint] for c in conditions])
+    adapters = references.trainable()
+    questions = [p.question for p in getattr(problems, settings.prompt_split)]
+    bank = _Bank(
+        policy=policy,
+        scorer=Scorer(ctx, policy, reward, rewards.ensemble),
+        conditions=conditions,
+        penalties=[ctx.config.variant(c.variant).kl for c in conditions],
+        adapters=adapters,
+        references=references,
+        optimiser=StackedOptimiser(adapters.parameters(), settings.learning_rate, settings.weight_decay, settings.clip),
+        questions=questions,
+        prompts=prompt_tokens(policy.base.tokenizer, questions),
+        limit=readers.response_limit(ctx, inputs.preferences),
+    )
+    chosen, probes = held_out(ctx, problems.test), probe_prompts(ctx, problems.test)
+    seeds = [c.checkpoint.seed for c in conditions]
+    checkpoint = ctx.store.checkpoint(STAGE, key)
+    start = 0
+    if saved := checkpoint.load():
+        start, state, _ = saved
+        restore_optimiser(bank.optimiser.adam, state)
+    note = ""
+    for step in range(start + 1, settings.steps + 1):
+        log = _step(ctx, bank, settings, step)
+        checkpoint.append("training", log)
+        if step % ctx.config.evaluation.every == 0 or step == settings.steps:
+            frozen = bank.adapters.frozen()
+            points = evaluate(
+                ctx, policy, frozen, references, seeds, chosen, probes, bank.scorer, rewards.centroid, bank.limit
+            )
+            named = [(str(c), point) for c, point in zip(conditions, points, strict=True)]
+            checkpoint.append("metrics", [{"condition": c, "step": step, **p.metrics} for c, p in named])
+            checkpoint.append(
+                "samples", [{"condition": c, "step": step, **sample} for c, p in named for sample in p.samples]
+            )
+            proxy = sum(p.metrics["proxy"] for p in points) / len(points)
+            true = sum(p.metrics["true_strict"] for p in points) / len(points)
+            note = f"proxy {proxy:+.2f}, true {true:.2f}"
+        ctx.reporter.progress(step, settings.steps, "steps", note)
+        if step % settings.save_every == 0 and step < settings.steps:
+            checkpoint.save(step, optimiser_state(bank.optimiser.adam))
+    frozen = bank.adapters.frozen()
+    logs = {name: checkpoint.log(name) for name in ("metrics", "samples", "training")}
+    for c, (condition, folder) in enumerate(zip(conditions, folders, strict=True)):
+        export_adapter(folder / "adapter", frozen, c, policy.base.name)
+        for name, rows in logs.items():
+            mine = [
+                {k: v for k, v in row.items() if k != "condition"} for row in rows if row["condition"] == str(condition)
+            ]
+            write_jsonl(folder / f"{name}.jsonl", mine)
+
+
+def _step(ctx: Context, bank: _Bank, settings: Online, step: int) -> list[dict[str, Any]]:
+    """Sample, score, and take one gradient step on Eq. 8, for all conditions at once; returns a log row each."""
+    seed, tokens = ctx.config.root_seed, ctx.config.compute.tokens_per_forward
+    chosen = {
+        c.checkpoint.seed: _prompts_of_step(ctx, bank, settings, c.checkpoint.seed, step) for c in bank.conditions
+    }
+    indices = [chosen[c.checkpoint.seed] for c in bank.conditions]
+    keys = [
+        [stream_key(seed, "online", c.checkpoint.seed, step, place) for place in range(settings.batch_size)]
+        for c in bank.conditions
+    ]
+    prompts = [[bank.prompts[i] for i in row] for row in indices]
+    samples = answer(ctx, bank.policy, bank.adapters, prompts, keys, bank.limit, settings.temperature)
+    grid = [[Row(x, s.tokens) for x, s in zip(*pair, strict=True)] for pair in zip(prompts, samples, strict=True)]
+    scored = bank.scorer(
+        [bank.questions[i] for row in indices for i in row],
+        [row for rows in grid for row in rows],
+        [sample for row in samples for sample in row],
+    )
+    proxy = ensemble_score(scored.scores)
+    reward = proxy.mean.view(len(grid), -1)
+    advantages = advantage(reward)
+
+    policy = bank.policy
+    reference = grid_logprobs(policy.bank, bank.references, grid, policy.pad, tokens)
+    # κ needs the whole batch's log-ratios before the first gradient: one pass without gradients gives them.
+    log_ratio = grid_logprobs(policy.bank, bank.adapters, grid, policy.pad, tokens) - reference
+    kappa = torch.stack([_kappa(kl, d, c) for kl, d, c in zip(bank.penalties, log_ratio, bank.conditions, strict=True)])
+    with policy.bank.use(bank.adapters):
+        for index, rows in pieces([[(row,) for row in part] for part in grid], tokens):
+            at = index.to(ctx.device)
+            logprob = response_statistics(policy.bank.model, right_pad(rows, policy.pad, ctx.device)).logprob
+            loss = online_loss(logprob.view(at.shape), reference.gather(1, at), advantages.gather(1, at), kappa)
+            # The piece holds a share of each condition's batch, over which Eq. 8 takes its means.
+            (loss.sum() * at.shape[1] / settings.batch_size).backward()
+    norms = bank.optimiser.step(constant_schedule(step - 1, settings.steps))
+    disagreement = proxy.disagreement.view(len(grid), -1)
+    return [
+        {
+            "condition": str(condition),
+            "step": step,
+            "proxy": reward[c].mean().item(),
+            "proxy_std": reward[c].std(correction=0).item(),
+            "disagreement": disagreement[c].mean().item(),
+            "kappa": kappa[c].item(),
+            "mean_abs_log_ratio": log_ratio[c].abs().mean().item(),
+            "gradient_norm": norms[c].item(),
+            "response_tokens": sum(len(s.tokens) for s in samples[c]) / settings.batch_size,
+        }
+        for c, condition in enumerate(bank.conditions)
+    ]
+
+
+def _prompts_of_step(ctx: Context, bank: _Bank, settings: Online, seed: int, step: int) -> list[int]:
+    """Indices of the problems of one step: the next of a reshuffled pass over all, the same for every β of a seed."""
+    n, size = len(bank.prompts), settings.batch_size
+    places = range((step - 1) * size, step * size)
+    passes = {
+        p: numpy_generator(ctx.config.root_seed, "online", "order", seed, p).permutation(n)
+        for p in {i // n for i in places}
+    }
+    return [int(passes[i // n][i % n]) for i in places]
+
+
+def _kappa(kl: Kl, log_ratio: Tensor, condition: OnlineCondition) -> Tensor:
+    if kl.coupling == "fixed":
+        return torch.tensor(kl.kappa, device=log_ratio.device)
+    beta = torch.tensor(condition.checkpoint.beta, device=log_ratio.device)
+    return kl_coefficient(log_ratio, beta, kl.percentile)

@@ -1,0 +1,113 @@
+"""Stage: every checkpoint before it goes online. The evaluation point t=0, the same again with fresh noise (the
+instrument's own spread), and the alignment quality 𝒜(β). All variants share it: they start from the same checkpoints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from betastar.data.chat import decode, prompt_tokens, response_tokens
+from betastar.data.tasks import Problem
+from betastar.micro import annotator
+from betastar.micro.language import Prompt
+from betastar.models.rewards import RewardEnsemble, score
+from betastar.models.sequences import Row
+from betastar.randomness import stream_key
+from betastar.store import Artefact, content_key
+from betastar.workbench import readers
+from betastar.workbench.context import Condition, Context, Parts, Policy, write_json
+from betastar.workbench.evaluate import answer, evaluate, held_out, probe_prompts
+from betastar.workbench.scoring import Scorer
+
+VERSION = 1
+STAGE = "probe"
+
+
+def run(
+    ctx: Context,
+    base: Artefact,
+    reward_base: Artefact,
+    preferences: Artefact,
+    ensemble: Artefact,
+    problems: Artefact,
+    checkpoints: Parts[Condition],
+) -> Parts[Condition]:
+    settings = [
+        VERSION,
+        ctx.config.evaluation.model_dump(exclude={"every"}),
+        ctx.config.lengths.generated,
+        ctx.config.root_seed,
+    ]
+    inputs = [base.key, reward_base.key, ensemble.key, problems.key]
+    keys = {c: content_key(STAGE, settings, inputs, key) for c, key in checkpoints.keys_of.items()}
+
+    def build(todo: Sequence[Condition], folders: Sequence[Path], key: str) -> None:
+        policy, reward = ctx.policy(base), ctx.policy(reward_base)
+        members, judge, centroid = readers.rewards(ctx, ensemble)
+        adapters = readers.checkpoints(policy.bank, [checkpoints[c] for c in todo])
+        limit = readers.response_limit(ctx, preferences)
+        everything = readers.problems(problems).test
+        chosen, probes = held_out(ctx, everything), probe_prompts(ctx, everything)
+        scorer = Scorer(ctx, policy, reward, members)
+        seeds = [c.seed for c in todo]
+        points = []
+        for replicate in (0, 1):
+            ctx.reporter.progress(replicate, 3, "evaluations")
+            points.append(
+                evaluate(ctx, policy, adapters, None, seeds, chosen, probes, scorer, centroid, limit, replicate)
+            )
+        ctx.reporter.progress(2, 3, "evaluations")
+        distinct = sorted(set(seeds))
+        base_texts = dict(zip(distinct, _base_answers(ctx, policy, distinct, chosen, limit), strict=True))
+        ctx.reporter.progress(3, 3, "evaluations")
+        for c, (condition, folder) in enumerate(zip(todo, folders, strict=True)):
+            wins = _wins(ctx, policy, reward, judge, chosen, points[0][c].texts, base_texts[condition.seed])
+            record = {
+                "start": {"step": 0, **points[0][c].metrics},
+                "again": {"step": 0, **points[1][c].metrics},
+                "win_rate": sum(wins) / len(wins),
+                "judge": "annotator" if judge is None else "reward model not used online",
+            }
+            write_json(folder / "point.json", record)
+            (folder / "samples.json").write_text(json.dumps(points[0][c].samples, ensure_ascii=False))
+
+    return ctx.made_parts(STAGE, keys, build)
+
+
+def _base_answers(
+    ctx: Context, policy: Policy, seeds: Sequence[int], problems: Sequence[Problem], limit: int
+) -> list[list[str]]:
+    """The bare base's answers per seed, with the noise that the conditions of the seed have."""
+    prompts = prompt_tokens(policy.base.tokenizer, [p.question for p in problems])
+    keys = [stream_key(ctx.config.root_seed, "evaluation", seed, 0, p.problem_id) for seed in seeds for p in problems]
+    samples = answer(ctx, policy, None, [prompts * len(seeds)], [keys], limit, ctx.config.evaluation.temperature)[0]
+    texts = [decode(policy.base.tokenizer, sample.tokens) for sample in samples]
+    return [texts[i * len(problems) : (i + 1) * len(problems)] for i in range(len(seeds))]
+
+
+def _wins(
+    ctx: Context,
+    policy: Policy,
+    reward: Policy,
+    judge: RewardEnsemble | None,
+    problems: Sequence[Problem],
+    texts: Sequence[str],
+    base_texts: Sequence[str],
+) -> list[float]:
+    """1 where the judge puts the checkpoint's answer over the base's, ½ for a tie, 0 else."""
+    if judge is None:
+        prompts = [Prompt(p.question, gold=p.gold) for p in problems]
+        ours = [annotator.score(p, text) for p, text in zip(prompts, texts, strict=True)]
+        theirs = [annotator.score(p, text) for p, text in zip(prompts, base_texts, strict=True)]
+    else:
+        ours, theirs = (_judged(ctx, reward, judge, problems, side) for side in (texts, base_texts))
+    return [(a > b) + (a == b) / 2 for a, b in zip(ours, theirs, strict=True)]
+
+
+def _judged(
+    ctx: Context, reward: Policy, judge: RewardEnsemble, problems: Sequence[Problem], texts: Sequence[str]
+) -> list[float]:
+    prompts = prompt_tokens(reward.base.tokenizer, [p.question for p in problems])
+    rows = [Row(x, y) for x, y in zip(prompts, response_tokens(reward.base.tokenizer, texts), strict=True)]
+    return score(reward.bank, judge, rows, reward.pad, ctx.config.compute.tokens_per_forward).scores[0].tolist()

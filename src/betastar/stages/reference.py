@@ -1,0 +1,46 @@
+"""Stage: log-probabilities of every preference pair under the base, computed once and shared by all conditions; and
+the conservatism grid that follows from them (arXiv:2606.30627 Eq. 6-7)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from betastar.config import Grid
+from betastar.maths.conservatism import geometric_grid, log_ratio_magnitude, percentile_grid
+from betastar.models.logprobs import grid_logprobs
+from betastar.store import Artefact
+from betastar.workbench import readers
+from betastar.workbench.context import Context
+
+VERSION = 1
+STAGE = "reference"
+
+
+def run(ctx: Context, base: Artefact, preferences: Artefact) -> Artefact:
+    def build(out: Path, key: str) -> None:
+        policy, tokens = ctx.policy(base), ctx.config.compute.tokens_per_forward
+        splits = readers.pair_rows(ctx, base, preferences)
+        result = {}
+        for name, pairs in splits._asdict().items():
+            rows = [row for side in (0, 1) for row in (pair[side] for pair in pairs)]
+            logprobs = grid_logprobs(policy.bank, None, [rows], policy.pad, tokens)[0]
+            result[name] = logprobs.view(2, len(pairs)).cpu()
+        save_file(result, out / "logprobs.safetensors")
+
+    return ctx.made(STAGE, [VERSION], [base.key, preferences.key], build)
+
+
+def beta_grid(settings: Grid, reference: Artefact) -> list[float]:
+    """The β of the experiment, ascending. Six significant digits: a condition is known by what is printed."""
+    if settings.method == "list":
+        grid = torch.tensor(sorted(settings.values), dtype=torch.float64).numpy()
+    elif settings.method == "geometric":
+        assert settings.low is not None and settings.high is not None and settings.n is not None
+        grid = geometric_grid(settings.low, settings.high, settings.n)
+    else:
+        chosen, rejected = readers.base_logprobs(reference)["train"].double().numpy()
+        grid = percentile_grid(log_ratio_magnitude(chosen, rejected), settings.percentiles)
+    return [float(f"{beta:.6g}") for beta in grid]

@@ -1,0 +1,154 @@
+"""One evaluation point: conditions answer the held-out problems, are scored by the ensemble and graded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from betastar.data.answers import grade
+from betastar.data.chat import decode, prompt_tokens
+from betastar.data.tasks import Problem
+from betastar.maths.distributions import cosine_distance_to, ensemble_score, mean_pairwise_cosine_distance
+from betastar.models.bank import Adapters
+from betastar.models.generation import Sample, generate
+from betastar.models.logprobs import grid_logprobs, prompt_entropy
+from betastar.models.sequences import Row
+from betastar.randomness import numpy_generator, stream_key
+from betastar.workbench.context import Context, Policy
+from betastar.workbench.scoring import Scorer
+
+
+class Evaluation(NamedTuple):
+    """`metrics` of one condition at one point (SPEC section 6), its texts, and a few whole responses."""
+
+    metrics: dict[str, Any]
+    texts: list[str]
+    samples: list[dict[str, Any]]
+
+
+def held_out(ctx: Context, problems: Sequence[Problem]) -> list[Problem]:
+    """The fixed evaluation set: the same problems for every condition, seed and step."""
+    count = min(ctx.config.evaluation.problems, len(problems))
+    chosen = numpy_generator(ctx.config.root_seed, "evaluation").choice(len(problems), count, replace=False)
+    return [problems[i] for i in sorted(chosen)]
+
+
+def probe_prompts(ctx: Context, problems: Sequence[Problem]) -> list[Problem]:
+    """⌈√|D_test|⌉ problems on which policy entropy is read (arXiv:2606.30627 Eq. 11)."""
+    count = math.isqrt(len(problems) - 1) + 1
+    chosen = numpy_generator(ctx.config.root_seed, "probe").choice(len(problems), count, replace=False)
+    return [problems[i] for i in sorted(chosen)]
+
+
+def answer(
+    ctx: Context,
+    policy: Policy,
+    adapters: Adapters | None,
+    prompts: Sequence[Sequence[Sequence[int]]],
+    keys: Sequence[Sequence[int]],
+    limit: int,
+    temperature: float,
+) -> list[list[Sample]]:
+    """Responses to a grid of prompts `[C][B]`, sampled in pieces that fit `compute.rows_per_decode`."""
+    size = max(1, ctx.config.compute.rows_per_decode // len(prompts))
+    result: list[list[Sample]] = [[] for _ in prompts]
+    for start in range(0, len(prompts[0]), size):
+        part = generate(
+            policy.bank,
+            adapters,
+            [row[start : start + size] for row in prompts],
+            [row[start : start + size] for row in keys],
+            end_tokens=policy.ends,
+            pad=policy.pad,
+            max_new_tokens=limit,
+            temperature=temperature,
+        )
+        for row, samples in zip(result, part, strict=True):
+            row += samples
+    return result
+
+
+def evaluate(
+    ctx: Context,
+    policy: Policy,
+    adapters: Adapters,
+    references: Adapters | None,
+    seeds: Sequence[int],
+    problems: Sequence[Problem],
+    probes: Sequence[Problem],
+    scorer: Scorer,
+    centroid: torch.Tensor,
+    limit: int,
+    replicate: int = 0,
+) -> list[Evaluation]:
+    """Evaluate every condition of `adapters`; `references=None` says that they are their own references.
+
+    A row's noise depends on seed, problem and `replicate` alone: all conditions of a seed share it, at every step, so
+    a policy that has not moved gives the same answers, and what changes is due to the policy. Another replicate is
+    fresh noise.
+    """
+    config, seed = ctx.config, ctx.config.root_seed
+    questions = [p.question for p in problems]
+    prompts = prompt_tokens(policy.base.tokenizer, questions)
+    keys = [[stream_key(seed, "evaluation", s, replicate, p.problem_id) for p in problems] for s in seeds]
+    grid = answer(ctx, policy, adapters, [prompts] * len(seeds), keys, limit, config.evaluation.temperature)
+    rows = [[Row(x, sample.tokens) for x, sample in zip(prompts, part, strict=True)] for part in grid]
+    tokens = config.compute.tokens_per_forward
+    if references is None:
+        log_ratio = torch.zeros(len(seeds), len(problems))
+    else:
+        # Both by the same teacher-forced pass: the rounding of decoding does not enter the difference.
+        log_ratio = grid_logprobs(policy.bank, adapters, rows, policy.pad, tokens) - grid_logprobs(
+            policy.bank, references, rows, policy.pad, tokens
+        )
+    flat_rows = [row for part in rows for row in part]
+    flat_samples = [sample for part in grid for sample in part]
+    scored = scorer(questions * len(seeds), flat_rows, flat_samples, embed=True)
+    assert scored.embedding is not None
+    entropies = prompt_entropy(
+        policy.bank, adapters, prompt_tokens(policy.base.tokenizer, [p.question for p in probes]), policy.pad, tokens
+    )
+    n, result = len(problems), []
+    for c, part in enumerate(grid):
+        scores = scored.scores[:, c * n : (c + 1) * n]
+        proxy = ensemble_score(scores)
+        embedding = scored.embedding[c * n : (c + 1) * n]
+        texts = [decode(policy.base.tokenizer, sample.tokens) for sample in part]
+        grades = [grade(text, p.gold) for text, p in zip(texts, problems, strict=True)]
+        metrics = {
+            "n": n,
+            "proxy": proxy.mean.mean().item(),
+            "proxy_std": proxy.mean.std(correction=1).item(),
+            "members": scores.mean(dim=1).tolist(),
+            "disagreement": proxy.disagreement.mean().item(),
+            "correct_strict": sum(g.strict for g in grades),
+            "true_strict": sum(g.strict for g in grades) / n,
+            "true_lenient": sum(g.lenient for g in grades) / n,
+            "unparsable": sum(not g.parsable for g in grades) / n,
+            "kl": log_ratio[c].mean().item(),
+            "response_entropy": sum(s.entropy for s in part) / n,
+            "policy_entropy": entropies[c].item(),
+            "response_tokens": sum(len(s.tokens) for s in part) / n,
+            "at_limit": sum(s.hit_limit for s in part) / n,
+            "ood_distance": cosine_distance_to(centroid, embedding).mean().item(),
+            "diversity": mean_pairwise_cosine_distance(embedding).item(),
+        }
+        samples = [
+            {
+                "problem": problems[i].problem_id,
+                "question": problems[i].question,
+                "gold": problems[i].gold,
+                "response": texts[i],
+                "proxy": proxy.mean[i].item(),
+                "disagreement": proxy.disagreement[i].item(),
+                "strict": grades[i].strict,
+                "lenient": grades[i].lenient,
+                "tokens": len(part[i].tokens),
+            }
+            for i in range(min(config.evaluation.samples, n))
+        ]
+        result.append(Evaluation(metrics, texts, samples))
+    return result

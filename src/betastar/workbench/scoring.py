@@ -1,0 +1,39 @@
+"""Proxy rewards of sampled responses, whichever tokenizer the reward base has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from betastar.data.chat import decode, prompt_tokens, response_tokens
+from betastar.models.generation import Sample
+from betastar.models.rewards import RewardEnsemble, Scored, score
+from betastar.models.sequences import Row
+from betastar.workbench.context import Context, Policy
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """An ensemble ready to score responses of `policy`."""
+
+    ctx: Context
+    policy: Policy
+    reward: Policy
+    ensemble: RewardEnsemble
+
+    def __call__(
+        self, questions: Sequence[str], rows: Sequence[Row], samples: Sequence[Sample], embed: bool = False
+    ) -> Scored:
+        """Score responses. With one base for both, the sampled tokens are scored as they are; else their text is."""
+        if self.reward is not self.policy:
+            rows = self._retokenised(questions, samples)
+        tokens = self.ctx.config.compute.tokens_per_forward
+        return score(self.reward.bank, self.ensemble, rows, self.reward.pad, tokens, embed)
+
+    def _retokenised(self, questions: Sequence[str], samples: Sequence[Sample]) -> list[Row]:
+        theirs = self.reward.base.tokenizer
+        texts = [decode(self.policy.base.tokenizer, sample.tokens) for sample in samples]
+        responses = response_tokens(theirs, texts)
+        # A response cut at the limit has no end token: the reward model should see that it was cut.
+        cut = [row[:-1] or row if s.hit_limit else row for row, s in zip(responses, samples, strict=True)]
+        return [Row(x, y) for x, y in zip(prompt_tokens(theirs, list(questions)), cut, strict=True)]
