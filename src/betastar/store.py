@@ -1,8 +1,9 @@
 """The run directory: finished artefacts keyed by content hash, checkpoints of unfinished ones, one writer at a time.
 
-An artefact is a folder `store/<stage>/<key>/` with a `manifest.json` that holds the size and SHA-256 of every file. It is
-written to a temporary folder, flushed to disk and renamed into place, so it is either whole or absent; it is verified
-when read, and a damaged one is set aside and rebuilt. A checkpoint lives in `store/partial/` until its artefact is done.
+An artefact is a folder `store/<stage>/<key>/` with a `manifest.json` that holds the size and SHA-256 of every file. It
+is written to a temporary folder, flushed to disk and renamed into place, so it is either whole or absent; it is
+verified when read, and a damaged one is set aside and rebuilt. A checkpoint lives in `store/partial/` until its
+artefact is done.
 
 A stage that trains many conditions together writes them as *parts* of one artefact, each with its own key, so that a
 later run with one more condition finds the others.
@@ -10,9 +11,7 @@ later run with one more condition finds the others.
 
 from __future__ import annotations
 
-import errno
 import fcntl
-import hashlib
 import json
 import os
 import platform
@@ -25,52 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from betastar import __version__
-from betastar.errors import BetastarError, InternalError
+from betastar.disk import content_key, file_digest, flush, plain_disk_errors, sealed, unsealed, write_atomically
+from betastar.errors import BetastarError
+
+__all__ = ["Artefact", "Checkpoint", "Store", "content_key", "file_digest", "write_atomically"]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-
-
-def content_key(*parts: Any) -> str:
-    """A 16-digit hash of JSON-able values: equal content, equal key, on every machine."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def plain_disk_errors(folder: Path) -> Iterator[None]:
-    """Turn a full disk, a refused write or a too-large file into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise InternalError(
-                f"{folder}: no space left on the disk; free some or give another folder with --out, then run the same "
-                "command again: finished work is kept."
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise BetastarError(f"{error.filename or folder}: not writable; give another folder with --out.") from error
-        raise
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file in one step: a reader or a crash sees the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with plain_disk_errors(path.parent):
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+CHECKPOINT = "checkpoint.json"
 
 
 @dataclass(frozen=True)
@@ -91,18 +52,20 @@ class Store:
         self._verified: dict[Path, Artefact] = {}
 
     def __enter__(self) -> Store:
-        with plain_disk_errors(self.folder):
-            (self.folder / "store").mkdir(parents=True, exist_ok=True)
-            self._lock = (self.folder / "lock").open("a")
+        try:
+            with plain_disk_errors(self.folder):
+                (self.folder / "store").mkdir(parents=True, exist_ok=True)
+                self._lock = (self.folder / "lock").open("a")
+        except (FileExistsError, NotADirectoryError) as error:
+            raise BetastarError(f"{error.filename}: not a folder; give another folder with --out.") from None
         try:
             # The kernel drops the lock when the process ends, however it ends.
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
             self._lock.close()
-            raise BetastarError(
-                f"{self.folder}: another betastar is writing to this run directory; wait for it or give another folder "
-                "with --out."
-            ) from None
+            busy = "another betastar is writing to this run directory; wait for it"
+            reason = busy if isinstance(error, BlockingIOError) else f"cannot be locked ({error.strerror})"
+            raise BetastarError(f"{self.folder}: {reason} or give another folder with --out.") from None
         for leftover in (self.folder / "store").glob("*/.*.tmp"):
             shutil.rmtree(leftover, ignore_errors=True)
         return self
@@ -150,13 +113,13 @@ class Store:
                     "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                     "write_seconds": round(time.time() - started, 3),
                 }
-                (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-                for path in [*files, temporary / MANIFEST]:
-                    _flush(path)
-                _flush(temporary)
-                shutil.rmtree(final, ignore_errors=True)
+                (temporary / MANIFEST).write_bytes(sealed(manifest))
+                for path in [*temporary.rglob("*"), temporary]:
+                    flush(path)
+                self._verified.pop(final, None)
+                shutil.rmtree(final, ignore_errors=True)  # a crash in here leaves a damaged one, noticed when read
                 os.replace(temporary, final)
-                _flush(final.parent)
+                flush(final.parent)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         self.checkpoint(stage, key).discard()
@@ -171,14 +134,16 @@ class Store:
         if not folder.is_dir():
             return None
         try:
-            manifest = json.loads((folder / MANIFEST).read_text())
+            manifest = unsealed(folder / MANIFEST)
+            if (manifest["format"], manifest["stage"], manifest["key"]) != (FORMAT, folder.parent.name, folder.name):
+                raise ValueError(f"{MANIFEST} belongs to another artefact or format")
             for name, expected in manifest["files"].items():
                 path = folder / name
                 if path.stat().st_size != expected["bytes"] or file_digest(path) != expected["sha256"]:
                     raise ValueError(f"{name} has changed")
             artefact = Artefact(manifest["stage"], manifest["key"], folder, manifest["parts"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            self.say(f"{folder}: damaged ({error}); set aside and made again.")
+        except (OSError, ValueError) as error:
+            self.say(f"{folder}: damaged ({_reason(error)}); set aside and made again.")
             damaged = folder.with_name(f".damaged-{folder.name}-{time.time_ns()}")
             with plain_disk_errors(self.folder):
                 os.replace(folder, damaged)
@@ -212,26 +177,23 @@ class Checkpoint:
             self.folder.mkdir(parents=True, exist_ok=True)
             logs = sorted(self.folder.glob("*.jsonl"))
             for log in logs:
-                _flush(log)
+                flush(log)
             state = self.folder / f"state-{step}.safetensors"
             temporary = state.with_suffix(".tmp")
             try:
                 save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
-            except Exception as error:  # safetensors reports a full disk with an exception class of its own
+                flush(temporary)
+                os.replace(temporary, state)
+            finally:
                 temporary.unlink(missing_ok=True)
-                if "No space left" in str(error):
-                    raise OSError(errno.ENOSPC, "No space left on device", str(temporary)) from error
-                raise
-            _flush(temporary)
-            os.replace(temporary, state)
             record = {
                 "step": step,
                 "state": state.name,
                 "sha256": file_digest(state),
-                "logs": {log.name: log.stat().st_size for log in logs},
+                "logs": {log.name: {"bytes": log.stat().st_size, "sha256": file_digest(log)} for log in logs},
                 "notes": dict(notes or {}),
             }
-        write_atomically(self.folder / "checkpoint.json", json.dumps(record).encode())
+        write_atomically(self.folder / CHECKPOINT, sealed(record))
         for old in self.folder.glob("state-*"):
             if old != state:
                 old.unlink()
@@ -241,26 +203,22 @@ class Checkpoint:
         damaged."""
         from safetensors.torch import load_file
 
+        if not (self.folder / CHECKPOINT).exists():
+            self.discard()
+            return None
         try:
-            record = json.loads((self.folder / "checkpoint.json").read_text())
-            state = self.folder / record["state"]
-            if file_digest(state) != record["sha256"]:
-                raise ValueError(f"{state.name} has changed")
-            sizes = {log.name: log.stat().st_size for log in self.folder.glob("*.jsonl")}
-            if any(sizes.get(name, -1) < size for name, size in record["logs"].items()):
-                raise ValueError("a log is shorter than recorded")
-            tensors = load_file(state)
-        except FileNotFoundError:
+            record = unsealed(self.folder / CHECKPOINT)
+            for log in self.folder.glob("*.jsonl"):
+                os.truncate(log, min(log.stat().st_size, record["logs"].get(log.name, {"bytes": 0})["bytes"]))
+            digests = {record["state"]: record["sha256"]} | {n: log["sha256"] for n, log in record["logs"].items()}
+            for name, digest in digests.items():
+                if file_digest(self.folder / name) != digest:
+                    raise ValueError(f"{name} has changed")
+            return record["step"], load_file(self.folder / record["state"]), record["notes"]
+        except (OSError, ValueError) as error:
+            self.say(f"{self.folder}: damaged checkpoint ({_reason(error)}); this stage starts again.")
             self.discard()
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            self.say(f"{self.folder}: damaged checkpoint ({error}); this stage starts again.")
-            self.discard()
-            return None
-        for name in sizes:
-            with (self.folder / name).open("rb+") as file:
-                file.truncate(record["logs"].get(name, 0))
-        return record["step"], tensors, record["notes"]
 
     def log(self, log: str) -> list[dict[str, Any]]:
         """All rows of a log."""
@@ -271,10 +229,8 @@ class Checkpoint:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _flush(path: Path) -> None:
-    """Ask the operating system to put a file or folder on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _reason(error: Exception) -> str:
+    """What is wrong with a stored file, in a few words."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{Path(error.filename).name}: {error.strerror}"
+    return str(error)

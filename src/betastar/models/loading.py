@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,6 +22,14 @@ class Base(NamedTuple):
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     name: str
+
+
+def quiet() -> None:
+    """Silence transformers' notices and bars: what a user must know, betastar says itself."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
 
 
 def build_model(geometry: Geometry, vocabulary_size: int, root_seed: int) -> PreTrainedModel:
@@ -69,12 +76,10 @@ def build_byte_tokenizer() -> PreTrainedTokenizerBase:
 def load_base(folder: Path, device: torch.device) -> Base:
     """A causal language model and its tokenizer from a local Hugging Face folder; BetastarError where that fails."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
 
     if not (folder / "config.json").is_file():
         raise BetastarError(f"{folder}: no Hugging Face model folder (config.json is missing); give its path.")
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    transformers_logging.disable_progress_bar()
+    quiet()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(

@@ -11,7 +11,7 @@ from betastar.config import BaseModelChoice, FolderBase, MicroTask, TrainedBase
 from betastar.errors import BetastarError
 from betastar.micro.language import draw_problem, draw_request, draw_style, is_held_out, write_response
 from betastar.micro.tokenizer import build_tokenizer
-from betastar.models.loading import build_byte_tokenizer, build_model
+from betastar.models.loading import build_byte_tokenizer, build_model, quiet
 from betastar.models.optimise import one_cycle_schedule, optimiser_state, restore_optimiser, set_learning_rate
 from betastar.randomness import numpy_generator
 from betastar.store import Artefact, content_key
@@ -24,6 +24,7 @@ ROWS_PER_PIECE = 48  # sorted by length: shorter pieces waste less padding
 
 
 def run(ctx: Context, choice: BaseModelChoice) -> Artefact:
+    quiet()
     if isinstance(choice, FolderBase):
         folder = choice.folder.resolve()
         settings = [VERSION, str(folder), fingerprint(folder)]

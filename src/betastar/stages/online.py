@@ -23,24 +23,14 @@ from betastar.models.optimise import StackedOptimiser, constant_schedule, optimi
 from betastar.models.peft_io import export_adapter
 from betastar.models.sequences import Row, pieces, right_pad
 from betastar.randomness import numpy_generator, stream_key
-from betastar.store import Artefact, content_key
+from betastar.store import content_key
 from betastar.workbench import readers
-from betastar.workbench.context import Condition, Context, OnlineCondition, Parts, Policy, write_jsonl
+from betastar.workbench.context import Condition, Context, Inputs, OnlineCondition, Parts, Policy, write_jsonl
 from betastar.workbench.evaluate import answer, evaluate, held_out, probe_prompts
 from betastar.workbench.scoring import Scorer
 
 VERSION = 1
 STAGE = "online"
-
-
-class Inputs(NamedTuple):
-    """Artefacts that the online stage reads."""
-
-    base: Artefact
-    reward_base: Artefact
-    preferences: Artefact
-    ensemble: Artefact
-    problems: Artefact
 
 
 def run(ctx: Context, inputs: Inputs, checkpoints: Parts[Condition]) -> Parts[OnlineCondition]:
@@ -123,9 +113,7 @@ def _adapt(
         checkpoint.append("training", log)
         if step % ctx.config.evaluation.every == 0 or step == settings.steps:
             frozen = bank.adapters.frozen()
-            points = evaluate(
-                ctx, policy, frozen, references, seeds, chosen, probes, bank.scorer, rewards.centroid, bank.limit
-            )
+            points = evaluate(ctx, policy, frozen, references, seeds, chosen, probes, bank.scorer, rewards, bank.limit)
             named = [(str(c), point) for c, point in zip(conditions, points, strict=True)]
             checkpoint.append("metrics", [{"condition": c, "step": step, **p.metrics} for c, p in named])
             checkpoint.append(

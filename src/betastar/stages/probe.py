@@ -14,9 +14,9 @@ from betastar.micro.language import Prompt
 from betastar.models.rewards import RewardEnsemble, score
 from betastar.models.sequences import Row
 from betastar.randomness import stream_key
-from betastar.store import Artefact, content_key
+from betastar.store import content_key
 from betastar.workbench import readers
-from betastar.workbench.context import Condition, Context, Parts, Policy, write_json
+from betastar.workbench.context import Condition, Context, Inputs, Parts, Policy, write_json
 from betastar.workbench.evaluate import answer, evaluate, held_out, probe_prompts
 from betastar.workbench.scoring import Scorer
 
@@ -24,50 +24,42 @@ VERSION = 1
 STAGE = "probe"
 
 
-def run(
-    ctx: Context,
-    base: Artefact,
-    reward_base: Artefact,
-    preferences: Artefact,
-    ensemble: Artefact,
-    problems: Artefact,
-    checkpoints: Parts[Condition],
-) -> Parts[Condition]:
+def run(ctx: Context, inputs: Inputs, checkpoints: Parts[Condition]) -> Parts[Condition]:
     settings = [
         VERSION,
         ctx.config.evaluation.model_dump(exclude={"every"}),
         ctx.config.lengths.generated,
         ctx.config.root_seed,
     ]
-    inputs = [base.key, reward_base.key, ensemble.key, problems.key]
-    keys = {c: content_key(STAGE, settings, inputs, key) for c, key in checkpoints.keys_of.items()}
+    sources = [artefact.key for artefact in inputs]
+    keys = {c: content_key(STAGE, settings, sources, key) for c, key in checkpoints.keys_of.items()}
 
     def build(todo: Sequence[Condition], folders: Sequence[Path], key: str) -> None:
-        policy, reward = ctx.policy(base), ctx.policy(reward_base)
-        members, judge, centroid = readers.rewards(ctx, ensemble)
+        policy, reward = ctx.policy(inputs.base), ctx.policy(inputs.reward_base)
+        learned = readers.rewards(ctx, inputs.ensemble)
         adapters = readers.checkpoints(policy.bank, [checkpoints[c] for c in todo])
-        limit = readers.response_limit(ctx, preferences)
-        everything = readers.problems(problems).test
+        limit = readers.response_limit(ctx, inputs.preferences)
+        everything = readers.problems(inputs.problems).test
         chosen, probes = held_out(ctx, everything), probe_prompts(ctx, everything)
-        scorer = Scorer(ctx, policy, reward, members)
+        scorer = Scorer(ctx, policy, reward, learned.ensemble)
         seeds = [c.seed for c in todo]
         points = []
         for replicate in (0, 1):
             ctx.reporter.progress(replicate, 3, "evaluations")
             points.append(
-                evaluate(ctx, policy, adapters, None, seeds, chosen, probes, scorer, centroid, limit, replicate)
+                evaluate(ctx, policy, adapters, None, seeds, chosen, probes, scorer, learned, limit, replicate)
             )
         ctx.reporter.progress(2, 3, "evaluations")
         distinct = sorted(set(seeds))
         base_texts = dict(zip(distinct, _base_answers(ctx, policy, distinct, chosen, limit), strict=True))
         ctx.reporter.progress(3, 3, "evaluations")
         for c, (condition, folder) in enumerate(zip(todo, folders, strict=True)):
-            wins = _wins(ctx, policy, reward, judge, chosen, points[0][c].texts, base_texts[condition.seed])
+            wins = _wins(ctx, policy, reward, learned.judge, chosen, points[0][c].texts, base_texts[condition.seed])
             record = {
                 "start": {"step": 0, **points[0][c].metrics},
                 "again": {"step": 0, **points[1][c].metrics},
                 "win_rate": sum(wins) / len(wins),
-                "judge": "annotator" if judge is None else "reward model not used online",
+                "judge": "annotator" if learned.judge is None else "reward model not used online",
             }
             write_json(folder / "point.json", record)
             (folder / "samples.json").write_text(json.dumps(points[0][c].samples, ensure_ascii=False))

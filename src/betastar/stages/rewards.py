@@ -84,6 +84,7 @@ def _accuracy(ctx: Context, policy: Policy, ensemble: RewardEnsemble, pairs: lis
     positive = (margin > 0).float().mean(dim=0)
     return {
         "pairs": len(pairs),
+        "member_mean": scores.mean(dim=(1, 2)).tolist(),
         "member_accuracy": (margin > 0).float().mean(dim=1).tolist(),
         "member_margin": margin.mean(dim=1).tolist(),
         "mean_accuracy": (margin.mean(dim=0) > 0).float().mean().item(),

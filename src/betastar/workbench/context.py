@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 
@@ -43,6 +43,16 @@ class OnlineCondition:
 
     def __str__(self) -> str:
         return f"{self.variant}-{self.checkpoint}"
+
+
+class Inputs(NamedTuple):
+    """Artefacts from which checkpoints are evaluated and adapted."""
+
+    base: Artefact
+    reward_base: Artefact
+    preferences: Artefact
+    ensemble: Artefact
+    problems: Artefact
 
 
 class Parts(dict[K, Path], Generic[K]):

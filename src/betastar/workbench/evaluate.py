@@ -18,6 +18,7 @@ from betastar.models.logprobs import grid_logprobs, prompt_entropy
 from betastar.models.sequences import Row
 from betastar.randomness import numpy_generator, stream_key
 from betastar.workbench.context import Context, Policy
+from betastar.workbench.readers import Rewards
 from betastar.workbench.scoring import Scorer
 
 
@@ -80,7 +81,7 @@ def evaluate(
     problems: Sequence[Problem],
     probes: Sequence[Problem],
     scorer: Scorer,
-    centroid: torch.Tensor,
+    rewards: Rewards,
     limit: int,
     replicate: int = 0,
 ) -> list[Evaluation]:
@@ -124,6 +125,9 @@ def evaluate(
             "proxy_std": proxy.mean.std(correction=1).item(),
             "members": scores.mean(dim=1).tolist(),
             "disagreement": proxy.disagreement.mean().item(),
+            # A Bradley-Terry reward is defined up to a constant, so raw disagreement also measures how far apart the
+            # members' constants happen to lie; this one does not.
+            "disagreement_centred": ensemble_score(scores - rewards.offset[:, None]).disagreement.mean().item(),
             "correct_strict": sum(g.strict for g in grades),
             "true_strict": sum(g.strict for g in grades) / n,
             "true_lenient": sum(g.lenient for g in grades) / n,
@@ -133,7 +137,7 @@ def evaluate(
             "policy_entropy": entropies[c].item(),
             "response_tokens": sum(len(s.tokens) for s in part) / n,
             "at_limit": sum(s.hit_limit for s in part) / n,
-            "ood_distance": cosine_distance_to(centroid, embedding).mean().item(),
+            "ood_distance": cosine_distance_to(rewards.centroid, embedding).mean().item(),
             "diversity": mean_pairwise_cosine_distance(embedding).item(),
         }
         samples = [

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -39,12 +40,13 @@ class Problems(NamedTuple):
 
 
 class Rewards(NamedTuple):
-    """The ensemble, the judge (an ensemble of one, kept out of training) where there is one, and the centroid `[d]`
-    of Eq. 12."""
+    """The ensemble; the judge (an ensemble of one, kept out of training) where there is one; the `centroid [d]` of
+    Eq. 12; and each member's mean score on the validation pairs, `offset [K]`."""
 
     ensemble: RewardEnsemble
     judge: RewardEnsemble | None
     centroid: Tensor
+    offset: Tensor
 
 
 def pair_rows(ctx: Context, base: Artefact, preferences: Artefact) -> SplitRows:
@@ -77,9 +79,11 @@ def rewards(ctx: Context, artefact: Artefact) -> Rewards:
     }
     centroid = state.pop("centroid")
     everyone = RewardEnsemble.from_state(state, ctx.config.adapter.alpha / ctx.config.adapter.rank)
-    members = read_json(artefact.folder / "metrics.json")["members"]
+    metrics = read_json(artefact.folder / "metrics.json")
+    members = metrics["members"]
     judge = everyone[members:] if len(everyone) > members else None
-    return Rewards(everyone[:members], judge, centroid)
+    offset = torch.tensor(metrics["validation"]["member_mean"], device=ctx.device)
+    return Rewards(everyone[:members], judge, centroid, offset)
 
 
 def checkpoints(bank: AdapterBank, folders: Sequence[Path]) -> Adapters:

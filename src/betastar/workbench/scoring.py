@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from betastar.data.chat import decode, prompt_tokens, response_tokens
 from betastar.models.generation import Sample
 from betastar.models.rewards import RewardEnsemble, Scored, score
@@ -27,8 +29,12 @@ class Scorer:
         """Score responses. With one base for both, the sampled tokens are scored as they are; else their text is."""
         if self.reward is not self.policy:
             rows = self._retokenised(questions, samples)
+        # Conditions that share noise often give the same response: each distinct one is scored once.
+        place = {row: i for i, row in enumerate(dict.fromkeys((tuple(r.prompt), tuple(r.response)) for r in rows))}
         tokens = self.ctx.config.compute.tokens_per_forward
-        return score(self.reward.bank, self.ensemble, rows, self.reward.pad, tokens, embed)
+        scored = score(self.reward.bank, self.ensemble, [Row(*r) for r in place], self.reward.pad, tokens, embed)
+        at = torch.tensor([place[tuple(r.prompt), tuple(r.response)] for r in rows], device=scored.scores.device)
+        return Scored(scored.scores[:, at], None if scored.embedding is None else scored.embedding[at])
 
     def _retokenised(self, questions: Sequence[str], samples: Sequence[Sample]) -> list[Row]:
         theirs = self.reward.base.tokenizer

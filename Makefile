@@ -1,0 +1,36 @@
+# Needs Python 3.11 or newer and nothing else: everything is installed into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+.DEFAULT_GOAL := help
+
+help:  ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+.venv/demo: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("betastar needs Python 3.11 or newer; name one with make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt -e .
+	@touch $@
+
+.venv/test: .venv/demo
+	$(BIN)/pip install -q -c constraints.txt -e '.[test]'
+	@touch $@
+
+demo: .venv/demo  ## run the micro world: about five minutes on two cores
+	$(BIN)/betastar run micro
+
+test: .venv/test  ## lint, types and the fast tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/pytest -n 2
+
+test-slow: .venv/test  ## the tests that take minutes
+	$(BIN)/pytest -m slow
+
+bench: .venv/test  ## the benchmarks of docs/benchmarks.md
+	$(BIN)/python benchmarks/bank.py
+	$(BIN)/python benchmarks/micro.py
+
+.PHONY: help demo test test-slow bench

@@ -1,0 +1,106 @@
+"""What more conditions cost: decoding and training time of a bank of C adapters, against one of a single adapter.
+
+The geometry is the micro world's; weights and adapters are random, and decoding gets no end token, so that every row
+lives to the limit and all C do the same work per condition. Repeats of all C are interleaved, so that a busy machine
+slows them alike; medians are compared.
+
+    python benchmarks/bank.py --conditions 1 12 24
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from betastar.config import Geometry
+from betastar.models.bank import AdapterBank, Adapters
+from betastar.models.generation import generate
+from betastar.models.loading import build_model
+from betastar.models.logprobs import response_statistics
+from betastar.models.sequences import Row, right_pad
+from betastar.randomness import numpy_generator, stream_key, torch_generator
+
+GOALS = {12: 3.2, 24: 5.0}  # decoding time as a multiple of one condition's
+VOCABULARY, PAD = 128, 0
+SHORTEST_PROMPT, LONGEST_PROMPT = 20, 40
+
+
+def random_adapters(bank: AdapterBank, conditions: int) -> Adapters:
+    """Adapters of which every one changes the base."""
+    adapters = bank.create(range(conditions))
+    for name, b in adapters.b.items():
+        b.normal_(std=0.02, generator=torch_generator(0, "benchmark", name))
+    return adapters
+
+
+def interleaved_medians(jobs: dict[int, Callable[[], object]], repeats: int) -> dict[int, float]:
+    """Median seconds of each job, after one warm-up of each."""
+    times: dict[int, list[float]] = {conditions: [] for conditions in jobs}
+    for repeat in range(repeats + 1):
+        for conditions, job in jobs.items():
+            start = time.perf_counter()
+            job()
+            if repeat > 0:
+                times[conditions].append(time.perf_counter() - start)
+    return {conditions: statistics.median(values) for conditions, values in times.items()}
+
+
+def decoding(bank: AdapterBank, conditions: int, prompts: int, tokens: int) -> Callable[[], object]:
+    """Sampling one response to each of `prompts` prompts by every condition."""
+    adapters = random_adapters(bank, conditions)
+    rng = numpy_generator(0, "benchmark", "prompts")
+    lengths = rng.integers(SHORTEST_PROMPT, LONGEST_PROMPT + 1, prompts)
+    grid = [[rng.integers(1, VOCABULARY, n).tolist() for n in lengths]] * conditions
+    keys = [[stream_key(0, "benchmark", i) for i in range(prompts)]] * conditions
+    return lambda: generate(bank, adapters, grid, keys, end_tokens=[], pad=PAD, max_new_tokens=tokens)
+
+
+def training(bank: AdapterBank, conditions: int, rows: int, tokens: int) -> Callable[[], object]:
+    """Forward and backward of the response log-probabilities of `rows` responses of `tokens` tokens per condition."""
+    adapters = random_adapters(bank, conditions).trainable()
+    rng = numpy_generator(0, "benchmark", "rows")
+    group = [Row(*(rng.integers(1, VOCABULARY, n).tolist() for n in (LONGEST_PROMPT, tokens))) for _ in range(rows)]
+    batch = right_pad(group * conditions, PAD, bank.device)
+
+    def step() -> None:
+        with bank.use(adapters):
+            response_statistics(bank.model, batch).logprob.sum().backward()
+
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time of C conditions against one, decoding and training.")
+    parser.add_argument("--conditions", type=int, nargs="+", default=[1, 12, 24], help="bank sizes, the first is 1 ×")
+    parser.add_argument("--prompts", type=int, default=16, help="prompts (rows) per condition")
+    parser.add_argument("--tokens", type=int, default=40, help="new tokens per response")
+    parser.add_argument("--repeats", type=int, default=9, help="interleaved repeats; medians are shown")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
+    parser.add_argument("--skip-training", action="store_true", help="decoding only")
+    options = parser.parse_args()
+
+    geometry = Geometry(hidden_size=128, intermediate_size=256, layers=2, heads=4, key_value_heads=4, context=256)
+    model = build_model(geometry, VOCABULARY, root_seed=0).to(options.device)
+    bank = AdapterBank(model, ("q_proj", "k_proj", "v_proj", "o_proj"), rank=8, alpha=16)
+    kinds = {"decoding": decoding} if options.skip_training else {"decoding": decoding, "training": training}
+    print(f"torch {torch.__version__}, {options.device}, {torch.get_num_threads()} threads; {options.prompts} rows per ")
+    print(f"condition, {options.tokens} new tokens, no end token; medians of {options.repeats} interleaved repeats")
+    for kind, make in kinds.items():
+        jobs = {c: make(bank, c, options.prompts, options.tokens) for c in options.conditions}
+        medians = interleaved_medians(jobs, options.repeats)
+        print(f"\n{kind:<10}{'C':>4}{'ms':>10}{'ratio':>8}" + (f"{'goal':>8}{'ms/token step':>16}" * (kind == "decoding")))
+        first = medians[options.conditions[0]]
+        for conditions, seconds in medians.items():
+            line = f"{'':<10}{conditions:>4}{1000 * seconds:>10.1f}{seconds / first:>8.2f}"
+            if kind == "decoding":
+                goal = f"≤ {GOALS[conditions]}" if conditions in GOALS else ""
+                line += f"{goal:>8}{1000 * seconds / options.tokens:>16.2f}"
+            print(line)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""`results.json`: every number of a run in one record, and its conversion to strict JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from betastar import __version__
+from betastar.analysis.conditions import condition_records
+from betastar.analysis.summary import summarise
+from betastar.analysis.warnings import warnings
+
+SCHEMA_VERSION = 1
+
+
+def build_results(
+    points: pd.DataFrame,
+    extras: Mapping[tuple[float, int], Mapping[str, Any]],
+    context: Mapping[str, Any],
+    *,
+    root_seed: int = 0,
+    trade_off: float | None = None,
+) -> dict[str, Any]:
+    """The record of a run from its evaluation points; see docs/results.md for every field. `context` is put in as it
+    is: name, data coverage, reward accuracy and whatever else the source of the points knows."""
+    records = condition_records(points, extras)
+    variants = list(dict.fromkeys(r["variant"] for r in records.conditions))
+    results: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "betastar": __version__,
+        **context,
+        "threshold": records.threshold,
+        "conditions": records.conditions,
+        "summary": {
+            variant: summarise(
+                [r for r in records.conditions if r["variant"] == variant], root_seed=root_seed, trade_off=trade_off
+            )
+            for variant in variants
+        },
+    }
+    results["warnings"] = warnings(results)
+    return results
+
+
+def to_json(results: Mapping[str, Any]) -> str:
+    """Strict JSON: what is undefined becomes null (its reason stands beside it), an infinite bound the text "inf"."""
+    return json.dumps(_strict(results), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _strict(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    if hasattr(value, "item"):
+        return _strict(value.item())
+    return value

@@ -1,0 +1,53 @@
+"""What a careful reader must be told about a result, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def warnings(results: Mapping[str, Any]) -> list[str]:
+    """One sentence for everything that limits what `results` can show."""
+    found: list[str] = []
+    records: Sequence[Mapping[str, Any]] = results["conditions"]
+    for reward, name in (("true_strict", "true reward"), ("proxy", "proxy reward")):
+        near = [r for r in records if r["start_near_zero"][reward]]
+        if near:
+            zero = sum(r[reward]["start"] == 0 for r in near)
+            extra = f" ({zero} exactly 0)" if zero else ""
+            found.append(
+                f"Paper-form gap is unreliable: in {len(near)} of {len(records)} conditions the {name} at t=0 is within "
+                f"10 standard errors of zero{extra}, and Def. 3.1 divides by it. Read the standardised form."
+            )
+    if all(r["true_strict"]["highest"] == 0 for r in records):
+        found.append(
+            "The true reward is 0 in every condition at every point: this model cannot do the task, so nothing here "
+            "says whether it hacked the reward."
+        )
+    betas, seeds = {r["beta"] for r in records}, {r["seed"] for r in records}
+    if len(betas) <= 3:
+        found.append(
+            f"With {len(betas)} β a power law fits exactly or nearly so by construction, and the smallest possible "
+            f"one-sided p of Spearman's ρ is {_smallest_p(len(betas))}: five to eight β over two orders of magnitude "
+            "are needed for evidence."
+        )
+    if len(seeds) < 3:
+        found.append(f"{len(seeds)} seed{'s' * (len(seeds) > 1)}: standard errors are undefined or very uncertain.")
+    accuracy = results.get("rewards", {}).get("validation", {}).get("mean_accuracy")
+    if accuracy is not None and accuracy < 0.6:
+        found.append(
+            f"The reward ensemble ranks only {accuracy:.0%} of validation pairs rightly, so its score says little."
+        )
+    limits = [r for r in records if r["at_limit"]["end"] > 0.5]
+    if limits:
+        found.append(
+            f"In {len(limits)} of {len(records)} conditions most responses end at the length limit; their true reward "
+            "is partly a matter of length."
+        )
+    if results.get("prompt_split") == "test":
+        found.append("Online prompts come from the test part, as in the paper: the evaluation is not held out.")
+    return found
+
+
+def _smallest_p(n: int) -> str:
+    return {1: "1", 2: "1/2", 3: "1/6"}[n]

@@ -1,0 +1,92 @@
+"""Files that survive a crash: written in one step, flushed, digested; and disk errors said in one sentence."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from betastar.errors import BetastarError, InternalError
+
+
+def content_key(*parts: Any) -> str:
+    """A 16-digit hash of JSON-able values: equal content, equal key, on every machine."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def plain_disk_errors(folder: Path) -> Iterator[None]:
+    """Turn a full disk, a refused write or a too-large file into one sentence."""
+    try:
+        yield
+    except BetastarError:
+        raise
+    except Exception as error:
+        # safetensors raises a class of its own, with the system's error number in the text.
+        foreign = re.search(r"\(os error (\d+)\)", str(error))
+        number = error.errno if isinstance(error, OSError) else int(foreign[1]) if foreign else None
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise InternalError(
+                f"{folder}: no space left on the disk; free some or give another folder with --out, then run the same "
+                "command again: finished work is kept."
+            ) from error
+        if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+            named, reason = getattr(error, "filename", None) or folder, os.strerror(number).lower()
+            raise BetastarError(
+                f"{named}: cannot be used ({reason}); change its permissions or give another folder with --out."
+            ) from error
+        raise
+
+
+def flush(path: Path) -> None:
+    """Ask the operating system to put a file or folder on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file in one step: a reader or a crash sees the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with plain_disk_errors(path.parent):
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            flush(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def sealed(record: Mapping[str, Any]) -> bytes:
+    """JSON that holds a digest of itself, so that a changed character is noticed."""
+    as_read = json.loads(json.dumps(dict(record)))  # keys become text
+    return json.dumps({**as_read, "seal": content_key(as_read)}, indent=1).encode() + b"\n"
+
+
+def unsealed(path: Path) -> dict[str, Any]:
+    """The record of a sealed file. Raises ValueError where it is not what was written."""
+    try:
+        record = json.loads(path.read_bytes())
+        if record.pop("seal") == content_key(record):
+            return record
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise ValueError(f"{path.name} has changed")

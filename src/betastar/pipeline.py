@@ -1,0 +1,51 @@
+"""The whole experiment, arXiv:2606.30627 Algorithm 1, in the paper's order. Each stage leaves its result in the store
+and takes what it needs from there; what is there already is not made again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from betastar.config import Config
+from betastar.progress import Reporter
+from betastar.stages import base, offline, online, preferences, probe, publish, reference, rewards, task
+from betastar.store import Store
+from betastar.workbench.context import Condition, Context, Inputs
+
+STAGES = ("base", "task", "preferences", "rewards", "reference", "offline", "probe", "online", "results")
+
+
+def run(config: Config, folder: Path, reporter: Reporter | None = None) -> dict[str, Any]:
+    """Run the experiment in `folder`, or finish it, or find it finished; returns what `results.json` holds.
+
+    Raises BetastarError where the input or the machine does not allow it; what was finished before stays.
+    """
+    reporter = reporter or Reporter()
+
+    def begin(name: str) -> None:
+        reporter.stage(name, STAGES.index(name) + 1, len(STAGES))
+
+    with Store(folder, reporter.say) as store:
+        ctx = Context(config, store, reporter)
+        begin("base")
+        policy_base = base.run(ctx, config.base)
+        reward_base = base.run(ctx, config.reward_base) if config.reward_base else policy_base
+        begin("task")
+        problems = task.run(ctx)
+        begin("preferences")  # lengths from the data: line 2
+        pairs = preferences.run(ctx, policy_base)
+        begin("rewards")  # K bootstrap reward models: line 4
+        ensemble = rewards.run(ctx, reward_base, pairs)
+        begin("reference")  # the β grid from reference log-ratios: line 3
+        logprobs = reference.run(ctx, policy_base, pairs)
+        betas = reference.beta_grid(config.grid, logprobs)
+        conditions = [Condition(beta, seed) for seed in config.seeds for beta in betas]
+        begin("offline")  # DPO of every (β, seed): lines 5-6
+        checkpoints = offline.run(ctx, policy_base, pairs, logprobs, conditions)
+        begin("probe")  # entropy, distance, alignment of every checkpoint: lines 7-8
+        inputs = Inputs(policy_base, reward_base, pairs, ensemble, problems)
+        probes = probe.run(ctx, inputs, checkpoints)
+        begin("online")  # adaptation against the proxy, truth watched: lines 10-23
+        adapted = online.run(ctx, inputs, checkpoints)
+        begin("results")  # AUGC, law, β★: lines 24-26
+        return publish.run(ctx, pairs, ensemble, problems, checkpoints, probes, adapted)

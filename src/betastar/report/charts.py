@@ -1,0 +1,147 @@
+"""The charts of a run. One definition each, drawn offline to PNG; data come from `results.json` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+PNG_SCALE = 2
+# Viridis without its pale end: ordered, readable in print and without colour vision.
+COLOURS = ("#440154", "#46327e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#8fd744")
+WIDTH, HEIGHT = 300, 170
+FORM_TITLES = {
+    "standardised": "Standardised gap (sd)",
+    "paper": "Gap, Def. 3.1",
+}
+
+
+def write_charts(results: Mapping[str, Any], folder: Path) -> None:
+    """`rewards.png`, `gap.png` and `augc.png` into a folder."""
+    charts = {"rewards": rewards_chart(results), "gap": gap_chart(results), "augc": augc_chart(results)}
+    for name, chart in charts.items():
+        chart.save(str(folder / f"{name}.png"), format="png", scale_factor=PNG_SCALE)
+
+
+def rewards_chart(results: Mapping[str, Any]) -> alt.VConcatChart:
+    """Proxy and true reward by online step, mean over seeds with a band of one standard error."""
+    points = series_frame(results)
+    rows = [
+        _lines(points, "proxy", "Proxy reward (ensemble mean)", results),
+        _lines(points, "true_strict", "True reward (exact answers)", results, domain=(0, 1)),
+    ]
+    return _finish(alt.vconcat(*rows), "Proxy and true reward during online adaptation: mean over seeds ± standard error", results)
+
+
+def gap_chart(results: Mapping[str, Any]) -> alt.VConcatChart:
+    """Both forms of the Goodhart gap by step, with the hacking threshold τ."""
+    points = series_frame(results)
+    rows = [
+        _lines(points, f"gap_{form}", title, results, rule=results["threshold"][form], symlog=form == "paper")
+        for form, title in FORM_TITLES.items()
+    ]
+    return _finish(alt.vconcat(*rows), "Goodhart gap: mean over seeds ± standard error; dashed: hacking threshold τ", results)
+
+
+def augc_chart(results: Mapping[str, Any]) -> alt.VConcatChart:
+    """AUGC by β for both forms: every seed, the mean, and the fitted law where one was found."""
+    points = pd.DataFrame(
+        [
+            {
+                "variant": r["variant"],
+                "beta": r["beta"],
+                "seed": str(r["seed"]),
+                **{f: r[f"augc_{f}"] for f in FORM_TITLES},
+            }
+            for r in results["conditions"]
+        ]
+    )
+    rows = []
+    for form in FORM_TITLES:
+        columns = []
+        for variant in results["summary"]:
+            mine = points[points["variant"] == variant]
+            x = alt.X("beta:Q", title="β (log scale)", scale=alt.Scale(type="log", nice=False, padding=12))
+            y = alt.Y(f"{form}:Q", title=f"AUGC, {form} (gap × steps)")
+            colour = _beta_colour(results)
+            dots = alt.Chart(mine).mark_point(filled=True, size=45, opacity=0.75).encode(
+                x, y, colour, tooltip=["beta", "seed", alt.Tooltip(form, format=".3g")]
+            )  # fmt: skip
+            mean = alt.Chart(mine).mark_tick(thickness=2, width=26, color="black").encode(x, y=f"mean({form}):Q")
+            layers = [dots, mean]
+            law = _law(results["summary"][variant][form]["law"], mine["beta"])
+            if law is not None:
+                layers.append(alt.Chart(law).mark_line(color="#555", strokeDash=[4, 3]).encode(x, y=alt.Y("augc:Q")))
+            columns.append(alt.layer(*layers).properties(title=f"variant {variant}", width=WIDTH, height=HEIGHT))
+        rows.append(alt.hconcat(*columns).resolve_scale(y="shared"))
+    title = "AUGC by β: seeds (dots), mean (tick), fitted a·βᵇ + c (dashed)"
+    return _finish(alt.vconcat(*rows), title, results)
+
+
+def series_frame(results: Mapping[str, Any]) -> pd.DataFrame:
+    """All evaluation points, one row each."""
+    frames = []
+    for record in results["conditions"]:
+        frame = pd.DataFrame(record["series"])
+        frames.append(frame.assign(variant=record["variant"], beta=record["beta"], seed=record["seed"]))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _lines(
+    points: pd.DataFrame,
+    name: str,
+    title: str,
+    results: Mapping[str, Any],
+    domain: tuple[float, float] | None = None,
+    rule: float | None = None,
+    symlog: bool = False,
+) -> alt.HConcatChart:
+    grouped = points.groupby(["variant", "beta", "step"])[name].agg(["mean", "sem"]).reset_index()
+    grouped["sem"] = grouped["sem"].fillna(0.0)
+    grouped["low"], grouped["high"] = grouped["mean"] - grouped["sem"], grouped["mean"] + grouped["sem"]
+    scale = alt.Scale(type="symlog", constant=1) if symlog else alt.Scale(domain=domain or alt.Undefined, zero=False)
+    columns = []
+    for variant in results["summary"]:
+        mine = grouped[grouped["variant"] == variant]
+        x = alt.X("step:Q", title="Online step")
+        colour = _beta_colour(results)
+        band = (
+            alt.Chart(mine)
+            .mark_area(opacity=0.2)
+            .encode(x, alt.Y("low:Q", title=title, scale=scale), alt.Y2("high"), colour)
+        )
+        line = alt.Chart(mine).mark_line(strokeWidth=2).encode(
+            x, alt.Y("mean:Q", title=title, scale=scale), colour, tooltip=["beta", "step", alt.Tooltip("mean", format=".3f")]
+        )  # fmt: skip
+        layers = [band, line]
+        if rule is not None:
+            dashes = alt.Chart(pd.DataFrame({"tau": [rule]})).mark_rule(strokeDash=[6, 4], color="#555")
+            layers.append(dashes.encode(alt.Y("tau:Q", title=title, scale=scale)))
+        columns.append(alt.layer(*layers).properties(title=f"variant {variant}", width=WIDTH, height=HEIGHT))
+    return alt.hconcat(*columns).resolve_scale(y="shared")
+
+
+def _beta_colour(results: Mapping[str, Any]) -> alt.Color:
+    """The same colour for the same β everywhere, dark to light with β."""
+    betas = sorted({r["beta"] for r in results["conditions"]})
+    places = np.linspace(0, len(COLOURS) - 1, len(betas)).round().astype(int) if len(betas) > 1 else [2]
+    colours = [COLOURS[i] for i in places]
+    return alt.Color("beta:O", title="β", scale=alt.Scale(domain=betas, range=colours), legend=alt.Legend(format=".3g"))
+
+
+def _law(fit: Mapping[str, Any], betas: pd.Series) -> pd.DataFrame | None:
+    if fit["a"] is None or fit["beats_constant"] is False:
+        return None
+    x = np.geomspace(betas.min(), betas.max(), 60)
+    return pd.DataFrame({"beta": x, "augc": fit["a"] * x ** fit["b"] + fit["c"]})
+
+
+def _finish(chart: alt.VConcatChart, title: str, results: Mapping[str, Any]) -> alt.VConcatChart:
+    seeds = len({r["seed"] for r in results["conditions"]})
+    count = f"{seeds} seeds" if seeds > 1 else "1 seed"
+    heading = alt.TitleParams(title, subtitle=f"run {results['name']}, {count}", anchor="start", fontSize=15)
+    return chart.properties(title=heading).configure(font="Helvetica, Arial, sans-serif").configure_view(stroke="#ccc")

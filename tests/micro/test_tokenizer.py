@@ -1,0 +1,75 @@
+"""The micro tokenizer: nothing is unknown, nothing is lost on disk, and the chat format is the training format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from betastar.data.chat import decode, prompt_tokens, response_tokens
+from betastar.micro.language import draw_problem, draw_request, draw_style, write_response
+from betastar.micro.tokenizer import ASSISTANT, END, PAD, SPECIAL, UNKNOWN, USER, build_tokenizer
+
+LARGEST = (2, 20, 200)
+
+
+def demonstrations(largest: int, n: int = 1000) -> list[tuple[str, str]]:
+    rng = np.random.default_rng(largest)
+    pairs = []
+    for i in range(n):
+        prompt = draw_problem(rng, largest) if i % 3 else draw_request(rng)
+        pairs.append((prompt.text, write_response(rng, prompt, draw_style(rng), i % 2 == 0, largest)))
+    return pairs
+
+
+@pytest.mark.parametrize("largest", LARGEST)
+def test_one_token_per_word_none_unknown_and_back(largest: int) -> None:
+    tokenizer = build_tokenizer(largest)
+    texts = [text for pair in demonstrations(largest) for text in pair]
+    for text, ids in zip(texts, tokenizer(texts)["input_ids"], strict=True):
+        assert len(ids) == len(text.split())
+        assert tokenizer.unk_token_id not in ids
+        assert decode(tokenizer, ids) == text
+
+
+def test_special_tokens_come_first_and_are_known_as_such() -> None:
+    tokenizer = build_tokenizer(20)
+    assert tokenizer.convert_tokens_to_ids(list(SPECIAL)) == [0, 1, 2, 3, 4]
+    assert (tokenizer.pad_token, tokenizer.unk_token, tokenizer.eos_token) == (PAD, UNKNOWN, END)
+    assert set(tokenizer.all_special_tokens) == set(SPECIAL)
+    assert tokenizer.decode(tokenizer("<user> 3 <assistant> 4 <end> <pad>")["input_ids"], skip_special_tokens=True) == (
+        "3 4"
+    )
+    assert tokenizer("21 Apples")["input_ids"] == [tokenizer.unk_token_id] * 2  # beyond `largest`; another case
+
+
+def test_the_chat_format_gives_exactly_the_tokens_of_a_training_text() -> None:
+    tokenizer = build_tokenizer(20)
+    pairs = demonstrations(20)
+    training = tokenizer([f"{USER} {prompt} {ASSISTANT} {response} {END}" for prompt, response in pairs])["input_ids"]
+    prompts = prompt_tokens(tokenizer, [prompt for prompt, _ in pairs])
+    responses = response_tokens(tokenizer, [response for _, response in pairs])
+    assert [[*p, *r] for p, r in zip(prompts, responses, strict=True)] == training
+    for (prompt, response), ids in zip(pairs[:100], training, strict=False):
+        messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+        assert tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False) == ids
+
+
+def test_a_saved_tokenizer_loads_as_the_same(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = build_tokenizer(20)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert loaded.get_vocab() == tokenizer.get_vocab()
+    assert loaded.chat_template == tokenizer.chat_template
+    assert set(loaded.all_special_tokens) == set(SPECIAL)
+    assert (loaded.pad_token_id, loaded.unk_token_id, loaded.eos_token_id) == (0, 1, 4)
+    pairs = demonstrations(20, 300)
+    texts = [f"{USER} {prompt} {ASSISTANT} {response} {END}" for prompt, response in pairs]
+    ids = tokenizer(texts)["input_ids"]
+    assert loaded(texts)["input_ids"] == ids
+    assert prompt_tokens(loaded, [p for p, _ in pairs]) == prompt_tokens(tokenizer, [p for p, _ in pairs])
+    assert [decode(loaded, row) for row in ids] == [decode(tokenizer, row) for row in ids]
+    assert [decode(loaded, row) for row in ids] == [f"{prompt} {response}" for prompt, response in pairs]

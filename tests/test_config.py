@@ -1,0 +1,276 @@
+"""The configuration: what is accepted, and that every refusal says where, why and what to do, in one line each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from betastar.config import PRESETS, Config, load_config, merged, preset_names
+from betastar.errors import BetastarError
+from betastar.sections import FolderBase, Gsm8kTask
+
+
+def refusal(source: str | Path = "micro", *overrides: str) -> str:
+    with pytest.raises(BetastarError) as error:
+        load_config(str(source), overrides)
+    assert error.value.exit_code == 2
+    return str(error.value)
+
+
+def file(folder: Path, text: str) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+OWN_DATA = """
+name: mine
+base: {source: folder, folder: ~/models/tiny}
+task: {kind: gsm8k, train: data/train.jsonl, test: /data/test.jsonl}
+preferences: {kind: jsonl, path: pairs.jsonl}
+"""
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_loads_and_begins_with_what_it_is_for(name: str) -> None:
+    config = load_config(name)
+    assert config.name == name
+    first = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8").split("\n")[0]
+    assert first.startswith("# ")
+    assert Config.model_validate(yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json")))) == config
+
+
+def test_all_faults_are_reported_at_once_each_in_one_line_with_file_and_key(tmp_path: Path) -> None:
+    path = file(
+        tmp_path,
+        """
+name: [a]
+base: {source: random, geometry: {heads: 0}}
+task: {kind: micro, largest: 1}
+preferences: {kind: jsonl}
+onlin: {steps: 3}
+rewards: {members: 1, epocs: 2}
+seeds: []
+""",
+    )
+    assert refusal(path, "offline.clip=-1").split("\n") == [
+        f"{path}: name: input should be a valid string",
+        f"{path}: seeds: should hold at least 1",
+        f"{path}: base.geometry.heads: input should be greater than 0 (given: 0)",
+        f"{path}: task.largest: input should be greater than or equal to 2 (given: 1)",
+        f"{path}: preferences.path: missing; give it a value (`betastar config` says what it is)",
+        f"{path}: rewards.members: input should be greater than or equal to 2 (given: 1)",
+        f"{path}: rewards.epocs: unknown key; did you mean epochs?",
+        f"{path}: offline.clip: input should be greater than 0 (given: -1)",
+        f"{path}: onlin: unknown key; did you mean online?",
+    ]
+
+
+def test_faults_of_several_variants_and_seeds_are_reported_together() -> None:
+    text = refusal("micro", "variants.fast.stepz=1", "variants.slow={steps: 0, kl: 1}", "seeds=[1, 1]")
+    assert text.split("\n") == [
+        "micro.yaml: seeds: the same seed is listed twice; each seed is one block, list it once",
+        "micro.yaml: variants.fast.stepz: unknown key; did you mean steps?",
+        "micro.yaml: variants.slow.steps: input should be greater than 0 (given: 0)",
+        "micro.yaml: variants.slow.kl: should hold settings, as in `name: {key: value}` (given: 1)",
+    ]
+
+
+def test_a_variant_is_online_with_its_own_settings_over_it() -> None:
+    config = load_config("micro", ["online.steps=7", "variants.fast={clip: 2, kl: {kappa: 0.5}}", "variants.paper="])
+    assert set(config.variants) == {"fixed", "fast"}  # null drops a variant of the preset
+    fast = config.variant("fast")
+    assert (fast.steps, fast.clip, fast.kl.kappa, fast.kl.percentile) == (7, 2.0, 0.5, config.online.kl.percentile)
+    assert config.variant("fixed").kl.coupling == "fixed"
+    assert config.variant("fixed").clip == config.online.clip
+
+
+@pytest.mark.parametrize(
+    ("override", "read", "expected"),
+    [
+        ("online.kl.kappa=0.5", lambda c: c.online.kl.kappa, 0.5),
+        ("online.kl={coupling: fixed, percentile: 9}", lambda c: c.online.kl.coupling, "fixed"),
+        ("online.kl={coupling: fixed, percentile: 9}", lambda c: c.online.kl.percentile, 9),
+        ("offline.learning_rate=1e-4", lambda c: c.offline.learning_rate, 1e-4),  # to YAML 1.1 this is a text
+        ("seeds=[5]", lambda c: c.seeds, (5,)),
+        (" online.steps = 3", lambda c: c.online.steps, 3),
+        ("name=no", lambda c: c.name, "no"),  # to YAML 1.1 this is False,
+        ("name=2024-01-02", lambda c: c.name, "2024-01-02"),  # and this a date
+        ("name=2024-13-45", lambda c: c.name, "2024-13-45"),  # or, with a 13th month, a ValueError
+        ("online.conditions_at_once=", lambda c: c.online.conditions_at_once, None),
+        ("grid={method: list, values: [0.1, 1]}", lambda c: c.grid.values, (0.1, 1.0)),
+        ("compute.device=cuda:1", lambda c: c.compute.device, "cuda:1"),
+    ],
+)  # fmt: skip
+def test_set_reaches_every_depth_and_takes_yaml(override: str, read, expected) -> None:
+    assert read(load_config("micro", [override])) == expected
+
+
+def test_later_overrides_win() -> None:
+    assert load_config("micro", ["online.steps=3", "online={steps: 4}", "online.steps=5"]).online.steps == 5
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("online.steps", "--set online.steps: write it as key.path=value, for example --set online.steps=40."),
+        ("=3", "--set =3: write it as key.path=value, for example --set online.steps=40."),
+        ("online..steps=3", "--set online..steps=3: write it as key.path=value, for example --set online.steps=40."),
+        ("seeds=[1", "--set seeds=[1: line 1 not valid YAML (expected ',' or ']', but got '<stream end>'); put the"),
+        ("name=a: b: c", "--set name=a: b: c: line 1 not valid YAML (mapping values are not allowed here); put the"),
+        ("name=\x01", "--set name=\x01: not valid YAML (unacceptable character #x0001: special characters are not"),
+        ("seeds=[" + "9" * 5000 + "]", "--set seeds=[999"),
+        ("online={steps: 1, steps: 2}", "--set online={steps: 1, steps: 2}: line 1 not valid YAML (the key steps"),
+    ],
+)  # fmt: skip
+def test_a_malformed_override_is_shown_with_its_remedy(override: str, message: str) -> None:
+    text = refusal("micro", override)
+    assert text.startswith(message)
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_switching_kind_or_source_starts_that_section_afresh(reverse: bool) -> None:
+    overrides = [
+        "base.source=random",  # geometry and training of the preset go
+        "task.kind=gsm8k",
+        "task.train=a.jsonl",
+        "task.test=b.jsonl",
+        "preferences={kind: jsonl, path: c.jsonl}",
+    ]
+    config = load_config("micro", overrides[::-1] if reverse else overrides)
+    assert config.base.model_dump(exclude={"geometry"}) == {"source": "random"}
+    assert config.base.model_dump()["geometry"]["context"] == 2048  # the default, not the preset's 256
+    assert config.task.model_dump(exclude_none=True) == {
+        "kind": "gsm8k",
+        "train": Path("a.jsonl"),
+        "test": Path("b.jsonl"),
+    }
+    assert config.preferences.model_dump(exclude_none=True) == {"kind": "jsonl", "path": Path("c.jsonl")}
+    # Naming the kind that stands already changes nothing else.
+    assert load_config("micro", ["task.kind=micro"]) == load_config("micro")
+
+
+def test_a_file_may_begin_from_a_preset(tmp_path: Path) -> None:
+    path = file(tmp_path, "preset: micro\nname: mine\nonline: {steps: 3}\n")
+    changed = {"name": "mine", "online": {"steps": 3}}
+    assert load_config(str(path)) == Config.model_validate(merged(load_config("micro").model_dump(), changed))
+    assert load_config(str(path), ["online.steps=4"]).online.steps == 4
+    path = file(tmp_path, "preset: macro\n")
+    assert refusal(path) == f"{path}: preset 'macro' does not exist; choose from {', '.join(preset_names())}."
+
+
+def test_paths_start_from_the_current_directory_and_the_home_folder(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", "/home/anna")
+    (tmp_path / "elsewhere").mkdir()
+    config = load_config(str(file(tmp_path / "elsewhere", OWN_DATA)))
+    assert isinstance(config.base, FolderBase)
+    assert isinstance(config.task, Gsm8kTask)
+    assert config.base.folder == Path("/home/anna/models/tiny")
+    assert (config.task.train, config.task.test) == (Path("data/train.jsonl"), Path("/data/test.jsonl"))
+    text = refusal(tmp_path / "elsewhere" / "mine.yaml", "base.folder=~no-such-user/x")
+    assert text.endswith("base.folder: there is no such home folder; write the whole path (given: '~no-such-user/x')")
+
+
+def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
+    presets = ", ".join(preset_names())
+    assert refusal("mirco") == "mirco: neither a preset nor a .yaml file; did you mean micro?"
+    assert refusal("settings.json") == f"settings.json: neither a preset nor a .yaml file; presets are {presets}"
+    missing = tmp_path / "none.yaml"
+    assert refusal(missing) == f"{missing}: no such file; `betastar presets` lists what is built in."
+    folder = tmp_path / "folder.yaml"
+    folder.mkdir()
+    assert refusal(folder).startswith(f"{folder}: cannot be read (")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty or not a mapping; start from `betastar config micro`."),
+        ("# only a comment\n", "empty or not a mapping; start from `betastar config micro`."),
+        ("- a\n- b\n", "empty or not a mapping; start from `betastar config micro`."),
+        ("name: a\ntask: {kind: micro\nseeds: [0]\n", "line 3 not valid YAML (expected ',' or '}', but got ':')"),
+        ("name: a\n  b: c\n", "line 2 not valid YAML (mapping values are not allowed here); correct the file."),
+        ("online: {}\nname: a\nonline: {}\n", "line 3 not valid YAML (the key online stands twice); correct the file."),
+        ("name: !!python/name:os.system\n", "line 1 not valid YAML (could not determine a constructor for the tag"),
+        ("[" * 500, "not valid YAML (maximum recursion depth exceeded"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused_with_the_line(tmp_path: Path, text: str, message: str) -> None:
+    path = file(tmp_path, text)
+    said = refusal(path)
+    assert said.startswith(f"{path}: {message}")
+    assert "\n" not in said
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "binary.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    said = refusal(path)
+    assert said.startswith(f"{path}: cannot be read (")
+    assert said.endswith("; give a text file in UTF-8.")
+
+
+def test_odd_keys_are_one_line_too(tmp_path: Path) -> None:
+    path = file(tmp_path, 'preset: micro\n1: 2\n"a\\nb": 3\nonline: {~: 1}\n')
+    assert refusal(path).split("\n") == [
+        f"{path}: online.None: keys should be strings (given: None)",
+        f"{path}: 1: keys should be strings (given: 1)",
+        rf"{path}: a\nb: unknown key; `betastar config` lists all keys",
+    ]
+
+
+keys = st.sampled_from("abcd")
+plain = st.dictionaries(
+    keys, st.recursive(st.integers(0, 3), lambda inner: st.dictionaries(keys, inner, max_size=3), max_leaves=6)
+)
+
+
+def leaves(values: dict[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    found: dict[tuple[str, ...], Any] = {}
+    for key, value in values.items():
+        found |= leaves(value, (*path, key)) if isinstance(value, dict) and value else {(*path, key): value}
+    return found
+
+
+@settings(max_examples=150)
+@given(plain, plain)
+def test_merged_holds_all_of_the_override_and_what_it_leaves_untouched(base: dict, override: dict) -> None:
+    before = (repr(base), repr(override))
+    result = merged(base, override)
+    assert (repr(base), repr(override)) == before
+    assert merged(result, override) == result
+    assert merged(base, {}) == base
+    assert merged({}, override) == override
+    kept, wanted = leaves(result), leaves(override)
+    for path, value in wanted.items():
+        # An empty mapping adds nothing to one that is there.
+        assert kept.get(path, {}) == value or (value == {} and any(p[: len(path)] == path for p in kept))
+    for path, value in leaves(base).items():
+        if not any(path[: len(p)] == p or p[: len(path)] == path for p in wanted):
+            assert kept[path] == value
+
+
+@settings(max_examples=150)
+@given(plain, st.lists(st.tuples(st.lists(keys, min_size=3, max_size=3), st.integers()), max_size=4))
+def test_overrides_may_be_merged_among_themselves_first(base: dict, assignments: list) -> None:
+    # Paths of one length, as real keys have: none passes through another's value.
+    deep = {key: {"a": {"a": value}} if not isinstance(value, dict) else {} for key, value in base.items()}
+    overrides = [{a: {b: {c: value}}} for (a, b, c), value in assignments]
+    one_by_one, together = deep, {}
+    for override in overrides:
+        one_by_one, together = merged(one_by_one, override), merged(together, override)
+    assert one_by_one == merged(deep, together)
+
+
+def test_merged_starts_a_mapping_afresh_when_its_kind_or_source_changes() -> None:
+    base = {"task": {"kind": "micro", "largest": 20}, "base": {"source": "train", "geometry": {"heads": 4}}}
+    assert merged(base, {"task": {"kind": "gsm8k"}})["task"] == {"kind": "gsm8k"}
+    assert merged(base, {"task": {"kind": "micro", "x": 1}})["task"] == {"kind": "micro", "largest": 20, "x": 1}
+    assert merged(base, {"base": {"source": "random"}})["base"] == {"source": "random"}
+    assert merged({"base": {}}, {"base": {"source": "random"}})["base"] == {"source": "random"}

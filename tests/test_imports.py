@@ -1,0 +1,158 @@
+"""The shape of the package: imports point one way, and a command that needs no model waits for none."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "src" / "betastar"
+FILES = sorted(PACKAGE.rglob("*.py"))
+NAMES = [str(path.relative_to(PACKAGE)) for path in FILES]
+HEAVY = {"torch", "transformers", "peft", "pandas", "altair"}
+
+GROUND = {"errors", "randomness", "progress", "disk"}
+MATHS = GROUND | {"maths"}
+SETTINGS = MATHS | {"sections", "config", "settings_text", "store"}
+PARTS = SETTINGS | {"models", "data", "micro"}
+# What each module or folder of the package may import from it, beside itself. A new one needs a line here.
+MAY_IMPORT = {
+    "errors": set(),
+    "randomness": set(),
+    "progress": set(),
+    "disk": {"errors"},
+    "maths": {"errors", "randomness"},
+    "sections": {"errors", "maths"},
+    "config": {"errors", "maths", "sections"},
+    "settings_text": {"config"},
+    "store": {"errors", "disk"},
+    "data": {"errors", "randomness"},
+    "micro": {"errors", "randomness", "data"},
+    "models": {"errors", "randomness", "maths", "data"},
+    "analysis": MATHS,
+    "workbench": PARTS,
+    "stages": PARTS | {"workbench", "analysis", "report"},
+    "report": MATHS | {"analysis"},
+    "pipeline": PARTS | {"workbench", "analysis", "report", "stages"},
+    "cli": PARTS | {"workbench", "analysis", "report", "stages", "pipeline"},
+}
+# Imports for annotations alone, which no program runs.
+MAY_NAME = {"models": {"config"}}
+
+
+def home(path: Path) -> str:
+    """The module or folder of the package in which a file is."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path, tree: ast.AST) -> Iterator[str]:
+    """Full dotted names of everything that a file imports, wherever in it."""
+    package = ["betastar", *path.relative_to(PACKAGE).parts[:-1]]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*start, *([node.module] if node.module else [])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def for_annotations(tree: ast.AST) -> list[ast.If]:
+    """The `if TYPE_CHECKING:` blocks of a file."""
+    return [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test).endswith("TYPE_CHECKING")]
+
+
+def own(names: Iterator[str]) -> set[str]:
+    """Of imported names, the modules and folders of the package."""
+    parts = (name.split(".") for name in names)
+    return {part[1] for part in parts if part[0] == "betastar" and len(part) > 1 and not part[1].startswith("__")}
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_imports_point_one_way(path: Path) -> None:
+    here = home(path)
+    if here == "__init__":
+        assert own(imports(path, parsed(path))) == set()
+        return
+    assert here in MAY_IMPORT, f"{here} is new: say in MAY_IMPORT what it may import"
+    tree = parsed(path)
+    named = set().union(*(own(imports(path, block)) for block in for_annotations(tree)))
+    for block in for_annotations(tree):
+        block.body = [ast.Pass()]
+    assert own(imports(path, tree)) - {here} <= MAY_IMPORT[here]
+    assert named - {here} <= MAY_IMPORT[here] | MAY_NAME.get(here, set())
+
+
+def test_the_order_of_the_layers_has_no_circle() -> None:
+    left = {name: allowed - {name} for name, allowed in MAY_IMPORT.items()}
+    while ready := {name for name, allowed in left.items() if not allowed & left.keys()}:
+        left = {name: allowed for name, allowed in left.items() if name not in ready}
+    assert left == {}
+    assert set().union(*MAY_IMPORT.values()) <= MAY_IMPORT.keys()
+
+
+def test_no_stage_imports_another_stage() -> None:
+    stages = [path for path in FILES if home(path) == "stages" and path.stem != "__init__"]
+    assert len(stages) > 5
+    for path in stages:
+        assert not [name for name in imports(path, parsed(path)) if name.startswith("betastar.stages")], path.name
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p != PACKAGE / "cli.py"], ids=[n for n in NAMES if n != "cli.py"])
+def test_only_the_command_line_prints_asks_or_exits(path: Path) -> None:
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Name | ast.Attribute):
+            assert ast.unparse(node) not in {
+                *("print", "input", "exit", "quit", "breakpoint", "SystemExit"),
+                *("sys.exit", "sys.stdout", "sys.stderr", "os._exit", "os.abort"),
+            }, f"{path.name}, line {node.lineno}"
+        if isinstance(node, ast.ImportFrom) and node.module in ("sys", "os"):
+            assert not {alias.name for alias in node.names} & {"exit", "_exit", "abort", "stdout", "stderr"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_a_file_has_a_purpose_and_fits_on_a_few_screens(path: Path) -> None:
+    assert not {"utils", "util", "helpers", "misc", "common"} & {path.stem, *path.relative_to(PACKAGE).parts}
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+    assert ast.get_docstring(parsed(path)), "a module begins with what it is for"
+
+
+def test_no_pickle_and_no_code_from_a_model_folder() -> None:
+    for path in FILES:
+        tree = parsed(path)
+        assert not {name.split(".")[0] for name in imports(path, tree)} & {"pickle", "joblib", "dill"}, path.name
+        for node in ast.walk(tree):
+            if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
+                assert ast.unparse(node.value) == "False", path.name
+            if isinstance(node, ast.Attribute):
+                assert ast.unparse(node) not in ("torch.load", "torch.save"), path.name
+
+
+@pytest.mark.parametrize("module", ["betastar", "betastar.errors", "betastar.config", "betastar.store", "betastar.cli"])
+def test_what_needs_no_model_loads_none(module: str) -> None:
+    if not (PACKAGE / f"{module.partition('.')[2] or '__init__'}.py").exists():
+        pytest.skip(f"{module} is not written yet")
+    script = f"import sys, {module}; print(*sorted(name for name in sys.modules if '.' not in name))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "betastar" in loaded
+    assert not loaded & HEAVY
+
+
+def test_the_tests_above_see_what_they_look_for() -> None:
+    path = PACKAGE / "maths" / "x.py"
+    tree = ast.parse(
+        "from .constants import A\nfrom .. import store\nfrom betastar import config\nimport betastar.cli\n"
+        "import torch.nn\ndef f():\n  from betastar.data.chat import decode\n"
+        "if TYPE_CHECKING:\n  from betastar.models import bank\n"
+    )
+    assert own(imports(path, tree)) == {"maths", "store", "config", "cli", "data", "models"}
+    assert [own(imports(path, block)) for block in for_annotations(tree)] == [{"models"}]

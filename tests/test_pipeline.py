@@ -1,0 +1,155 @@
+"""The whole experiment at its smallest: every stage for real, resume, reuse, and what a run leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from betastar import pipeline
+from betastar.config import load_config
+from betastar.progress import Reporter
+
+TINY = (
+    "base.training.steps=25",
+    "base.training.batch_size=32",
+    "base.geometry.hidden_size=64",
+    "preferences.prompts=160",
+    "rewards.batch_size=16",
+    "rewards.save_every=2",
+    "offline.batch_size=16",
+    "offline.save_every=2",
+    "online.steps=4",
+    "online.batch_size=4",
+    "online.save_every=1",
+    "evaluation.every=2",
+    "evaluation.problems=8",
+    "task.test_problems=40",
+    "seeds=[0, 1]",
+    "grid={method: list, values: [0.1, 1.0]}",
+    "lengths.generated=12",
+    "compute.threads=1",
+)
+
+
+class Listener(Reporter):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def command(folder: Path, *overrides: str) -> list[str]:
+    settings = [part for override in (*TINY, *overrides) for part in ("--set", override)]
+    return [sys.executable, "-m", "betastar.cli", "run", "micro", "--out", str(folder), *settings]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    pipeline.run(load_config("micro", TINY), folder)
+    return folder
+
+
+def test_a_run_leaves_what_the_readme_names(finished: Path) -> None:
+    results = json.loads((finished / "results.json").read_text())
+    assert results["schema_version"] == 1
+    assert [(c["variant"], c["beta"], c["seed"]) for c in results["conditions"]] == [
+        (variant, beta, seed) for variant in ("paper", "fixed") for beta in (0.1, 1.0) for seed in (0, 1)
+    ]
+    for condition in results["conditions"]:
+        assert {"augc_paper", "augc_standardised", "onset_step"} <= condition.keys()
+        for reward in ("proxy", "true_strict", "true_lenient"):
+            values = condition[reward]
+            series = condition["series"][reward]
+            assert values == {"start": series[0], "lowest": min(series), "highest": max(series), "end": series[-1]}
+        assert condition["series"]["step"] == [0, 2, 4]
+        assert condition["series"]["gap_standardised"][0] == 0
+    assert set(results["summary"]) == {"paper", "fixed"}
+    metrics = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert len(metrics) == 8 * 3
+    assert all(0 <= row["true_strict"] <= row["true_lenient"] <= 1 for row in metrics)
+    for name in ("config.yaml", "samples.jsonl", "charts/rewards.png", "charts/gap.png", "charts/augc.png"):
+        assert (finished / name).stat().st_size > 100
+    adapters = [path.parent.name for path in (finished / "adapters").rglob("adapter_config.json")]
+    assert len(list((finished / "adapters" / "online").iterdir())) == 8, adapters
+
+
+def test_variants_start_from_the_same_checkpoint(finished: Path) -> None:
+    results = json.loads((finished / "results.json").read_text())
+    start = {(c["variant"], c["beta"], c["seed"]): c["proxy"]["start"] for c in results["conditions"]}
+    assert all(start["paper", beta, seed] == start["fixed", beta, seed] for _, beta, seed in start)
+
+
+def test_the_same_run_again_makes_nothing_and_changes_nothing(finished: Path) -> None:
+    before, listener, started = (finished / "results.json").read_bytes(), Listener(), time.time()
+    pipeline.run(load_config("micro", TINY), finished, listener)
+    assert (finished / "results.json").read_bytes() == before
+    assert {f"{stage}: reused" for stage in pipeline.STAGES if stage != "results"} <= set(listener.said)
+    assert time.time() - started < 5
+
+
+def test_another_beta_changes_no_other_conditions_text(finished: Path, tmp_path: Path) -> None:
+    """Sampling noise is each row's own, and a bank does not mix its conditions."""
+    pipeline.run(load_config("micro", [*TINY, "grid.values=[0.1, 0.5, 1.0]"]), tmp_path)
+
+    def texts(folder: Path) -> dict[tuple, str]:
+        rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+        return {(r["variant"], r["beta"], r["seed"], r["step"], r["problem"]): r["response"] for r in rows}
+
+    alone, together = texts(finished), texts(tmp_path)
+    assert alone.items() <= together.items()
+    assert len(together) == len(alone) * 3 // 2
+
+
+def test_a_new_beta_trains_only_itself_and_online_settings_keep_the_checkpoints(finished: Path) -> None:
+    listener = Listener()
+    pipeline.run(load_config("micro", [*TINY, "grid.values=[0.1, 0.5, 1.0]"]), finished, listener)
+    assert "offline: reused 4 of 6 conditions" in listener.said
+    assert "online: reused 8 of 12 conditions" in listener.said
+    listener = Listener()
+    pipeline.run(load_config("micro", [*TINY, "online.learning_rate=0.002"]), finished, listener)
+    assert {"base: reused", "rewards: reused", "offline: reused", "probe: reused"} <= set(listener.said)
+    assert not [line for line in listener.said if line.startswith("online")]
+    results = pipeline.run(load_config("micro", TINY), finished)  # and back: everything is still there
+    assert len(results["conditions"]) == 8
+
+
+@pytest.mark.parametrize("attempt", [0, 1])
+def test_killed_at_any_moment_a_rerun_ends_with_the_same_results(finished: Path, tmp_path: Path, attempt: int) -> None:
+    rng = random.Random(attempt)
+    environment = {**os.environ, "GOMP_SPINCOUNT": "1000"}
+    kills = 0
+    while kills < 4:
+        process = subprocess.Popen(
+            command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+        )
+        try:
+            process.communicate(timeout=4 + 8 * rng.random())
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            kills += 1
+    done = subprocess.run(command(tmp_path), capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "results.json").read_bytes() == (finished / "results.json").read_bytes()
+    assert (tmp_path / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+
+
+def test_a_damaged_artefact_is_named_and_made_again(finished: Path) -> None:
+    before = (finished / "results.json").read_bytes()
+    victim = next((finished / "store" / "task").glob("*/test.json"))
+    victim.write_text("[]")
+    listener = Listener()
+    pipeline.run(load_config("micro", TINY), finished, listener)
+    assert any("damaged (test.json has changed)" in line for line in listener.said)
+    assert (finished / "results.json").read_bytes() == before

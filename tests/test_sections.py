@@ -1,0 +1,86 @@
+"""Every setting says what it means and refuses what it cannot mean, in one line with its key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from betastar.config import Config, load_config
+from betastar.errors import BetastarError
+from betastar.sections import FolderBase, Gsm8kTask, JsonlPreferences, TrainedBase
+
+
+def sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    """All models that a field of this type may hold, of every kind and source."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+        for field in annotation.model_fields.values():
+            yield from sections(field.annotation)
+    for part in getattr(annotation, "__args__", ()):
+        yield from sections(part)
+
+
+def test_every_field_of_every_section_says_what_it_means() -> None:
+    found = set(sections(Config))
+    assert {Config, TrainedBase, FolderBase, Gsm8kTask, JsonlPreferences} <= found
+    silent = [f"{s.__name__}.{name}" for s in found for name, field in s.model_fields.items() if not field.description]
+    assert silent == []
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("online.steps=-3", "online.steps: input should be greater than 0 (given: -3)"),
+        ("online.steps=2.5", "online.steps: input should be a valid integer, got a number with a fractional part"),
+        ("online.steps=true", "online.steps: input should be a valid integer"),  # not 1
+        ("seeds=[0, yes]", "seeds.1: input should be a valid integer"),
+        ("seeds=0,1", "seeds: should be a list, as in [a, b] (given: '0,1')"),
+        ("seeds=[0, 1, 0]", "seeds: the same seed is listed twice; each seed is one block, list it once"),
+        ("offline.learning_rate=.nan", "offline.learning_rate: input should be a finite number (given: nan)"),
+        ("online.clip=.inf", "online.clip: input should be a finite number (given: inf)"),
+        ("evaluation.temperature=-.inf", "evaluation.temperature: input should be a finite number (given: -inf)"),
+        ("lengths.prompt=0", "lengths.prompt: should be a number of tokens from 1, or auto (given: 0)"),
+        ("lengths.response=none", "lengths.response: should be a number of tokens from 1, or auto (given: 'none')"),
+        ("name=a/b", "name: should consist of letters, digits, dots, hyphens and underscores, and begin with a"),
+        ("name=..", "name: should consist of letters"),
+        ("online=3", "online: should hold settings, as in `name: {key: value}` (given: 3)"),
+        ("online=", "online: should hold settings, as in `name: {key: value}` (given: None)"),
+        ("task.kind=math", "task.kind: should be one of 'micro', 'gsm8k' (given: 'math')"),
+        ("task.train=x", "task.train: unknown key; it belongs to another kind or source"),
+        ("online.kl.kapa=1", "online.kl.kapa: unknown key; did you mean kappa?"),
+        ("online.kappa=1", "online.kappa: unknown key; did you mean online.kl.kappa?"),
+        ("online.xyz=1", "online.xyz: unknown key; `betastar config` lists all keys"),
+        ("base.geometry.heads=3", "base.geometry: hidden_size must be a multiple of heads, and heads of"),
+        ("base.geometry={hidden_size: 24, heads: 8, key_value_heads: 8}", "base.geometry: hidden_size / heads must be"),
+        ("grid.percentiles=[50, 50]", "grid: percentiles holds the same number twice; list each once"),
+        ("grid.percentiles=[50, 100]", "grid.percentiles.1: input should be less than 100 (given: 100)"),
+        ("grid={method: list, values: [0.5, 0.5]}", "grid: values holds the same number twice; list each once"),
+        ("grid={method: list, values: [0.1, 0]}", "grid.values.1: input should be greater than 0 (given: 0)"),
+        ("grid={method: list, values: [1, -0.5]}", "grid.values.1: input should be greater than 0 (given: -0.5)"),
+        ("grid={method: list, values: [.inf]}", "grid.values.0: input should be a finite number (given: inf)"),
+        ("grid={method: list, values: [.nan]}", "grid.values.0: input should be a finite number (given: nan)"),
+        ("grid.method=list", "grid: method list needs values, for example values: [0.1, 0.3, 1.0]"),
+        ("grid.values=[0.1]", "grid: method percentiles does not use values; set method: list or values: []"),
+        ("grid.low=1", "grid: method percentiles does not use low, high and n; set method: geometric or remove them"),
+        ("grid={method: geometric, low: 1}", "grid: method geometric needs low, high and n"),
+        ("grid={method: geometric, low: 1, high: 1, n: 3}", "grid: low must be smaller than high"),
+        ("preferences={kind: jsonl, path: x}", "base.source: train teaches the micro language; use random or folder"),
+        ("reward_base={source: train}", "reward_base.source: use random or folder, or leave it empty to share the"),
+        ("reward_base={source: random, geometry: {heads: -1}}", "reward_base.geometry.heads: input should be greater"),
+        ("variants.fast.stepz=1", "variants.fast.stepz: unknown key; did you mean steps?"),
+        ("variants.fast.kl.kapa=1", "variants.fast.kl.kapa: unknown key; did you mean kappa?"),
+        ("variants.fast.kappa=1", "variants.fast.kappa: unknown key; did you mean variants.fast.kl.kappa?"),
+        ("variants.fast.steps=-1", "variants.fast.steps: input should be greater than 0 (given: -1)"),
+        ("variants.fast=3", "variants.fast: should hold settings, as in `name: {key: value}` (given: 3)"),
+        ("variants.a/b={}", "variants.a/b: should consist of letters, digits, dots, hyphens and underscores"),
+        ("variants={paper: null, fixed: null}", "variants: should hold at least 1"),
+    ],
+)
+def test_a_bad_value_is_refused_in_one_line(override: str, message: str) -> None:
+    with pytest.raises(BetastarError) as error:
+        load_config("micro", [override])
+    assert str(error.value).startswith(f"micro.yaml: {message}")
+    assert "\n" not in str(error.value)

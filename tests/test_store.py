@@ -1,0 +1,278 @@
+"""Artefacts: whole or absent, verified when read, found by content; one writer; a full or read-only disk."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from betastar.errors import BetastarError, InternalError
+from betastar.store import Store
+
+KEY = "0123456789abcdef"
+
+# Enters the store and a write block, says so, and never leaves: the parent kills it in there.
+HANGS_IN_WRITE = """
+import sys, time
+from pathlib import Path
+from betastar.store import Store
+with Store(Path(sys.argv[1])) as store, store.write("base", "0123456789abcdef") as folder:
+    (folder / "half.txt").write_text("half")
+    print("inside", flush=True)
+    time.sleep(600)
+"""
+
+
+@contextmanager
+def writer_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lock of `folder` and is in the middle of writing an artefact."""
+    process = subprocess.Popen([sys.executable, "-c", HANGS_IN_WRITE, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    try:
+        assert process.stdout.readline() == "inside\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def leaves(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
+
+
+def artefact(store: Store, key: str = KEY, **files: str) -> Path:
+    with store.write("base", key) as folder:
+        for name, text in (files or {"numbers": "1 2 3", "words": "one two"}).items():
+            (folder / f"{name}.txt").write_text(text)
+    return store.folder / "store" / "base" / key
+
+
+def test_a_written_artefact_is_found_with_its_files_and_a_manifest_that_describes_them(tmp_path: Path) -> None:
+    with Store(tmp_path / "run") as store:
+        with store.write("base", KEY) as folder:
+            (folder / "model").mkdir()
+            (folder / "model" / "weights.bin").write_bytes(b"abc")
+        found = store.find("base", KEY)
+        assert found is not None
+        assert (found.stage, found.key, found.parts) == ("base", KEY, {})
+        assert (found.folder / "model" / "weights.bin").read_bytes() == b"abc"
+        manifest = json.loads((found.folder / "manifest.json").read_text())
+        abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # SHA-256 of "abc", from FIPS 180
+        assert manifest["files"] == {"model/weights.bin": {"bytes": 3, "sha256": abc}}
+        assert store.find("base", "f" * 16) is None
+        assert store.find("task", KEY) is None
+
+
+def test_an_exception_inside_write_leaves_nothing(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        with pytest.raises(ZeroDivisionError), store.write("base", KEY) as folder:
+            (folder / "half.txt").write_text(f"half {1 / 0}")
+        assert store.find("base", KEY) is None
+    assert leaves(tmp_path) == ["lock"]
+
+
+def test_writing_again_replaces_what_find_returns(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        for text in ("old", "new"):
+            with store.write("base", KEY, {text: text}) as folder:
+                (folder / text).mkdir()
+                (folder / text / "value.txt").write_text(text)
+            found = store.find("base", KEY)
+            assert found is not None
+            assert dict(found.parts) == {text: text}
+        assert (found.folder / "new" / "value.txt").read_text() == "new"
+        assert not (found.folder / "old").exists()
+
+
+def test_a_second_process_is_refused_and_a_killed_one_holds_no_lock_and_leaves_nothing(tmp_path: Path) -> None:
+    with writer_process(tmp_path) as process:
+        with pytest.raises(BetastarError) as refused, Store(tmp_path):
+            pass
+        assert str(refused.value) == (
+            f"{tmp_path}: another betastar is writing to this run directory; wait for it or give another folder with "
+            "--out."
+        )
+        assert refused.value.exit_code == 2
+        assert leaves(tmp_path) == ["lock", f"store/base/.{KEY}.tmp/half.txt"]  # refused, it cleaned nothing up
+
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with Store(tmp_path) as store:
+            assert leaves(tmp_path) == ["lock"]
+            assert store.find("base", KEY) is None
+            artefact(store)
+            assert store.find("base", KEY)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "reason"),
+    [
+        ("words.txt", lambda path: path.write_text("one owt"), "words.txt has changed"),  # of the same length
+        ("words.txt", lambda path: path.write_text("one"), "words.txt has changed"),
+        ("words.txt", lambda path: path.unlink(), "words.txt: No such file or directory"),
+        ("manifest.json", lambda path: path.write_text(path.read_text()[:-20]), "manifest.json has changed"),
+        ("manifest.json", lambda path: path.write_text("[]"), "manifest.json has changed"),
+        ("manifest.json", lambda path: path.write_bytes(b"\xff\xfe"), "manifest.json has changed"),
+        (
+            "manifest.json",
+            lambda path: path.write_text(path.read_text().replace('"finished": "2', '"finished": "3')),
+            "manifest.json has changed",
+        ),
+        ("manifest.json", lambda path: path.unlink(), "manifest.json: No such file or directory"),
+    ],
+)
+def test_a_damaged_artefact_is_named_set_aside_and_can_be_made_again(tmp_path: Path, name, damage, reason) -> None:
+    with Store(tmp_path) as store:
+        folder = artefact(store)
+        artefact(store, "a" * 16, other="whole")
+    damage(folder / name)
+
+    said: list[str] = []
+    with Store(tmp_path, said.append) as store:
+        assert store.find("base", KEY) is None
+        assert said == [f"{folder}: damaged ({reason}); set aside and made again."]
+        assert store.find("base", KEY) is None  # and silently so: it is gone
+        assert len(said) == 1
+        aside = list(folder.parent.glob(".damaged-*"))
+        assert len(aside) == 1
+        assert (aside[0] / "numbers.txt").read_text() == "1 2 3"
+        assert store.find("base", "a" * 16)  # its neighbour is not touched
+        assert artefact(store) == folder
+        assert store.find("base", KEY)
+
+
+def test_an_artefact_moved_to_another_key_is_not_taken_for_that_key(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        folder = artefact(store)
+    folder.rename(folder.with_name("b" * 16))
+    said: list[str] = []
+    with Store(tmp_path, said.append) as store:
+        assert store.find("base", "b" * 16) is None
+    assert "manifest.json belongs to another artefact or format" in said[0]
+
+
+def test_parts_are_found_over_all_artefacts_of_a_stage_and_not_in_damaged_ones(tmp_path: Path) -> None:
+    said: list[str] = []
+    with Store(tmp_path, said.append) as store:
+        for key, parts in (("1" * 16, {"p1": "beta-1", "p2": "beta-2"}), ("2" * 16, {"p2": "again", "p3": "beta-3"})):
+            with store.write("offline", key, parts) as folder:
+                for name in parts.values():
+                    (folder / name).mkdir()
+                    (folder / name / "name.txt").write_text(name)
+        found = store.find_parts("offline")
+        assert {key: (path / "name.txt").read_text() for key, path in found.items()} == {
+            "p1": "beta-1",
+            "p2": "beta-2",  # of two equal parts the first is taken
+            "p3": "beta-3",
+        }
+        assert store.find_parts("online") == {}
+    (tmp_path / "store" / "offline" / ("1" * 16) / "beta-1" / "name.txt").write_text("beta-9")
+    with Store(tmp_path, said.append) as store:
+        assert set(store.find_parts("offline")) == {"p2", "p3"}
+        assert [re.sub(".*store/", "", text) for text in said] == [
+            f"offline/{'1' * 16}: damaged (beta-1/name.txt has changed); set aside and made again."
+        ]
+        assert set(store.find_parts("offline")) == {"p2", "p3"}
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_one_sentence_and_loses_nothing(tiny_disk: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    full = re.escape(
+        f"{tiny_disk}: no space left on the disk; free some or give another folder with --out, then run the same "
+        "command again: finished work is kept."
+    )
+    with Store(tiny_disk) as store:
+        artefact(store)
+        with pytest.raises(InternalError, match=full) as error, store.write("base", "f" * 16) as folder:
+            (folder / "large.bin").write_bytes(bytes(100_000))
+        assert error.value.exit_code == 1
+        with pytest.raises(InternalError, match=full), store.write("base", "f" * 16) as folder:
+            save_file({"large": torch.zeros(25_000)}, folder / "large.safetensors")  # has its own exception class
+
+        checkpoint = store.checkpoint("online", KEY)
+        checkpoint.append("log", [{"step": 1}])
+        checkpoint.save(1, {"x": torch.ones(10)})
+        with pytest.raises(InternalError, match="no space left on the disk"):
+            checkpoint.save(2, {"x": torch.ones(25_000)})
+        with pytest.raises(InternalError, match="no space left on the disk"):
+            checkpoint.append("log", [{"text": "x" * 100_000}])
+
+    with Store(tiny_disk) as store:
+        assert store.find("base", KEY)
+        assert store.find("base", "f" * 16) is None
+        saved = store.checkpoint("online", KEY).load()
+        assert saved is not None
+        assert (saved[0], saved[1]["x"].tolist()) == (1, [1.0] * 10)
+        assert store.checkpoint("online", KEY).log("log") == [{"step": 1}]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_whatever_call_finds_the_disk_full_nothing_is_lost(tmp_path: Path, monkeypatch, number: int) -> None:
+    with Store(tmp_path) as store:
+        artefact(store)
+        before = leaves(tmp_path)
+
+        def fail(*args: object, **kwargs: object) -> int:
+            raise OSError(number, os.strerror(number))
+
+        for module, call in ((os, "fsync"), (os, "replace"), (Path, "open"), (Path, "write_bytes")):
+            with monkeypatch.context() as patch:
+                patch.setattr(module, call, fail)
+                with pytest.raises(InternalError, match=r"no space left on the disk.*finished work is kept") as error:
+                    artefact(store, "f" * 16)
+                assert error.value.exit_code == 1
+            assert leaves(tmp_path) == before
+    with Store(tmp_path) as store:
+        assert store.find("base", KEY)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_folder_that_cannot_be_written_is_named_with_a_remedy(tmp_path: Path, monkeypatch, number: int) -> None:
+    # Root may write anywhere, so the refusal is played.
+    def refuse(self: Path, *args: object, **kwargs: object) -> None:
+        raise OSError(number, os.strerror(number), str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(BetastarError) as error, Store(tmp_path / "run"):
+        pass
+    assert str(error.value) == (
+        f"{tmp_path / 'run' / 'store'}: cannot be used ({os.strerror(number).lower()}); change its permissions or give "
+        "another folder with --out."
+    )
+    assert error.value.exit_code == 2
+
+
+def test_a_run_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "deeper"):
+        with (
+            pytest.raises(BetastarError, match=r"file.*: not a folder; give another folder with --out\."),
+            Store(folder),
+        ):
+            pass
