@@ -23,7 +23,7 @@ demo: .venv/demo  ## run the micro world: about five minutes on two cores
 test: .venv/test  ## lint, types and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/pytest -n 2
 
 test-slow: .venv/test  ## the tests that take minutes

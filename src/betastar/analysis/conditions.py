@@ -39,7 +39,7 @@ def condition_records(points: pd.DataFrame, extras: Mapping[tuple[float, int], M
     `metrics.jsonl`, t=0 included. `extras[beta, seed]` holds what is known of a checkpoint besides: alignment quality
     and the repeated evaluation at t=0."""
     place = {variant: i for i, variant in enumerate(points["variant"].unique())}
-    groups = [(key, group.sort_values("step")) for key, group in points.groupby(KEYS)]
+    groups: list[tuple[Any, Any]] = [(key, group.sort_values("step")) for key, group in points.groupby(KEYS)]
     groups.sort(key=lambda pair: (place[pair[0][0]], *pair[0][1:]))
     gaps = [_gaps(group) for _, group in groups]
     threshold = {form: hacking_threshold([g[form] for g in gaps]) for form in FORMS}
@@ -65,7 +65,7 @@ def _gaps(points: pd.DataFrame) -> dict[str, np.ndarray]:
 
 def _record(
     key: Sequence[Any],
-    points: pd.DataFrame,
+    points: Any,
     gap: Mapping[str, np.ndarray],
     threshold: Mapping[str, float],
     extra: Mapping[str, Any],
@@ -110,6 +110,6 @@ def _record(
     }
 
 
-def _extremes(series: pd.Series) -> dict[str, float]:
+def _extremes(series: Any) -> dict[str, float]:
     values = {"start": series.iloc[0], "lowest": series.min(), "highest": series.max(), "end": series.iloc[-1]}
     return {name: float(value) for name, value in values.items()}

@@ -16,8 +16,8 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
             zero = sum(r[reward]["start"] == 0 for r in near)
             extra = f" ({zero} exactly 0)" if zero else ""
             found.append(
-                f"Paper-form gap is unreliable: in {len(near)} of {len(records)} conditions the {name} at t=0 is within "
-                f"10 standard errors of zero{extra}, and Def. 3.1 divides by it. Read the standardised form."
+                f"Paper-form gap is unreliable: in {len(near)} of {len(records)} conditions the {name} at t=0 is "
+                f"within 10 standard errors of zero{extra}, and Def. 3.1 divides by it. Read the standardised form."
             )
     if all(r["true_strict"]["highest"] == 0 for r in records):
         found.append(

@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +88,8 @@ class AdapterBank:
     """
 
     def __init__(self, model: nn.Module, target_modules: Sequence[str], rank: int, alpha: float):
-        self.model, self.rank, self.scale = model, rank, alpha / rank
+        self.model: Any = model  # transformers' types say less than its models do
+        self.rank, self.scale = rank, alpha / rank
         self._active: Adapters | None = None
         self.shapes: dict[str, tuple[int, int]] = {}
         model.requires_grad_(False)

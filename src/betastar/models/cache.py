@@ -22,6 +22,8 @@ class RoomyLayer(DynamicLayer):
             self.values = value_states.new_empty(rows, heads, self.room, value_states.shape[-1])
             self.is_initialized = True
         start, self.length = self.length, self.length + key_states.shape[-2]
+        assert self.keys is not None
+        assert self.values is not None
         self.keys[:, :, start : self.length] = key_states
         self.values[:, :, start : self.length] = value_states
         return self.keys[:, :, : self.length], self.values[:, :, : self.length]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -11,7 +11,7 @@ from betastar.errors import BetastarError
 from betastar.randomness import stream_key
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
     from betastar.config import Geometry
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Base(NamedTuple):
     """A frozen base model, its tokenizer, and where it came from (a name for adapters' `base_model_name_or_path`)."""
 
-    model: PreTrainedModel
+    model: Any  # a PreTrainedModel; transformers' types say less than its models do
     tokenizer: PreTrainedTokenizerBase
     name: str
 
@@ -32,7 +32,7 @@ def quiet() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def build_model(geometry: Geometry, vocabulary_size: int, root_seed: int) -> PreTrainedModel:
+def build_model(geometry: Geometry, vocabulary_size: int, root_seed: int) -> Any:
     """A Qwen3-architecture causal model with random weights, the same for the same seed. The vocabulary is padded to a
     multiple of 64."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -48,8 +48,8 @@ def build_model(geometry: Geometry, vocabulary_size: int, root_seed: int) -> Pre
         max_position_embeddings=geometry.context,
         tie_word_embeddings=True,
         initializer_range=geometry.initializer_range,
-        attn_implementation="sdpa",
     )
+    config._attn_implementation = "sdpa"
     # transformers initialises from the global generator; the fork keeps that from leaking in or out.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_key(root_seed, "base", "weights") % 2**63)
@@ -82,7 +82,7 @@ def load_base(folder: Path, device: torch.device) -> Base:
     quiet()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, attn_implementation="sdpa", dtype=torch.float32
         )
     except (OSError, ValueError) as error:

@@ -39,10 +39,10 @@ def right_pad(rows: Sequence[Row], pad: int, device: torch.device | str) -> Righ
 
 
 class Piece(NamedTuple):
-    """Part of a grid of items. `index [C, b]` are the places within each condition; `rows` are the items' rows,
+    """Part of a grid of items. `places [C, b]` are the indices within each condition; `rows` are the items' rows,
     grouped by condition, then by row of the item, so that they view as `[C, m, b]`."""
 
-    index: Tensor
+    places: Tensor
     rows: list[Row]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,9 @@ def rewards_chart(results: Mapping[str, Any]) -> alt.VConcatChart:
         _lines(points, "proxy", "Proxy reward (ensemble mean)", results),
         _lines(points, "true_strict", "True reward (exact answers)", results, domain=(0, 1)),
     ]
-    return _finish(alt.vconcat(*rows), "Proxy and true reward during online adaptation: mean over seeds ± standard error", results)
+    return _finish(
+        alt.vconcat(*rows), "Proxy and true reward during online adaptation: mean over seeds ± standard error", results
+    )
 
 
 def gap_chart(results: Mapping[str, Any]) -> alt.VConcatChart:
@@ -44,7 +46,9 @@ def gap_chart(results: Mapping[str, Any]) -> alt.VConcatChart:
         _lines(points, f"gap_{form}", title, results, rule=results["threshold"][form], symlog=form == "paper")
         for form, title in FORM_TITLES.items()
     ]
-    return _finish(alt.vconcat(*rows), "Goodhart gap: mean over seeds ± standard error; dashed: hacking threshold τ", results)
+    return _finish(
+        alt.vconcat(*rows), "Goodhart gap: mean over seeds ± standard error; dashed: hacking threshold τ", results
+    )
 
 
 def augc_chart(results: Mapping[str, Any]) -> alt.VConcatChart:
@@ -73,7 +77,7 @@ def augc_chart(results: Mapping[str, Any]) -> alt.VConcatChart:
             )  # fmt: skip
             mean = alt.Chart(mine).mark_tick(thickness=2, width=26, color="black").encode(x, y=f"mean({form}):Q")
             layers = [dots, mean]
-            law = _law(results["summary"][variant][form]["law"], mine["beta"])
+            law = _law(results["summary"][variant][form]["law"], results["summary"][variant]["betas"])
             if law is not None:
                 layers.append(alt.Chart(law).mark_line(color="#555", strokeDash=[4, 3]).encode(x, y=alt.Y("augc:Q")))
             columns.append(alt.layer(*layers).properties(title=f"variant {variant}", width=WIDTH, height=HEIGHT))
@@ -114,9 +118,9 @@ def _lines(
             .mark_area(opacity=0.2)
             .encode(x, alt.Y("low:Q", title=title, scale=scale), alt.Y2("high"), colour)
         )
-        line = alt.Chart(mine).mark_line(strokeWidth=2).encode(
-            x, alt.Y("mean:Q", title=title, scale=scale), colour, tooltip=["beta", "step", alt.Tooltip("mean", format=".3f")]
-        )  # fmt: skip
+        tooltip = ["beta", "step", alt.Tooltip("mean", format=".3f")]
+        y = alt.Y("mean:Q", title=title, scale=scale)
+        line = alt.Chart(mine).mark_line(strokeWidth=2).encode(x, y, colour, tooltip=tooltip)
         layers = [band, line]
         if rule is not None:
             dashes = alt.Chart(pd.DataFrame({"tau": [rule]})).mark_rule(strokeDash=[6, 4], color="#555")
@@ -133,10 +137,10 @@ def _beta_colour(results: Mapping[str, Any]) -> alt.Color:
     return alt.Color("beta:O", title="β", scale=alt.Scale(domain=betas, range=colours), legend=alt.Legend(format=".3g"))
 
 
-def _law(fit: Mapping[str, Any], betas: pd.Series) -> pd.DataFrame | None:
+def _law(fit: Mapping[str, Any], betas: Sequence[float]) -> pd.DataFrame | None:
     if fit["a"] is None or fit["beats_constant"] is False:
         return None
-    x = np.geomspace(betas.min(), betas.max(), 60)
+    x = np.geomspace(min(betas), max(betas), 60)
     return pd.DataFrame({"beta": x, "augc": fit["a"] * x ** fit["b"] + fit["c"]})
 
 

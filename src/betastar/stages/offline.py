@@ -66,7 +66,8 @@ def _train(
     test = [row for side in (0, 1) for row in (pair[side] for pair in splits.test)]
     logps = grid_logprobs(policy.bank, frozen, [test] * len(conditions), policy.pad, tokens)
     chosen, rejected = logps.view(len(conditions), 2, -1).unbind(dim=1)
-    margin = implicit_reward_margin(chosen, rejected, *base_logprobs["test"][:, None], betas[:, None])
+    base_chosen, base_rejected = base_logprobs["test"][:, None]
+    margin = implicit_reward_margin(chosen, rejected, base_chosen, base_rejected, betas[:, None])
     log = checkpoint.log("training")
     for c, (condition, folder) in enumerate(zip(conditions, folders, strict=True)):
         export_adapter(folder / "adapter", frozen, c, policy.base.name)

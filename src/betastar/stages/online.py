@@ -26,7 +26,7 @@ from betastar.randomness import numpy_generator, stream_key
 from betastar.store import content_key
 from betastar.workbench import readers
 from betastar.workbench.context import Condition, Context, Inputs, OnlineCondition, Parts, Policy, write_jsonl
-from betastar.workbench.evaluate import answer, evaluate, held_out, probe_prompts
+from betastar.workbench.evaluate import answer, evaluate, held_out, probe_prompts, sampled_logprobs
 from betastar.workbench.scoring import Scorer
 
 VERSION = 1
@@ -161,8 +161,8 @@ def _step(ctx: Context, bank: _Bank, settings: Online, step: int) -> list[dict[s
 
     policy = bank.policy
     reference = grid_logprobs(policy.bank, bank.references, grid, policy.pad, tokens)
-    # κ needs the whole batch's log-ratios before the first gradient: one pass without gradients gives them.
-    log_ratio = grid_logprobs(policy.bank, bank.adapters, grid, policy.pad, tokens) - reference
+    # κ needs the whole batch's log-ratios before the first piece's gradient.
+    log_ratio = sampled_logprobs(ctx, policy, bank.adapters, samples, grid) - reference
     kappa = torch.stack([_kappa(kl, d, c) for kl, d, c in zip(bank.penalties, log_ratio, bank.conditions, strict=True)])
     with policy.bank.use(bank.adapters):
         for index, rows in pieces([[(row,) for row in part] for part in grid], tokens):

@@ -1,5 +1,5 @@
 """Stage: every checkpoint before it goes online. The evaluation point t=0, the same again with fresh noise (the
-instrument's own spread), and the alignment quality 𝒜(β). All variants share it: they start from the same checkpoints."""
+instrument's own spread), and the alignment quality 𝒜(β). All variants share it, as they share the checkpoints."""
 
 from __future__ import annotations
 

@@ -38,8 +38,9 @@ def beta_grid(settings: Grid, reference: Artefact) -> list[float]:
     if settings.method == "list":
         grid = torch.tensor(sorted(settings.values), dtype=torch.float64).numpy()
     elif settings.method == "geometric":
-        assert settings.low is not None and settings.high is not None and settings.n is not None
-        grid = geometric_grid(settings.low, settings.high, settings.n)
+        low, high, n = settings.low, settings.high, settings.n
+        assert low is not None and high is not None and n is not None  # noqa: PT018 (the configuration sees to it)
+        grid = geometric_grid(low, high, n)
     else:
         chosen, rejected = readers.base_logprobs(reference)["train"].double().numpy()
         grid = percentile_grid(log_ratio_magnitude(chosen, rejected), settings.percentiles)

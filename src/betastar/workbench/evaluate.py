@@ -72,6 +72,16 @@ def answer(
     return result
 
 
+def sampled_logprobs(
+    ctx: Context, policy: Policy, adapters: Adapters, samples: Sequence[Sequence[Sample]], rows: Sequence[Sequence[Row]]
+) -> torch.Tensor:
+    """Log-probabilities `[C, B]` of responses under the policy that sampled them. In float32 sampling has given them
+    already, exact to rounding; in less precision decoding rounds otherwise than a whole pass does, so one is made."""
+    if policy.base.model.dtype == torch.float32:
+        return torch.tensor([[sample.logprob for sample in part] for part in samples], device=ctx.device)
+    return grid_logprobs(policy.bank, adapters, rows, policy.pad, ctx.config.compute.tokens_per_forward)
+
+
 def evaluate(
     ctx: Context,
     policy: Policy,
@@ -101,10 +111,8 @@ def evaluate(
     if references is None:
         log_ratio = torch.zeros(len(seeds), len(problems))
     else:
-        # Both by the same teacher-forced pass: the rounding of decoding does not enter the difference.
-        log_ratio = grid_logprobs(policy.bank, adapters, rows, policy.pad, tokens) - grid_logprobs(
-            policy.bank, references, rows, policy.pad, tokens
-        )
+        log_ratio = sampled_logprobs(ctx, policy, adapters, grid, rows)
+        log_ratio = log_ratio - grid_logprobs(policy.bank, references, rows, policy.pad, tokens)
     flat_rows = [row for part in rows for row in part]
     flat_samples = [sample for part in grid for sample in part]
     scored = scorer(questions * len(seeds), flat_rows, flat_samples, embed=True)
