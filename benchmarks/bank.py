@@ -80,26 +80,24 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=40, help="new tokens per response")
     parser.add_argument("--repeats", type=int, default=9, help="interleaved repeats; medians are shown")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
-    parser.add_argument("--skip-training", action="store_true", help="decoding only")
     options = parser.parse_args()
 
     geometry = Geometry(hidden_size=128, intermediate_size=256, layers=2, heads=4, key_value_heads=4, context=256)
     model = build_model(geometry, VOCABULARY, root_seed=0).to(options.device)
     bank = AdapterBank(model, ("q_proj", "k_proj", "v_proj", "o_proj"), rank=8, alpha=16)
-    kinds = {"decoding": decoding} if options.skip_training else {"decoding": decoding, "training": training}
-    print(f"torch {torch.__version__}, {options.device}, {torch.get_num_threads()} threads; {options.prompts} rows per ")
+    print(
+        f"torch {torch.__version__}, {options.device}, {torch.get_num_threads()} threads; {options.prompts} prompts per"
+    )
     print(f"condition, {options.tokens} new tokens, no end token; medians of {options.repeats} interleaved repeats")
-    for kind, make in kinds.items():
+    for kind, make in {"decoding": decoding, "training": training}.items():
         jobs = {c: make(bank, c, options.prompts, options.tokens) for c in options.conditions}
         medians = interleaved_medians(jobs, options.repeats)
-        print(f"\n{kind:<10}{'C':>4}{'ms':>10}{'ratio':>8}" + (f"{'goal':>8}{'ms/token step':>16}" * (kind == "decoding")))
         first = medians[options.conditions[0]]
-        for conditions, seconds in medians.items():
-            line = f"{'':<10}{conditions:>4}{1000 * seconds:>10.1f}{seconds / first:>8.2f}"
-            if kind == "decoding":
-                goal = f"≤ {GOALS[conditions]}" if conditions in GOALS else ""
-                line += f"{goal:>8}{1000 * seconds / options.tokens:>16.2f}"
-            print(line)
+        print(f"\n{kind:<10}{'C':>4}{'ms':>10}{'ratio':>8}{'goal':>8}{'ms per token':>15}")
+        for c, seconds in medians.items():
+            goal = f"≤ {GOALS[c]}" if kind == "decoding" and c in GOALS else ""
+            per_token = f"{1000 * seconds / options.tokens:.2f}" if kind == "decoding" else ""
+            print(f"{'':<10}{c:>4}{1000 * seconds:>10.1f}{seconds / first:>8.2f}{goal:>8}{per_token:>15}")
 
 
 if __name__ == "__main__":

@@ -180,7 +180,11 @@ def _show(results: dict[str, Any], folder: Path, seconds: float) -> None:
         console.print()
     for text in results["warnings"]:
         console.print(f"Warning: {text}", markup=False, soft_wrap=True)
-    console.print(f"\nFiles in {folder}: results.json, metrics.jsonl, samples.jsonl, charts/, adapters/", markup=False)
+    console.print(
+        f"\nFiles in {folder}: results.json, metrics.jsonl, samples.jsonl, charts/, adapters/",
+        markup=False,
+        soft_wrap=True,
+    )
     console.print(f"Took {seconds:.0f} s.", markup=False)
 
 

@@ -136,7 +136,7 @@ def merged(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, An
     for key, value in override.items():
         old = result.get(key)
         if isinstance(value, dict) and isinstance(old, dict):
-            fresh = any(tag in value and tag in old and value[tag] != old[tag] for tag in ("kind", "source"))
+            fresh = any(tag in value and tag in old and value[tag] != old[tag] for tag in ("kind", "source", "method"))
             result[key] = value if fresh else merged(old, value)
         else:
             result[key] = value

@@ -9,6 +9,7 @@ batch, device or order it is computed in, and every condition that shares a row 
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,11 +39,20 @@ def torch_generator(root_seed: int, *path: str | int) -> torch.Generator:
 
 def _mix(x: torch.Tensor) -> torch.Tensor:
     """A 32-bit finaliser (xor-shift and multiply, bijective) on int32 tensors, which wrap around on overflow."""
-    x = x ^ ((x >> 16) & 0xFFFF)
-    x = x * 0x7FEB352D
-    x = x ^ ((x >> 15) & 0x1FFFF)
-    x = x * -0x7B935975  # 0x846CA68B as a signed 32-bit number
-    return x ^ ((x >> 16) & 0xFFFF)
+    x = x ^ (x >> 16).bitwise_and_(0xFFFF)
+    x *= 0x7FEB352D
+    x ^= (x >> 15).bitwise_and_(0x1FFFF)
+    x *= -0x7B935975  # 0x846CA68B as a signed 32-bit number
+    x ^= (x >> 16).bitwise_and_(0xFFFF)
+    return x
+
+
+@lru_cache(maxsize=8)
+def _token_words(n_tokens: int, device: torch.device) -> torch.Tensor:
+    """The part of the hash that every row and position shares, `[n_tokens]`."""
+    import torch
+
+    return _mix(torch.arange(n_tokens, dtype=torch.int32, device=device))
 
 
 def exponential_noise(row_keys: torch.Tensor, positions: torch.Tensor | int, n_tokens: int) -> torch.Tensor:
@@ -58,10 +68,9 @@ def exponential_noise(row_keys: torch.Tensor, positions: torch.Tensor | int, n_t
 
     low = (row_keys & 0xFFFFFFFF).to(torch.int32)
     high = (row_keys >> 32).to(torch.int32)
-    position = torch.as_tensor(positions, device=row_keys.device).to(torch.int32)
-    position = _mix(position * -0x61C88647)  # the golden ratio in 32 bits, 0x9E3779B9, signed
-    first, second = _mix(low + position)[:, None], _mix(high ^ position)[:, None]
-    token = _mix(torch.arange(n_tokens, dtype=torch.int32, device=row_keys.device))[None, :]
-    bits = _mix(_mix(token ^ first) + second) & 0x7FFFFFFF
-    u = (bits.to(torch.float32) + 0.5) * 2.0**-31
-    return -torch.log1p(-u.clamp_(max=1 - 2.0**-24))
+    position = _mix(torch.as_tensor(positions, device=row_keys.device).to(torch.int32) * -0x61C88647)
+    # The multiplier is the golden ratio in 32 bits, 0x9E3779B9, signed.
+    first, second = _mix(torch.stack([low + position, high ^ position]))[:, :, None]
+    bits = _mix(_mix(_token_words(n_tokens, row_keys.device) ^ first).add_(second)).bitwise_and_(0x7FFFFFFF)
+    u = bits.to(torch.float32).add_(0.5).mul_(2.0**-31).clamp_(max=1 - 2.0**-24)
+    return u.neg_().log1p_().neg_()

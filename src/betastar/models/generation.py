@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.cache_utils import Cache
 
 from betastar.maths.distributions import entropy
 from betastar.models.bank import AdapterBank, Adapters
@@ -15,6 +16,7 @@ from betastar.models.logprobs import backbone, lm_head
 from betastar.randomness import exponential_noise
 
 COMPACT_BELOW = 0.8  # rows are dropped when the fullest condition has at most this share of its places still live
+PREFILL_TOKENS = 4096  # prompts are read in pieces of at most so many tokens, padding included
 
 
 class Sample(NamedTuple):
@@ -27,6 +29,29 @@ class Sample(NamedTuple):
     entropy: float
 
 
+class _Rows(NamedTuple):
+    """The rows of the batch, grouped by condition: each one's row of the output, random stream, first column that is
+    not padding, what attention adds to the scores of each column, and whether it has not ended yet."""
+
+    output: Tensor  # [R]
+    key: Tensor  # [R]
+    start: Tensor  # [R]
+    bias: Tensor  # [R, columns]
+    live: Tensor  # [R]
+
+    def keep(self, index: Tensor) -> _Rows:
+        return _Rows(*(field[index] for field in self))
+
+
+class _Output(NamedTuple):
+    """Sampled tokens `[N, max_new_tokens]`, and per row their number and the sums over them, `[N]`."""
+
+    token: Tensor
+    length: Tensor
+    logprob: Tensor
+    entropy: Tensor
+
+
 @torch.no_grad()
 def generate(
     bank: AdapterBank,
@@ -34,7 +59,7 @@ def generate(
     prompts: Sequence[Sequence[Sequence[int]]],
     row_keys: Sequence[Sequence[int]],
     *,
-    end_tokens: Sequence[int],
+    end_tokens: Collection[int],
     pad: int,
     max_new_tokens: int,
     temperature: float = 1.0,
@@ -44,87 +69,99 @@ def generate(
     `row_keys [C][B]` name each row's random stream: a row's text depends on its key, its prompt and its condition's
     weights, not on what else is in the batch. Conditions that share a key share the noise. `temperature` 0 is greedy.
     """
-    model, device = bank.model, bank.device
+    model, conditions = bank.model, len(prompts)
     active = None if adapters is None else adapters.to(model.dtype)  # cast once, not at every token
-    conditions, per_condition = len(prompts), len(prompts[0])
-    rows = conditions * per_condition
-    flat = [prompt for group in prompts for prompt in group]
-    width = max(map(len, flat))
-    tokens = torch.full((rows, width), pad, dtype=torch.long)
-    for index, prompt in enumerate(flat):
-        tokens[index, width - len(prompt) :] = torch.tensor(list(prompt))
-    starts = torch.tensor([width - len(prompt) for prompt in flat])
-    tokens, starts = tokens.to(device), starts.to(device)
-    keys = torch.tensor([key - (1 << 64) if key >> 63 else key for group in row_keys for key in group], device=device)
-    ends = torch.tensor(list(end_tokens), device=device)
-
-    out_tokens = torch.full((rows, max_new_tokens), pad, dtype=torch.long, device=device)
-    out_logprob, out_entropy, out_length, finished = (torch.zeros(rows, device=device) for _ in range(4))
-
-    # Left padding: prompts end together, so that one cache position serves all rows at every step.
-    past = torch.arange(width + max_new_tokens, device=device)
-    visible = past[None, :] >= starts[:, None]  # [R, width + new]: what is not padding
-    causal = past[:width, None] >= past[None, :width]
-    # A padding query sees itself, so that no softmax is over nothing.
-    mask = (visible[:, None, None, :width] | torch.eye(width, dtype=torch.bool, device=device)) & causal
-    cache = roomy_cache(model.config.get_text_config().num_hidden_layers, width + max_new_tokens)
-    where = torch.arange(rows, device=device)  # the row of the output that each row of the batch writes to
-    live = torch.ones(rows, dtype=torch.bool, device=device)
-    position = (past[None, :width] - starts[:, None]).clamp(min=0)
-    inputs = tokens
+    tokens, rows = _left_pad(bank, prompts, row_keys, pad, max_new_tokens)
+    counters = [torch.zeros(len(tokens), dtype=kind, device=bank.device) for kind in (torch.long, *[torch.float] * 2)]
+    output = _Output(tokens.new_zeros(len(tokens), max_new_tokens), *counters)
+    ends = torch.tensor(list(end_tokens), dtype=torch.long, device=bank.device)
+    cache = roomy_cache(model.config.get_text_config().num_hidden_layers, rows.bias.shape[1])
 
     for step in range(max_new_tokens):
         with bank.use(active):
-            hidden = backbone(model)(
-                input_ids=inputs,
-                attention_mask=mask,
-                position_ids=position,
-                past_key_values=cache,
-                use_cache=True,
-            ).last_hidden_state
-        logprobs = lm_head(model)(hidden[:, -1]).float().log_softmax(dim=-1)
-        if temperature > 0:
-            noise = exponential_noise(keys, step, logprobs.shape[-1])
-            chosen = (logprobs / temperature - noise.log()).argmax(dim=-1)
-        else:
-            chosen = logprobs.argmax(dim=-1)
-        at = where[live]
-        out_tokens[at, step] = chosen[live]
-        out_logprob[at] += logprobs.gather(-1, chosen[:, None]).squeeze(-1)[live]
-        out_entropy[at] += entropy(logprobs)[live]
-        out_length[at] = step + 1
-        ended = torch.isin(chosen, ends) & live
-        finished[where[ended]] = 1
-        live = live & ~ended
+            hidden = _read(model, cache, tokens, rows)
+        logprobs = lm_head(model)(hidden).float().log_softmax(dim=-1)
+        chosen = _choose(logprobs, rows.key, step, temperature)
+        _record(output, rows, step, chosen, logprobs)
+        rows = rows._replace(live=rows.live & ~torch.isin(chosen, ends))
 
-        width_now = width + step + 1
-        if step + 1 == max_new_tokens:
+        live = rows.live.view(conditions, -1)
+        counts = live.sum(dim=1).tolist()
+        if max(counts) == 0:
             break
-        counts = live.view(conditions, -1).sum(dim=1)
-        fullest = int(counts.max())
-        if fullest == 0:
-            break
-        if fullest <= COMPACT_BELOW * live.numel() / conditions or int(counts.min()) == 0:
-            keep, staying = _compact(live.view(conditions, -1), fullest)
+        if max(counts) <= COMPACT_BELOW * live.shape[1] or min(counts) == 0:
+            keep, staying = _compact(live, max(counts))
             if active is not None and len(staying) < conditions:
                 active = active[staying.tolist()]
-            conditions = len(staying)
+            conditions, rows, chosen = len(staying), rows.keep(keep), chosen[keep]
             for layer in cache.layers:
                 assert isinstance(layer, RoomyLayer)
                 layer.keep_rows(keep)
-            where, live, keys, chosen = where[keep], live[keep], keys[keep], chosen[keep]
-            starts, visible = starts[keep], visible[keep]
-        inputs = chosen[:, None]
-        mask = visible[:, None, None, :width_now]
-        position = (width_now - 1 - starts)[:, None]
+        tokens = chosen[:, None]
 
-    lengths, hit = out_length.long().tolist(), (finished == 0).tolist()
-    flat_tokens, flat_logprob, flat_entropy = out_tokens.tolist(), out_logprob.tolist(), out_entropy.tolist()
-    samples = [
-        Sample(flat_tokens[i][: lengths[i]], hit[i], flat_logprob[i], flat_entropy[i] / max(lengths[i], 1))
-        for i in range(rows)
-    ]
-    return [samples[c * per_condition : (c + 1) * per_condition] for c in range(len(prompts))]
+    samples = _samples(output, end_tokens)
+    return [samples[i : i + len(prompts[0])] for i in range(0, len(samples), len(prompts[0]))]
+
+
+def _left_pad(
+    bank: AdapterBank,
+    prompts: Sequence[Sequence[Sequence[int]]],
+    row_keys: Sequence[Sequence[int]],
+    pad: int,
+    max_new_tokens: int,
+) -> tuple[Tensor, _Rows]:
+    """Prompt tokens `[R, W]` that end together, so that one cache column serves all rows at every step."""
+    flat = [prompt for group in prompts for prompt in group]
+    keys = [key - (1 << 64) if key >> 63 else key for group in row_keys for key in group]
+    width = max(map(len, flat))
+    tokens = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in flat])
+    start = torch.tensor([width - len(prompt) for prompt in flat])
+    padding = torch.arange(width + max_new_tokens) < start[:, None]
+    # Half the lowest number: its exponential is zero, and a padding token's softmax, over padding alone, stays finite.
+    dtype = bank.model.dtype
+    bias = torch.zeros(padding.shape, dtype=dtype).masked_fill(padding, torch.finfo(dtype).min / 2)
+    rows = _Rows(torch.arange(len(flat)), torch.tensor(keys), start, bias, torch.ones(len(flat), dtype=torch.bool))
+    return tokens.to(bank.device), _Rows(*(field.to(bank.device) for field in rows))
+
+
+def _read(model: nn.Module, cache: Cache, tokens: Tensor, rows: _Rows) -> Tensor:
+    """Run the model over the columns `tokens [R, W]` that follow those in the cache; the last one's state `[R, d]`."""
+    hidden = tokens
+    for piece in tokens.split(max(1, PREFILL_TOKENS // len(tokens)), dim=1):
+        begin = cache.get_seq_length()
+        end = begin + piece.shape[1]
+        mask = rows.bias[:, None, None, :end]
+        if end - begin > 1:
+            mask = mask + mask.new_full((end - begin, end), -torch.inf).triu(begin + 1)
+        position = (torch.arange(begin, end, device=tokens.device) - rows.start[:, None]).clamp(min=0)
+        hidden = backbone(model)(
+            input_ids=piece, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True
+        ).last_hidden_state
+    return hidden[:, -1]
+
+
+def _choose(logprobs: Tensor, keys: Tensor, step: int, temperature: float) -> Tensor:
+    """The next token of each row `[R]`: an exponential race, or the most probable one at temperature 0."""
+    if temperature == 0:
+        return logprobs.argmax(dim=-1)
+    noise = exponential_noise(keys, step, logprobs.shape[-1])
+    return (logprobs / temperature - noise.log_()).argmax(dim=-1)
+
+
+def _record(output: _Output, rows: _Rows, step: int, chosen: Tensor, logprobs: Tensor) -> None:
+    """Write what the live rows chose; masked, not selected, which would make a GPU wait for the row numbers."""
+    logprob = logprobs.gather(-1, chosen[:, None]).squeeze(-1)
+    output.token[rows.output, step] = chosen
+    output.length[rows.output] += rows.live
+    output.logprob[rows.output] += logprob.where(rows.live, 0.0)
+    output.entropy[rows.output] += entropy(logprobs).where(rows.live, 0.0)
+
+
+def _samples(output: _Output, end_tokens: Collection[int]) -> list[Sample]:
+    result = []
+    for row, length, logprob, entropies in zip(*(field.tolist() for field in output), strict=True):
+        result.append(Sample(row[:length], row[length - 1] not in end_tokens, logprob, entropies / length))
+    return result
 
 
 def _compact(live: Tensor, fullest: int) -> tuple[Tensor, Tensor]:

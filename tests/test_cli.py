@@ -1,0 +1,112 @@
+"""The command line as a user meets it: in its own process, by exit code and text."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from betastar.store import Store
+from test_files import SMALL, write_files
+
+
+def betastar(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "betastar.cli", *arguments], capture_output=True, text=True, cwd=folder, timeout=120
+    )
+
+
+def files_run(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    settings = [part for text in (*SMALL, *write_files(folder), *overrides) for part in ("--set", text)]
+    return betastar("run", "files", "--out", str(folder / "run"), *settings)
+
+
+def test_help_answers_in_half_a_second() -> None:
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = betastar("--help")
+        times.append(time.perf_counter() - started)
+        assert done.returncode == 0
+        assert "reward hacking" in done.stdout
+    assert min(times) < 0.5
+
+
+def test_presets_are_listed_with_what_they_are() -> None:
+    listed = betastar("presets").stdout.splitlines()
+    assert [line.split()[0] for line in listed] == ["files", "micro"]
+    assert all(len(line) > 30 for line in listed)
+
+
+def test_config_prints_yaml_that_run_reads(tmp_path: Path) -> None:
+    printed = betastar("config", "micro", "--set", "online.steps=7").stdout
+    assert "steps: 7  # optimiser steps T" in printed
+    (tmp_path / "mine.yaml").write_text(printed)
+    assert betastar("config", str(tmp_path / "mine.yaml")).stdout == printed
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["online.stepz=4"], "micro.yaml: online.stepz: unknown key; did you mean steps?"),
+        (["grid={method: list, values: [0.1, 0]}"], "grid.values.1: input should be greater than 0 (given: 0)"),
+        (["seeds=[]"], "seeds:"),
+    ],
+)
+def test_wrong_settings_are_one_sentence_and_exit_code_2(tmp_path: Path, overrides: list[str], message: str) -> None:
+    done = betastar("run", "micro", "--out", str(tmp_path), *[p for o in overrides for p in ("--set", o)])
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_broken_data_names_file_and_line(tmp_path: Path) -> None:
+    write_files(tmp_path)
+    lines = (tmp_path / "pairs.jsonl").read_text().splitlines()
+    settings = [part for text in (*SMALL, *write_files(tmp_path)) for part in ("--set", text)]
+    for broken, message in (('{"prompt": ', "not valid JSON"), ('{"prompt": "x", "chosen": "y"}', "rejected")):
+        (tmp_path / "pairs.jsonl").write_text("\n".join([*lines[:4], broken, *lines[5:]]))
+        done = betastar("run", "files", "--out", str(tmp_path / "run"), *settings)
+        assert done.returncode == 2
+        assert "pairs.jsonl, line 5" in done.stderr.splitlines()[-1]
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_locked_run_directory_is_refused(tmp_path: Path) -> None:
+    with Store(tmp_path / "run"):
+        done = files_run(tmp_path)
+    assert done.returncode == 2
+    assert "another betastar is writing to this run directory" in done.stderr
+
+
+def test_a_run_prints_tables_conclusions_warnings_and_where_the_files_are(tmp_path: Path) -> None:
+    done = files_run(tmp_path)
+    assert done.returncode == 0, done.stderr
+    for text in ("variant paper: κ ∝ β", "variant fixed: κ = 0.003", "AUGC standardised", "No β★: ", "Warning: "):
+        assert text in done.stdout
+    assert f"Files in {tmp_path}/run" in done.stdout
+    assert "[8/9] online: 2/2 steps" in done.stderr
+
+
+def test_interrupting_says_how_to_go_on(tmp_path: Path) -> None:
+    import signal
+
+    settings = [part for text in (*SMALL, "online.steps=500", *write_files(tmp_path)) for part in ("--set", text)]
+    command = [sys.executable, "-m", "betastar.cli", "run", "files", "--out", str(tmp_path / "run"), *settings]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    seen: list[str] = []
+    for line in process.stderr:
+        seen.append(line)
+        if "] rewards:" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, (seen, out, err)
+    assert "Stopped. Finished work is kept; continue with: betastar run files --out" in err
+    assert "Traceback" not in err

@@ -1,0 +1,101 @@
+"""The preset for a user's own files: every stage on a tiny random model and a byte-level tokenizer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from betastar import pipeline
+from betastar.config import load_config
+from betastar.errors import BetastarError
+from betastar.micro.tokenizer import build_tokenizer
+from betastar.models.loading import build_model
+from betastar.sections import Geometry
+
+SMALL = (
+    "base={source: random, geometry: {hidden_size: 64, intermediate_size: 128, layers: 2, heads: 2, key_value_heads: 1}}",
+    "seeds=[0, 1]",
+    "grid={method: percentiles}",
+    "online.steps=2",
+    "online.batch_size=4",
+    "evaluation.every=1",
+    "evaluation.problems=6",
+    "lengths={prompt: 128, response: 48, generated: 12}",
+    "compute.threads=1",
+)
+
+
+def write_files(folder: Path, pairs: int = 80) -> list[str]:
+    """A GSM8K-format task and string preference pairs made on the spot; returns the settings that name them."""
+    for part in ("train", "test"):
+        rows = [{"question": f"What is {i} + 1?", "answer": f"{i} + 1 = {i + 1}\n#### {i + 1}"} for i in range(30)]
+        (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = [{"prompt": f"Say {i}.", "chosen": f"{i}, with pleasure!", "rejected": f"no {i}"} for i in range(pairs)]
+    rows[3]["rejected"] = rows[3]["chosen"]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [
+        f"task={{kind: gsm8k, train: {folder}/train.jsonl, test: {folder}/test.jsonl}}",
+        f"preferences={{kind: jsonl, path: {folder}/pairs.jsonl}}",
+    ]
+
+
+def check_honest_report(results: dict) -> None:
+    """A model that cannot do the task: true reward 0, said in words, and no number blown up by dividing by it."""
+    assert all(c["true_strict"]["highest"] == 0 for c in results["conditions"])
+    assert any("cannot do the task" in text for text in results["warnings"])
+    assert any("exactly 0" in text and "Paper-form" in text for text in results["warnings"])
+    for condition in results["conditions"]:
+        assert all(abs(gap) < 100 for gap in condition["series"]["gap_standardised"])
+        assert condition["alignment"]["judge"] == "reward model not used online"
+
+
+def test_every_stage_runs_on_files_made_on_the_spot(tmp_path: Path) -> None:
+    config = load_config("files", [*SMALL, *write_files(tmp_path)])
+    results = pipeline.run(config, tmp_path / "run")
+    check_honest_report(results)
+    assert results["data"]["coverage"]["ties_dropped"] == 1
+    assert results["data"]["coverage"]["pairs"] == 79
+    assert (tmp_path / "run" / "adapters" / "rewards" / "judge" / "adapter_config.json").is_file()
+
+
+def test_a_local_model_folder_and_another_reward_base(tmp_path: Path) -> None:
+    """Policy and reward models with different tokenizers: the text is what both share."""
+    tokenizer = build_tokenizer(99)
+    build_model(Geometry(hidden_size=64, heads=2, key_value_heads=2), len(tokenizer), 0).save_pretrained(
+        tmp_path / "model"
+    )
+    tokenizer.save_pretrained(tmp_path / "model")
+    base, *rest = SMALL
+    choice = [f"base={{source: folder, folder: {tmp_path}/model}}", f"reward_base={base.removeprefix('base=')}"]
+    results = pipeline.run(load_config("files", [*choice, *rest, *write_files(tmp_path)]), tmp_path / "run")
+    assert len(results["conditions"]) == 12
+    config = json.loads((tmp_path / "run/adapters/offline/beta-1-seed-0/adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(tmp_path / "model")
+
+
+@pytest.mark.slow
+def test_real_data(tmp_path: Path, shared_data: Path) -> None:
+    """GSM8K and human preference pairs as message lists."""
+    task = (
+        f"task={{kind: gsm8k, train: {shared_data}/gsm8k/train.jsonl, test: {shared_data}/gsm8k/test.jsonl, "
+        "train_limit: 100, test_limit: 50}"
+    )
+    preferences = f"preferences={{kind: jsonl, path: {shared_data}/helpsteer2/train.jsonl}}"
+    results = pipeline.run(load_config("files", [*SMALL, task, preferences]), tmp_path / "run")
+    check_honest_report(results)
+    assert results["data"]["coverage"]["pairs"] > 50
+
+
+def test_too_few_pairs_and_missing_files_are_one_sentence(tmp_path: Path) -> None:
+    settings = write_files(tmp_path, pairs=6)
+    with pytest.raises(BetastarError, match=r"split .*supply pairs with about \d+ different prompts or more"):
+        pipeline.run(load_config("files", [*SMALL, *settings]), tmp_path / "run")
+    (tmp_path / "pairs.jsonl").unlink()
+    with pytest.raises(BetastarError, match=r"pairs\.jsonl: no such file; correct preferences\.path"):
+        pipeline.run(load_config("files", [*SMALL, *settings]), tmp_path / "run")
+    with pytest.raises(BetastarError, match=r"no Hugging Face model folder"):
+        pipeline.run(
+            load_config("files", [*SMALL, *settings, "base={source: folder, folder: nowhere}"]), tmp_path / "run"
+        )
