@@ -88,7 +88,7 @@ def main() -> None:
     print(
         f"torch {torch.__version__}, {options.device}, {torch.get_num_threads()} threads; {options.prompts} prompts per"
     )
-    print(f"condition, {options.tokens} new tokens, no end token; medians of {options.repeats} interleaved repeats")
+    print(f"{options.tokens} new tokens each, no end token; medians of {options.repeats} interleaved repeats")
     for kind, make in {"decoding": decoding, "training": training}.items():
         jobs = {c: make(bank, c, options.prompts, options.tokens) for c in options.conditions}
         medians = interleaved_medians(jobs, options.repeats)

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+from test_files import SMALL, write_files
 
 from betastar.store import Store
-from test_files import SMALL, write_files
 
 
 def betastar(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,7 @@ from betastar.models.loading import build_model
 from betastar.sections import Geometry
 
 SMALL = (
-    "base={source: random, geometry: {hidden_size: 64, intermediate_size: 128, layers: 2, heads: 2, key_value_heads: 1}}",
+    "base={source: random, geometry: {hidden_size: 64, intermediate_size: 128, heads: 2, key_value_heads: 1}}",
     "seeds=[0, 1]",
     "grid={method: percentiles}",
     "online.steps=2",

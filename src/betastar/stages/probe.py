@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from betastar.data.answers import grade
 from betastar.data.chat import decode, prompt_tokens, response_tokens
 from betastar.data.tasks import Problem
 from betastar.micro import annotator
@@ -58,6 +59,7 @@ def run(ctx: Context, inputs: Inputs, checkpoints: Parts[Condition]) -> Parts[Co
             record = {
                 "start": {"step": 0, **points[0][c].metrics},
                 "again": {"step": 0, **points[1][c].metrics},
+                "base": _accuracy(chosen, base_texts[condition.seed]),
                 "win_rate": sum(wins) / len(wins),
                 "judge": "annotator" if learned.judge is None else "reward model not used online",
             }
@@ -76,6 +78,15 @@ def _base_answers(
     samples = answer(ctx, policy, None, [prompts * len(seeds)], [keys], limit, ctx.config.evaluation.temperature)[0]
     texts = [decode(policy.base.tokenizer, sample.tokens) for sample in samples]
     return [texts[i * len(problems) : (i + 1) * len(problems)] for i in range(len(seeds))]
+
+
+def _accuracy(problems: Sequence[Problem], texts: Sequence[str]) -> dict[str, float]:
+    """The bare base's own accuracy on the evaluation problems."""
+    grades = [grade(text, p.gold) for text, p in zip(texts, problems, strict=True)]
+    return {
+        "true_strict": sum(g.strict for g in grades) / len(grades),
+        "true_lenient": sum(g.lenient for g in grades) / len(grades),
+    }
 
 
 def _wins(

@@ -87,6 +87,7 @@ def _extra(probe: Path, checkpoint: Path) -> dict[str, Any]:
             "win_rate": point["win_rate"],
             "judge": point["judge"],
         },
+        "base": point["base"],
         "again": {name: point["again"][name] for name in ("proxy", "true_strict", "true_lenient", "disagreement")},
     }
 
