@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
+from operator import index
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 def stream_key(root_seed: int, *path: str | int) -> int:
     """64-bit key of the stream named `path` under `root_seed`; the same on every platform and Python version."""
-    text = "\x1f".join([str(int(root_seed)), *(f"{type(part).__name__}:{part}" for part in path)])
+    # NumPy's numbers and strings name the same stream as Python's.
+    named = [f"str:{part!s}" if isinstance(part, str) else f"int:{index(part)}" for part in path]
+    text = "\x1f".join([str(int(root_seed)), *named])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
@@ -68,8 +71,10 @@ def exponential_noise(row_keys: torch.Tensor, positions: torch.Tensor | int, n_t
 
     low = (row_keys & 0xFFFFFFFF).to(torch.int32)
     high = (row_keys >> 32).to(torch.int32)
-    position = _mix(torch.as_tensor(positions, device=row_keys.device).to(torch.int32) * -0x61C88647)
-    # The multiplier is the golden ratio in 32 bits, 0x9E3779B9, signed.
+    # Weyl steps of the golden ratio (0x9E3779B9, signed), from one: zero is a fixed point of the mixer, and would
+    # let small keys through unmixed.
+    steps = torch.as_tensor(positions, device=row_keys.device).to(torch.int32) + 1
+    position = _mix(steps * -0x61C88647)
     first, second = _mix(torch.stack([low + position, high ^ position]))[:, :, None]
     bits = _mix(_mix(_token_words(n_tokens, row_keys.device) ^ first).add_(second)).bitwise_and_(0x7FFFFFFF)
     u = bits.to(torch.float32).add_(0.5).mul_(2.0**-31).clamp_(max=1 - 2.0**-24)

@@ -69,12 +69,17 @@ def build_byte_tokenizer() -> PreTrainedTokenizerBase:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<end>", clean_up_tokenization_spaces=False
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="<end>",
+        split_special_tokens=True,  # "<end>" in a text is five bytes, not the end of it
+        clean_up_tokenization_spaces=False,
     )
 
 
 def load_base(folder: Path, device: torch.device) -> Base:
     """A causal language model and its tokenizer from a local Hugging Face folder; BetastarError where that fails."""
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if not (folder / "config.json").is_file():
@@ -85,7 +90,7 @@ def load_base(folder: Path, device: torch.device) -> Base:
         model: Any = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, attn_implementation="sdpa", dtype=torch.float32
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         first = str(error).strip().split("\n")[0]
         raise BetastarError(f"{folder}: the model or its tokenizer cannot be loaded ({first}).") from error
     if tokenizer.eos_token_id is None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -13,6 +14,20 @@ from betastar.errors import BetastarError
 from betastar.models.bank import AdapterBank, Adapters
 
 PREFIX = "base_model.model."
+OTHER_FORMULA = (  # LoRA options under which the layer no longer computes W x + scale · B A x
+    "use_dora",
+    "rank_pattern",
+    "alpha_pattern",
+    "lora_bias",
+    "use_qalora",
+    "use_bdlora",
+    "alora_invocation_tokens",
+    "layer_replication",
+    "monteclora_config",
+    "kasa_config",
+    "arrow_config",
+)
+CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # initial values that are taken out of the base weights
 
 
 def export_adapter(
@@ -51,14 +66,20 @@ def import_adapter(folder: Path, bank: AdapterBank) -> tuple[Adapters, Tensor | 
 
     A smaller rank is padded with zeros and another `lora_alpha / r` is folded into B, so the result computes the same
     function in this bank. Refused, with a BetastarError: another kind of adapter, other target modules, a larger rank,
-    and LoRA variants whose formula differs (DoRA, biases, per-module ranks).
+    a head of several labels, and LoRA variants whose formula differs (DoRA, biases, per-module ranks) or whose
+    initialisation changed the base (PiSSA).
     """
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (folder / name).is_file():
+            raise BetastarError(f"{folder}: no PEFT adapter here ({name} is missing).")
     try:
         config = json.loads((folder / "adapter_config.json").read_text())
         tensors = load_file(folder / "adapter_model.safetensors")
-    except FileNotFoundError as error:
-        raise BetastarError(f"{folder}: no PEFT adapter here ({Path(error.filename).name} is missing).") from None
-    unsupported = [key for key in ("use_dora", "rank_pattern", "alpha_pattern", "lora_bias") if config.get(key)]
+    except (ValueError, SafetensorError) as error:
+        raise BetastarError(f"{folder}: the adapter cannot be read, it is damaged ({error}).") from None
+    unsupported = [key for key in OTHER_FORMULA if config.get(key)]
+    if str(config.get("init_lora_weights")).startswith(CHANGES_BASE):
+        unsupported.append(f"init_lora_weights {config['init_lora_weights']}")
     if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or unsupported:
         what = ", ".join(unsupported) or f"{config.get('peft_type')} with bias {config.get('bias')}"
         raise BetastarError(f"{folder}: only plain LoRA adapters can be imported, this one has {what}.")
@@ -67,6 +88,8 @@ def import_adapter(folder: Path, bank: AdapterBank) -> tuple[Adapters, Tensor | 
         raise BetastarError(f"{folder}: rank {rank} does not fit the bank's rank {bank.rank}; raise adapter.rank.")
     scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
     head = next((tensors.pop(n) for n in list(tensors) if n.endswith("score.weight")), None)
+    if head is not None and len(head) != 1:
+        raise BetastarError(f"{folder}: a reward model gives one score, this head has {len(head)} labels.")
     a, b = {}, {}
     for name, (d_in, d_out) in bank.shapes.items():
         try:

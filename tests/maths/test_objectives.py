@@ -1,0 +1,198 @@
+"""Losses against TRL's own trainers, hand-worked numbers and closed-form gradients."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from betastar.config import Geometry
+from betastar.maths.constants import EPSILON
+from betastar.maths.objectives import (
+    advantage,
+    bradley_terry_loss,
+    dpo_loss,
+    implicit_reward_margin,
+    kl_coefficient,
+    online_loss,
+)
+from betastar.models.bank import AdapterBank
+from betastar.models.loading import build_byte_tokenizer, build_model, quiet
+from betastar.models.logprobs import response_statistics
+from betastar.models.rewards import RewardEnsemble, member_scores
+from betastar.models.sequences import RightPadded
+
+pytestmark = pytest.mark.filterwarnings(  # other libraries about one another
+    "ignore:.*torch.jit:DeprecationWarning", "ignore:.*gradient_checkpointing:FutureWarning"
+)
+
+PAIRS = {
+    "prompt": ["2 + 2 =", "Say hello to Anna.", "x"],
+    "chosen": [" 4", " Hello Anna, how are you?", " y"],
+    "rejected": [" five", " No.", " a much longer answer"],
+}
+
+
+def tiny_model(seed: int) -> Any:
+    torch.set_num_threads(1)
+    geometry = Geometry(
+        hidden_size=32,
+        intermediate_size=48,
+        layers=2,
+        heads=4,
+        key_value_heads=2,
+        context=128,
+        initializer_range=0.1,
+    )
+    return build_model(geometry, len(build_byte_tokenizer()), seed)
+
+
+def margin_of_halves(policy: torch.Tensor, reference: torch.Tensor, beta: float) -> torch.Tensor:
+    """TRL's batches hold all chosen rows, then all rejected ones."""
+    half = len(policy) // 2
+    return implicit_reward_margin(policy[:half], policy[half:], reference[:half], reference[half:], torch.tensor(beta))
+
+
+def trainer_settings(folder: Path) -> dict[str, Any]:
+    return {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": len(PAIRS["prompt"]),
+        "report_to": "none",
+        "use_cpu": True,
+        "bf16": False,
+        "activation_checkpointing": False,
+        "disable_tqdm": True,
+    }
+
+
+@pytest.fixture(scope="module")
+def dpo_trainer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    quiet()
+    settings = DPOConfig(**trainer_settings(tmp_path_factory.mktemp("dpo")))
+    return DPOTrainer(
+        tiny_model(0),
+        ref_model=tiny_model(1),
+        args=settings,
+        train_dataset=Dataset.from_dict(PAIRS),
+        processing_class=build_byte_tokenizer(),
+    )
+
+
+@pytest.mark.parametrize("beta", [0.05, 0.2, 1.0])
+def test_dpo_loss_is_trls(dpo_trainer: Any, beta: float) -> None:
+    """TRL computes log-probabilities and loss itself, from its own batch; ours come from the same token ids."""
+    batch = next(iter(dpo_trainer.get_train_dataloader()))
+    dpo_trainer.beta = beta
+    theirs = dpo_trainer.compute_loss(dpo_trainer.model, batch).detach()
+    ours_batch = RightPadded(batch["input_ids"], batch["completion_mask"].bool())
+    policy, reference = (response_statistics(tiny_model(seed), ours_batch).logprob for seed in (0, 1))
+    ours = dpo_loss(margin_of_halves(policy, reference, beta)).mean()
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert 0.01 < float(theirs) < 100  # not saturated
+
+
+def test_bradley_terry_loss_is_trls(tmp_path: Path) -> None:
+    """TRL's RewardTrainer on a sequence classifier; ours scores the same tokens with a bare member of an ensemble."""
+    from datasets import Dataset
+    from transformers import Qwen3ForSequenceClassification
+    from trl import RewardConfig, RewardTrainer
+
+    quiet()
+    backbone = tiny_model(0)
+    backbone.config.num_labels, backbone.config.pad_token_id = 1, build_byte_tokenizer().pad_token_id
+    classifier = Qwen3ForSequenceClassification(backbone.config)
+    classifier.model.load_state_dict(backbone.model.state_dict())
+    head = torch.randn(1, 32, generator=torch.Generator().manual_seed(0))
+    classifier.score.weight.data.copy_(head)
+    trainer: Any = RewardTrainer(
+        classifier,
+        args=RewardConfig(**trainer_settings(tmp_path)),
+        train_dataset=Dataset.from_dict({side: PAIRS[side] for side in ("chosen", "rejected")}),
+        processing_class=build_byte_tokenizer(),
+    )
+    batch = next(iter(trainer.get_train_dataloader()))
+    theirs = trainer.compute_loss(trainer.model, dict(batch)).detach()
+
+    bank = AdapterBank(tiny_model(0), ("q_proj",), rank=2, alpha=2)
+    ensemble = RewardEnsemble(bank.create([0]), head)
+    scores = member_scores(bank, ensemble, RightPadded(batch["input_ids"], batch["attention_mask"].bool()))
+    chosen, rejected = scores[0].chunk(2)
+    torch.testing.assert_close(bradley_terry_loss(chosen, rejected).mean(), theirs, rtol=1e-5, atol=1e-6)
+    assert float((chosen - rejected).abs().min()) > 0.01
+
+
+def test_dpo_loss_by_hand() -> None:
+    """β·((-1 + 2) - (-3 + 2)) = 0.5·2 = 1; -log σ(1) = log(1 + 1/e)."""
+    margin = margin_of_halves(torch.tensor([-1.0, -3.0]), torch.tensor([-2.0, -2.0]), 0.5)
+    assert margin.tolist() == [1.0]
+    assert dpo_loss(margin).item() == pytest.approx(math.log(1 + math.exp(-1)))
+    assert bradley_terry_loss(torch.tensor(3.0), torch.tensor(3.0)).item() == pytest.approx(math.log(2))
+    # Far from zero the loss is linear, neither infinite nor zero by rounding.
+    assert dpo_loss(torch.tensor([-1000.0, 50.0])).tolist() == pytest.approx([1000.0, math.exp(-50)])
+
+
+def test_dpo_gradient_is_the_papers() -> None:
+    """∂/∂m of -log σ(m) is -σ(-m)."""
+    margin = torch.linspace(-3, 3, 7, dtype=torch.float64, requires_grad=True)
+    dpo_loss(margin).sum().backward()
+    torch.testing.assert_close(margin.grad, -torch.sigmoid(-margin.detach()))
+
+
+def test_advantage_by_hand() -> None:
+    """(1, 3): mean 2, std 1 with B in the denominator. Equal rewards and a batch of one give zero, not NaN."""
+    result = advantage(torch.tensor([[1.0, 3.0], [5.0, 5.0]], dtype=torch.float64))
+    assert result[0].tolist() == pytest.approx([-1 / (1 + EPSILON), 1 / (1 + EPSILON)], rel=1e-12)
+    assert result[1].tolist() == [0, 0]
+    assert advantage(torch.tensor([[4.0]])).tolist() == [[0.0]]
+
+
+def test_advantage_keeps_conditions_apart_and_ignores_scale() -> None:
+    reward = torch.randn(3, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    whole = advantage(reward)
+    for c in range(3):
+        torch.testing.assert_close(advantage(reward[c]), whole[c])
+    torch.testing.assert_close(advantage(7 * reward - 100), whole, rtol=1e-5, atol=1e-6)
+
+
+def test_kl_coefficient_by_hand() -> None:
+    """|d| = 0, 1, 2, 3, 4: the 75th percentile is 3, the median 2."""
+    log_ratio = torch.tensor([[-4.0, 3.0, 0.0, -1.0, 2.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
+    beta = torch.tensor([0.6, 0.5])
+    assert kl_coefficient(log_ratio, beta, 75).tolist() == pytest.approx([0.6 / 3, 0.5 / EPSILON], rel=1e-6)
+    assert kl_coefficient(log_ratio, beta, 50)[0].item() == pytest.approx(0.3, rel=1e-6)
+
+
+def test_kl_coefficient_has_no_gradient() -> None:
+    log_ratio = torch.tensor([[1.0, -2.0, 3.0]], requires_grad=True)
+    kappa = kl_coefficient(log_ratio, torch.tensor([0.5]), 75)
+    assert not kappa.requires_grad
+    # So the penalty's gradient is 2κd/B alone: κ = 0.5 / 2.5 = 0.2, B = 3.
+    (kappa * log_ratio.square().mean(dim=-1)).sum().backward()
+    assert log_ratio.grad is not None
+    assert log_ratio.grad[0].tolist() == pytest.approx([0.4 / 3, -0.8 / 3, 1.2 / 3], rel=1e-5)
+
+
+def test_online_loss_by_hand() -> None:
+    """-mean(1·(-2), -1·(-4)) + 0.1·mean(1², 2²) = -(2) / 2 + 0.25 = -0.75; the second condition has κ = 0."""
+    logprob = torch.tensor([[-2.0, -4.0], [-2.0, -4.0]])
+    reference = torch.tensor([[-3.0, -2.0], [-3.0, -2.0]])
+    advantages = torch.tensor([[1.0, -1.0], [1.0, 0.0]])
+    loss = online_loss(logprob, reference, advantages, torch.tensor([0.1, 0.0]))
+    assert loss.tolist() == pytest.approx([-1 + 0.25, 1.0])
+
+
+def test_online_gradient_is_the_closed_form() -> None:
+    """∂L/∂log π_i = (-Â_i + 2κ d_i) / B, condition by condition."""
+    generator = torch.Generator().manual_seed(0)
+    logprob, reference, advantages = torch.randn(3, 4, 6, generator=generator, dtype=torch.float64)
+    kappa = torch.tensor([0.0, 0.1, 1.0, 5.0], dtype=torch.float64)
+    logprob.requires_grad_(True)
+    online_loss(logprob, reference, advantages, kappa).sum().backward()
+    expected = (-advantages + 2 * kappa[:, None] * (logprob.detach() - reference)) / 6
+    torch.testing.assert_close(logprob.grad, expected)

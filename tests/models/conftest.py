@@ -1,0 +1,77 @@
+"""Tiny random models and banks. Weights and adapters are large on purpose: distributions are peaked and differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from betastar.config import Geometry
+from betastar.models.bank import AdapterBank, Adapters
+from betastar.models.loading import build_model
+from betastar.models.sequences import Row
+from betastar.randomness import torch_generator
+
+VOCABULARY = 64
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Products of this size gain nothing from threads and lose much to them when the cores are shared."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[[], Any]:
+    """Fresh copies of one and the same tiny model; also what PEFT wraps, so that no bank is plugged into it."""
+    geometry = Geometry(
+        hidden_size=32,
+        intermediate_size=48,
+        layers=2,
+        heads=4,
+        key_value_heads=2,
+        context=128,
+        initializer_range=0.25,
+    )
+    return lambda: build_model(geometry, VOCABULARY, root_seed=0)
+
+
+@pytest.fixture
+def bank(make_model: Callable[[], Any]) -> AdapterBank:
+    return AdapterBank(make_model(), TARGETS, rank=4, alpha=6)
+
+
+@pytest.fixture(scope="session")
+def random_adapters() -> Callable[..., Adapters]:
+    """`random_adapters(bank, C)`: adapters of which each changes the base in its own way."""
+
+    def make(bank: AdapterBank, conditions: int, seed: int = 0) -> Adapters:
+        adapters = bank.create(range(conditions))
+        for name, b in adapters.b.items():
+            b.normal_(std=0.3, generator=torch_generator(seed, name))
+        return adapters
+
+    return make
+
+
+@pytest.fixture
+def adapters(bank: AdapterBank, random_adapters: Callable[..., Adapters]) -> Adapters:
+    return random_adapters(bank, 3)
+
+
+@pytest.fixture(scope="session")
+def make_rows() -> Callable[..., list[Row]]:
+    """`make_rows(n, seed)`: rows of random tokens and lengths; token 0 is left for padding."""
+
+    def make(n: int, seed: int = 0) -> list[Row]:
+        rng = np.random.default_rng(seed)
+        return [
+            Row(*(rng.integers(1, VOCABULARY, length).tolist() for length in rng.integers(2, 12, size=2)))
+            for _ in range(n)
+        ]
+
+    return make

@@ -1,0 +1,238 @@
+"""Sampling: right against transformers, exact in law, and each row a function of its own key, prompt and adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import peft
+import pytest
+import torch
+from scipy import stats
+
+from betastar.models import generation
+from betastar.models.bank import AdapterBank, Adapters
+from betastar.models.generation import Sample, _compact, generate
+from betastar.models.logprobs import response_statistics
+from betastar.models.peft_io import export_adapter
+from betastar.models.sequences import Row, right_pad
+from betastar.randomness import stream_key
+
+pytestmark = pytest.mark.filterwarnings(  # other libraries about one another
+    "ignore:.*torch.jit:DeprecationWarning", "ignore:.*gradient_checkpointing:FutureWarning"
+)
+
+ENDS = list(range(40, 48))  # one token in eight ends a response, so lengths vary
+LIMIT = 20
+
+
+def sample(
+    bank: AdapterBank, adapters: Adapters | None, prompts: Sequence[Sequence[Sequence[int]]], **settings: Any
+) -> list[list[Sample]]:
+    """Every condition answers with the same keys, one per prompt."""
+    keys = settings.pop("keys", [[stream_key(0, "row", b) for b in range(len(group))] for group in prompts])
+    settings = {"end_tokens": ENDS, "pad": 0, "max_new_tokens": LIMIT, **settings}
+    return generate(bank, adapters, prompts, keys, **settings)
+
+
+def texts(samples: Sequence[Sequence[Sample]]) -> list[list[list[int]]]:
+    return [[s.tokens for s in group] for group in samples]
+
+
+@pytest.fixture
+def prompts(make_rows: Callable[..., list[Row]]) -> list[list[list[int]]]:
+    """`[3][7]`: different prompts of different lengths for every condition."""
+    return [[list(row.prompt) for row in make_rows(7, seed)] for seed in range(3)]
+
+
+@pytest.mark.parametrize("exported", [False, True], ids=["bare base", "a condition"])
+def test_greedy_is_transformers_greedy(
+    bank: AdapterBank,
+    adapters: Adapters,
+    make_model: Callable[[], Any],
+    prompts: list[list[list[int]]],
+    tmp_path: Path,
+    exported: bool,
+) -> None:
+    """`generate(do_sample=False)` of transformers, one unpadded prompt at a time; the condition through PEFT."""
+    theirs: Any = make_model()
+    if exported:
+        export_adapter(tmp_path, adapters, 1, "base")
+        theirs = peft.PeftModel.from_pretrained(theirs, tmp_path).eval()
+        ours = sample(bank, adapters, prompts, temperature=0.0)[1]
+    else:
+        ours = sample(bank, None, prompts[1:2], temperature=0.0)[0]
+    ended = 0
+    for prompt, mine in zip(prompts[1], ours, strict=True):
+        tokens = torch.tensor([prompt])
+        settings = {"do_sample": False, "max_new_tokens": LIMIT, "eos_token_id": ENDS, "pad_token_id": 0}
+        whole = theirs.generate(input_ids=tokens, attention_mask=torch.ones_like(tokens), **settings)
+        assert mine.tokens == whole[0, len(prompt) :].tolist()
+        ended += not mine.hit_limit
+    assert ended > 0
+
+
+def test_another_condition_changes_no_text(
+    bank: AdapterBank, adapters: Adapters, prompts: list[list[list[int]]]
+) -> None:
+    """Every β of a seed has the same prompts and keys; adding one leaves the others' samples alone."""
+    same = [prompts[0]] * 3
+    together = texts(sample(bank, adapters, same))
+    assert texts(sample(bank, adapters[:2], same[:2])) == together[:2]
+    assert texts(sample(bank, adapters[2:], same[2:])) == together[2:]
+    assert texts(sample(bank, adapters[[2, 0]], same[:2])) == [together[2], together[0]]
+    assert together[0] != together[1] != together[2]
+    # The noise is shared: the same adapter twice gives the same texts twice.
+    twins = texts(sample(bank, adapters[[1, 1]], same[:2]))
+    assert twins[0] == twins[1] == together[1]
+
+
+@pytest.mark.parametrize("compact_below", [0.0, 0.5, 1.0])
+def test_a_text_does_not_depend_on_the_batch(
+    bank: AdapterBank,
+    adapters: Adapters,
+    prompts: list[list[list[int]]],
+    monkeypatch: pytest.MonkeyPatch,
+    compact_below: float,
+) -> None:
+    """However often rows are dropped, whatever stands beside a row, in any order: the text it has alone."""
+    monkeypatch.setattr(generation, "COMPACT_BELOW", compact_below)
+    whole = sample(bank, adapters, prompts)
+    keys = [stream_key(0, "row", b) for b in range(7)]
+    for c in range(3):
+        for b in range(7):
+            [[alone]] = sample(bank, adapters[c : c + 1], [[prompts[c][b]]], keys=[[keys[b]]])
+            assert alone.tokens == whole[c][b].tokens
+            assert alone.logprob == pytest.approx(whole[c][b].logprob, rel=1e-4, abs=1e-4)
+            assert alone.entropy == pytest.approx(whole[c][b].entropy, rel=1e-4, abs=1e-4)
+    order = [4, 0, 6, 2, 1, 5, 3]
+    mixed = [[group[b] for b in order] for group in prompts]
+    reordered = sample(bank, adapters, mixed, keys=[[keys[b] for b in order]] * 3)
+    assert texts(reordered) == [[group[b].tokens for b in order] for group in whole]
+
+
+def test_the_prompt_may_be_read_in_pieces(
+    bank: AdapterBank, adapters: Adapters, prompts: list[list[list[int]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = sample(bank, adapters, prompts)
+    for columns in (1, 3):  # 21 rows
+        monkeypatch.setattr(generation, "PREFILL_TOKENS", columns * 21)
+        pieces = sample(bank, adapters, prompts)
+        assert texts(pieces) == texts(whole)
+        for ours, theirs in zip(pieces, whole, strict=True):
+            assert [s.logprob for s in ours] == pytest.approx([s.logprob for s in theirs], rel=1e-4, abs=1e-4)
+
+
+def test_rows_that_end_leave_the_batch(bank: AdapterBank, adapters: Adapters, prompts: list[list[list[int]]]) -> None:
+    """The model sees fewer rows as rows end: what a step needs is the fullest condition's live rows, times the
+    conditions that have any; at most a quarter more (a batch at 0.8 of its places is made smaller)."""
+    sizes: list[int] = []
+    bank.model.model.register_forward_pre_hook(
+        lambda _module, _args, kwargs: sizes.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    samples = sample(bank, adapters, prompts)
+    lengths = np.array([[len(s.tokens) for s in group] for group in samples])
+    assert len(sizes) == lengths.max()
+    for step, size in enumerate(sizes):
+        live = (lengths > step).sum(axis=1)
+        needed = live.max() * (live > 0).sum()
+        assert needed <= size <= max(needed, 21 if step == 0 else needed / 0.8)
+    assert sizes[-1] < sizes[0] == 21
+
+
+def test_compact_by_hand() -> None:
+    """Three conditions of four places; the second has ended. Two rows each stay: live ones first, in order, and for
+    the third a finished one (its first) as filler."""
+    live = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 0], [0, 0, 1, 0]]).bool()
+    keep, staying = _compact(live, fullest=2)
+    assert staying.tolist() == [0, 2]
+    assert keep.tolist() == [1, 3, 8 + 2, 8 + 0]
+    keep, staying = _compact(torch.ones(2, 3).bool(), fullest=3)
+    assert (keep.tolist(), staying.tolist()) == ([0, 1, 2, 3, 4, 5], [0, 1])
+
+
+@torch.no_grad()
+def test_statistics_are_teacher_forced_ones(
+    bank: AdapterBank, adapters: Adapters, prompts: list[list[list[int]]]
+) -> None:
+    """At any sampling temperature, log-probability and entropy are the policy's own."""
+    for temperature in (1.0, 0.6, 0.0):
+        samples = sample(bank, adapters, prompts, temperature=temperature)
+        rows = [
+            Row(p, s.tokens) for g, group in zip(prompts, samples, strict=True) for p, s in zip(g, group, strict=True)
+        ]
+        with bank.use(adapters):
+            expected = response_statistics(bank.model, right_pad(rows, 0, "cpu"))
+        flat = [s for group in samples for s in group]
+        torch.testing.assert_close(torch.tensor([s.logprob for s in flat]), expected.logprob, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(torch.tensor([s.entropy for s in flat]), expected.entropy, rtol=1e-4, atol=1e-4)
+
+
+def test_end_token_and_limit(bank: AdapterBank, adapters: Adapters, prompts: list[list[list[int]]]) -> None:
+    """A response stops at its first end token, which it keeps; one without is as long as the limit, and says so. An
+    end token in the last place is an end, not a hit of the limit."""
+    free = sample(bank, adapters, prompts, end_tokens=[])
+    assert all(s.hit_limit and len(s.tokens) == LIMIT for group in free for s in group)
+    samples = sample(bank, adapters, prompts)
+    for group, unlimited in zip(samples, free, strict=True):
+        for ended, whole in zip(group, unlimited, strict=True):
+            ends = [i for i, token in enumerate(whole.tokens) if token in ENDS]
+            assert ended.tokens == whole.tokens[: ends[0] + 1 if ends else LIMIT]
+            assert ended.hit_limit == (not ends)
+    c, b = next((c, b) for c in range(3) for b in range(7) if 1 < len(samples[c][b].tokens) < LIMIT)
+    length = len(samples[c][b].tokens)
+    in_time = sample(bank, adapters, prompts, max_new_tokens=length)[c][b]
+    assert (in_time.tokens, in_time.hit_limit) == (samples[c][b].tokens, False)
+    too_late = sample(bank, adapters, prompts, max_new_tokens=length - 1)[c][b]
+    assert (too_late.tokens, too_late.hit_limit) == (samples[c][b].tokens[:-1], True)
+
+
+def test_greedy_ignores_keys_and_sampling_does_not(
+    bank: AdapterBank, adapters: Adapters, prompts: list[list[list[int]]]
+) -> None:
+    other = [[stream_key(1, c, b) for b in range(7)] for c in range(3)]
+    greedy = [sample(bank, adapters, prompts, temperature=0.0, **keys) for keys in ({}, {"keys": other})]
+    assert greedy[0] == greedy[1]
+    assert texts(sample(bank, adapters, prompts)) != texts(sample(bank, adapters, prompts, keys=other))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_first_tokens_follow_the_models_distribution(bank: AdapterBank, adapters: Adapters, temperature: float) -> None:
+    prompt, n = [7, 3, 9], 4000
+    keys = [[stream_key(c, "draw", i) for i in range(n)] for c in range(2)]
+    samples = sample(bank, adapters[:2], [[prompt] * n] * 2, keys=keys, max_new_tokens=1, temperature=temperature)
+    with torch.no_grad(), bank.use(adapters[:2]):
+        logits = bank.model(torch.tensor([prompt] * 2)).logits[:, -1].double()
+    for c in range(2):
+        expected = n * (logits[c] / temperature).softmax(-1).numpy()
+        seen = np.bincount([s.tokens[0] for s in samples[c]], minlength=64)
+        common = expected >= 5  # the rest are pooled, as the chi-square law asks
+        seen, expected = (np.append(x[common], x[~common].sum()) for x in (seen, expected))
+        assert len(expected) > 5
+        assert stats.chisquare(seen, expected).pvalue > 0.01
+
+
+def test_second_tokens_follow_the_first(bank: AdapterBank, adapters: Adapters) -> None:
+    """The noise of position 1 is fresh: given the likeliest first token, the second has the model's distribution."""
+    prompt, n = [7, 3, 9], 6000
+    keys = [[stream_key(0, "draw", i) for i in range(n)]]
+    [samples] = sample(bank, adapters[:1], [[prompt] * n], keys=keys, max_new_tokens=2, end_tokens=[])
+    first = np.bincount([s.tokens[0] for s in samples]).argmax()
+    second = [s.tokens[1] for s in samples if s.tokens[0] == first]
+    with torch.no_grad(), bank.use(adapters[:1]):
+        logits = bank.model(torch.tensor([[*prompt, int(first)]])).logits[0, -1].double()
+    expected = len(second) * logits.softmax(-1).numpy()
+    seen = np.bincount(second, minlength=64)
+    common = expected >= 5
+    seen, expected = (np.append(x[common], x[~common].sum()) for x in (seen, expected))
+    assert stats.chisquare(seen, expected).pvalue > 0.01
+
+
+def test_large_keys_are_taken(bank: AdapterBank) -> None:
+    """Keys are unsigned 64-bit numbers; both halves matter."""
+    prompt = [5, 6, 7]
+    keys = [0, 1, 2**32, 2**63, 2**64 - 1]
+    [samples] = sample(bank, None, [[prompt] * len(keys)], keys=[keys], end_tokens=[])
+    assert len({tuple(s.tokens) for s in samples}) == len(keys)

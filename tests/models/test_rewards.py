@@ -1,0 +1,82 @@
+"""Ensemble scores and embeddings against one member and one unpadded row at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from betastar.models.bank import AdapterBank, Adapters
+from betastar.models.rewards import RewardEnsemble, last_response_position, member_scores, score
+from betastar.models.sequences import Row, right_pad
+
+MEMBERS = 3
+
+
+@pytest.fixture
+def ensemble(adapters: Adapters) -> RewardEnsemble:
+    return RewardEnsemble(adapters, torch.randn(MEMBERS, 32, generator=torch.Generator().manual_seed(0)))
+
+
+@torch.no_grad()
+def by_hand(bank: AdapterBank, ensemble: RewardEnsemble, member: int, row: Row) -> tuple[float, Tensor]:
+    """Score of a row, and what enters the last layer, averaged over its tokens (read there by a hook)."""
+    entering = []
+    last_layer = bank.model.model.layers[-1]
+    handle = last_layer.register_forward_pre_hook(lambda _, args: entering.append(args[0][0]))
+    with bank.use(ensemble.adapters[member : member + 1]):
+        hidden = bank.model.model(torch.tensor([[*row.prompt, *row.response]])).last_hidden_state
+    handle.remove()
+    return float(hidden[0, -1] @ ensemble.head[member]), entering[0].mean(dim=0)
+
+
+@pytest.mark.parametrize("most_tokens", [1, 60, 10**6])
+def test_scores_are_each_members_own(
+    bank: AdapterBank, ensemble: RewardEnsemble, make_rows: Callable[..., list[Row]], most_tokens: int
+) -> None:
+    rows = make_rows(9)
+    scored = score(bank, ensemble, rows, pad=0, most_tokens=most_tokens)
+    assert scored.embedding is None
+    expected = torch.tensor([[by_hand(bank, ensemble, k, row)[0] for row in rows] for k in range(MEMBERS)])
+    torch.testing.assert_close(scored.scores, expected, rtol=1e-4, atol=1e-4)
+    assert float(expected.std(dim=0).min()) > 0.1  # members differ
+
+
+@pytest.mark.parametrize("most_tokens", [1, 60, 10**6])
+def test_the_embedding_is_member_zeros_mean_state_before_the_last_layer(
+    bank: AdapterBank, ensemble: RewardEnsemble, make_rows: Callable[..., list[Row]], most_tokens: int
+) -> None:
+    rows = make_rows(9)
+    embedding = score(bank, ensemble, rows, pad=0, most_tokens=most_tokens, embed=True).embedding
+    expected = torch.stack([by_hand(bank, ensemble, 0, row)[1] for row in rows])
+    torch.testing.assert_close(embedding, expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_training_and_scoring_agree(
+    bank: AdapterBank, ensemble: RewardEnsemble, make_rows: Callable[..., list[Row]]
+) -> None:
+    """`member_scores` takes other rows for each member; with the same rows it is `score`."""
+    rows = make_rows(5)
+    same = member_scores(bank, ensemble, right_pad(rows * MEMBERS, 0, "cpu"))
+    torch.testing.assert_close(same, score(bank, ensemble, rows, 0, 10**6).scores, rtol=1e-4, atol=1e-4)
+    others = [make_rows(5, seed) for seed in range(MEMBERS)]
+    scores = member_scores(bank, ensemble, right_pad([row for group in others for row in group], 0, "cpu"))
+    for k in range(MEMBERS):
+        alone = score(bank, ensemble[k : k + 1], others[k], 0, 10**6).scores
+        torch.testing.assert_close(scores[k], alone[0], rtol=1e-4, atol=1e-4)
+
+
+def test_last_response_position() -> None:
+    batch = right_pad([Row([1, 2], [3, 4, 5]), Row([1], [2]), Row([1, 2, 3, 4, 5], [6])], 0, "cpu")
+    assert last_response_position(batch).tolist() == [4, 1, 5]
+
+
+def test_an_ensemble_survives_its_state(ensemble: RewardEnsemble) -> None:
+    again = RewardEnsemble.from_state(ensemble.state(), ensemble.adapters.scale)
+    assert len(again) == MEMBERS
+    assert again.adapters.scale == ensemble.adapters.scale
+    for old, new in zip(ensemble.parameters(), again.parameters(), strict=True):
+        assert torch.equal(old, new)
