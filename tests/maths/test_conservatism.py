@@ -12,11 +12,9 @@ from betastar.maths.conservatism import (
     beta_star,
     definition_beta_star,
     fit_power_law,
-    geometric_grid,
-    log_ratio_magnitude,
-    percentile_grid,
     practical_beta_star,
 )
+from betastar.maths.grid import geometric_grid, log_ratio_magnitude, percentile_grid
 
 # arXiv:2606.30627 Table 1
 BETA = np.array([0.310, 1.000, 2.379])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ SCHEMA_VERSION = 1
 
 
 def build_results(
-    points: pd.DataFrame,
+    points: pd.DataFrame | Sequence[Mapping[str, Any]],
     extras: Mapping[tuple[float, int], Mapping[str, Any]],
     context: Mapping[str, Any],
     *,
@@ -28,7 +28,7 @@ def build_results(
 ) -> dict[str, Any]:
     """The record of a run from its evaluation points; see docs/results.md for every field. `context` is put in as it
     is: name, data coverage, reward accuracy and whatever else the source of the points knows."""
-    records = condition_records(points, extras)
+    records = condition_records(pd.DataFrame(points), extras)
     variants = list(dict.fromkeys(r["variant"] for r in records.conditions))
     results: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,

@@ -1,10 +1,9 @@
-"""The conservatism grid (which β to train) and the conservatism law (how hacking damage depends on β, and β★).
+"""The conservatism law: how hacking damage depends on β, and β★.
 Damage is AUGC, the area under the positive Goodhart gap: `goodhart.area_under_positive_gap`."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, isnan, nan
 from typing import Any, Literal
@@ -13,9 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import OptimizeWarning, curve_fit
 
-from betastar.errors import BetastarError
-
-from .constants import EPSILON
 from .statistics import Interval, aicc, seed_resamples, weighted_interval
 
 Array = NDArray[np.float64]
@@ -31,41 +27,6 @@ FURTHER_EXPONENTS = (1.0, 10.0)
 FLAT = 1e-9  # a fit with R² below this is a constant, reported as a = b = 0
 SMALLEST_REFERENCE = 1e-6  # a reference below this share of the fit at the largest β is rounding noise: no threshold
 FEWEST_RESAMPLES = 0.95  # no interval where less than this share of the seed resamples lets β★ be computed
-
-
-def log_ratio_magnitude(logp_chosen: ArrayLike, logp_rejected: ArrayLike) -> Array:
-    """δ [n] = |log π(chosen) − log π(rejected)| in nats under the base policy (arXiv:2606.30627 Eq. 6).
-    Raises ValueError for unequal shapes."""
-    chosen, rejected = np.asarray(logp_chosen, dtype=np.float64), np.asarray(logp_rejected, dtype=np.float64)
-    if chosen.shape != rejected.shape:
-        raise ValueError(f"one log-probability per chosen and rejected response: {chosen.shape}, {rejected.shape}")
-    return np.abs(chosen - rejected)
-
-
-def percentile_grid(deltas: ArrayLike, percentiles: Sequence[float] = (20, 50, 80)) -> Array:
-    """β [B]: percentiles of δ over its median plus ε, so percentile 50 gives β = 1 (arXiv:2606.30627 Eq. 7).
-
-    Raises ValueError unless `percentiles` increase inside [0, 100]; BetastarError where δ yields no usable grid.
-    """
-    points = np.asarray(percentiles, dtype=np.float64)
-    if points.size == 0 or points[0] < 0 or points[-1] > 100 or not np.all(np.diff(points) > 0):
-        raise ValueError(f"percentiles must increase inside [0, 100], got {list(percentiles)}")
-    values = np.ravel(np.asarray(deltas, dtype=np.float64))
-    remedy = "check the preference pairs, move the percentiles apart, or give an explicit list of β."
-    if (finite := int(np.isfinite(values).sum())) < max(values.size, 1):
-        raise BetastarError(f"The β grid needs finite log-ratios, here {finite} of {values.size} are: {remedy}")
-    beta = np.percentile(values, points) / (np.median(values) + EPSILON)
-    if np.median(values) == 0 or beta[0] <= 0 or not np.all(np.diff(beta) > 0):
-        raise BetastarError(f"The log-ratios give the β grid {beta.tolist()}, not positive and increasing: {remedy}")
-    return beta
-
-
-def geometric_grid(low: float, high: float, n: int) -> Array:
-    """`n` values of β from `low` to `high`, each the same multiple of the one before.
-    Raises ValueError unless 0 < low < high and n ≥ 2."""
-    if not 0 < low < high < inf or n < 2:
-        raise ValueError(f"a geometric grid needs 0 < low < high and n >= 2, got {low}, {high}, {n}")
-    return np.geomspace(low, high, n)
 
 
 @dataclass(frozen=True)

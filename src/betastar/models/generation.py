@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache
 
 from betastar.maths.distributions import entropy
 from betastar.models.bank import AdapterBank, Adapters
-from betastar.models.cache import RoomyLayer, roomy_cache
 from betastar.models.logprobs import backbone, lm_head
 from betastar.randomness import exponential_noise
+
+if TYPE_CHECKING:
+    from transformers.cache_utils import Cache
 
 COMPACT_BELOW = 0.8  # rows are dropped when the fullest condition has at most this share of its places still live
 PREFILL_TOKENS = 4096  # prompts are read in pieces of at most so many tokens, padding included
@@ -75,6 +76,8 @@ def generate(
     counters = [torch.zeros(len(tokens), dtype=kind, device=bank.device) for kind in (torch.long, *[torch.float] * 2)]
     output = _Output(tokens.new_zeros(len(tokens), max_new_tokens), *counters)
     ends = torch.tensor(list(end_tokens), dtype=torch.long, device=bank.device)
+    from betastar.models.cache import RoomyLayer, roomy_cache  # loads transformers, which a reused run can do without
+
     cache = roomy_cache(model.config.get_text_config().num_hidden_layers, rows.bias.shape[1])
 
     for step in range(max_new_tokens):

@@ -3,22 +3,25 @@ adapters by name, and the charts."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import yaml
 
-from betastar.analysis.results import build_results, to_json
-from betastar.store import Artefact, content_key, write_atomically
-from betastar.workbench.context import Condition, Context, OnlineCondition, Parts, read_json, read_jsonl_rows
+from betastar.store import MANIFEST, Artefact, write_atomically
+from betastar.workbench.context import (
+    Condition,
+    Context,
+    OnlineCondition,
+    Parts,
+    read_json,
+    read_jsonl_rows,
+    write_jsonl,
+)
 
 VERSION = 1
-STAGE = "charts"
+STAGE = "results"
 
 
 def run(
@@ -32,35 +35,43 @@ def run(
 ) -> dict[str, Any]:
     """Write everything and return the results."""
     config, folder = ctx.config, ctx.store.folder
-    points, samples = _points(probes, online)
-    results = build_results(
-        points,
-        {(c.beta, c.seed): _extra(probes[c], checkpoints[c]) for c in checkpoints},
-        _context(ctx, preferences, ensemble, problems),
-        root_seed=config.root_seed,
-        trade_off=config.law.trade_off,
-    )
-    text = to_json(results)
+    settings = [VERSION, config.model_dump(mode="json", exclude={"compute"})]
+    sources = [preferences.key, ensemble.key, problems.key]
+    for parts in (checkpoints, probes, online):
+        sources += [f"{condition}: {key}" for condition, key in parts.keys_of.items()]
+
+    def build(out: Path, key: str) -> None:
+        # Slow to import, and not needed when nothing has changed.
+        from betastar.analysis.results import build_results, to_json
+        from betastar.report.charts import write_charts
+
+        points, samples = _points(probes, online)
+        results = build_results(
+            points,
+            {(c.beta, c.seed): _extra(probes[c], checkpoints[c]) for c in checkpoints},
+            _context(ctx, preferences, ensemble, problems),
+            root_seed=config.root_seed,
+            trade_off=config.law.trade_off,
+        )
+        (out / "results.json").write_text(to_json(results), encoding="utf-8")
+        write_jsonl(out / "metrics.jsonl", points)
+        write_jsonl(out / "samples.jsonl", samples)
+        (out / "charts").mkdir()
+        write_charts(read_json(out / "results.json"), out / "charts")
+
+    made = ctx.made(STAGE, settings, sources, build)
     write_atomically(folder / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
-    write_atomically(folder / "results.json", text.encode())
-    write_atomically(folder / "metrics.jsonl", _lines(points.to_dict("records")))
-    write_atomically(folder / "samples.jsonl", _lines(samples))
-    _link_adapters(folder / "adapters", ensemble, checkpoints, online)
-    results = json.loads(text)
-
-    def draw(out: Path, key: str) -> None:
-        from betastar.report.charts import write_charts  # slow to import, and not needed when nothing has changed
-
-        write_charts(results, out)
-
-    charts = ctx.made(STAGE, [VERSION, content_key(results)], [], draw)
     (folder / "charts").mkdir(exist_ok=True)
-    for chart in charts.folder.glob("*.png"):
-        shutil.copyfile(chart, folder / "charts" / chart.name)
-    return results
+    for path in sorted(made.folder.rglob("*")):
+        if path.is_file() and path.name != MANIFEST:
+            write_atomically(folder / path.relative_to(made.folder), path.read_bytes())
+    _link_adapters(folder / "adapters", ensemble, checkpoints, online)
+    return read_json(folder / "results.json")
 
 
-def _points(probes: Parts[Condition], online: Parts[OnlineCondition]) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+def _points(
+    probes: Parts[Condition], online: Parts[OnlineCondition]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """All evaluation points and all kept responses; the point t=0 of a checkpoint stands in each of its variants."""
     rows: list[dict[str, Any]] = []
     samples: list[dict[str, Any]] = []
@@ -75,7 +86,7 @@ def _points(probes: Parts[Condition], online: Parts[OnlineCondition]) -> tuple[p
         rows += [{**name, **point} for point in points]
         kept = [{"step": 0, **s} for s in read_json(probe / "samples.json")] + read_jsonl_rows(folder / "samples.jsonl")
         samples += [{**name, **sample} for sample in kept]
-    return pd.DataFrame(rows), samples
+    return rows, samples
 
 
 def _extra(probe: Path, checkpoint: Path) -> dict[str, Any]:
@@ -105,10 +116,6 @@ def _context(ctx: Context, preferences: Artefact, ensemble: Artefact, problems: 
         "data": read_json(preferences.folder / "statistics.json"),
         "rewards": read_json(ensemble.folder / "metrics.json"),
     }
-
-
-def _lines(rows: list[Mapping[str, Any]] | list[dict[str, Any]] | list[dict[Any, Any]]) -> bytes:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
 def _link_adapters(

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from betastar.config import Grid
-from betastar.maths.conservatism import geometric_grid, log_ratio_magnitude, percentile_grid
+from betastar.maths.grid import geometric_grid, log_ratio_magnitude, percentile_grid
 from betastar.models.logprobs import grid_logprobs
 from betastar.store import Artefact
 from betastar.workbench import readers

@@ -1,0 +1,49 @@
+"""The conservatism grid: which β to train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from betastar.errors import BetastarError
+from betastar.maths.constants import EPSILON
+
+Array = NDArray[np.float64]
+
+
+def log_ratio_magnitude(logp_chosen: ArrayLike, logp_rejected: ArrayLike) -> Array:
+    """δ [n] = |log π(chosen) − log π(rejected)| in nats under the base policy (arXiv:2606.30627 Eq. 6).
+    Raises ValueError for unequal shapes."""
+    chosen, rejected = np.asarray(logp_chosen, dtype=np.float64), np.asarray(logp_rejected, dtype=np.float64)
+    if chosen.shape != rejected.shape:
+        raise ValueError(f"one log-probability per chosen and rejected response: {chosen.shape}, {rejected.shape}")
+    return np.abs(chosen - rejected)
+
+
+def percentile_grid(deltas: ArrayLike, percentiles: Sequence[float] = (20, 50, 80)) -> Array:
+    """β [B]: percentiles of δ over its median plus ε, so percentile 50 gives β = 1 (arXiv:2606.30627 Eq. 7).
+
+    Raises ValueError unless `percentiles` increase inside [0, 100]; BetastarError where δ yields no usable grid.
+    """
+    points = np.asarray(percentiles, dtype=np.float64)
+    if points.size == 0 or points[0] < 0 or points[-1] > 100 or not np.all(np.diff(points) > 0):
+        raise ValueError(f"percentiles must increase inside [0, 100], got {list(percentiles)}")
+    values = np.ravel(np.asarray(deltas, dtype=np.float64))
+    remedy = "check the preference pairs, move the percentiles apart, or give an explicit list of β."
+    if (finite := int(np.isfinite(values).sum())) < max(values.size, 1):
+        raise BetastarError(f"The β grid needs finite log-ratios, here {finite} of {values.size} are: {remedy}")
+    beta = np.percentile(values, points) / (np.median(values) + EPSILON)
+    if np.median(values) == 0 or beta[0] <= 0 or not np.all(np.diff(beta) > 0):
+        raise BetastarError(f"The log-ratios give the β grid {beta.tolist()}, not positive and increasing: {remedy}")
+    return beta
+
+
+def geometric_grid(low: float, high: float, n: int) -> Array:
+    """`n` values of β from `low` to `high`, each the same multiple of the one before.
+    Raises ValueError unless 0 < low < high and n ≥ 2."""
+    if not 0 < low < high < inf or n < 2:
+        raise ValueError(f"a geometric grid needs 0 < low < high and n >= 2, got {low}, {high}, {n}")
+    return np.geomspace(low, high, n)
