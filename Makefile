@@ -31,6 +31,7 @@ test-slow: .venv/test  ## the tests that take minutes
 
 bench: .venv/test  ## the benchmarks of docs/benchmarks.md
 	$(BIN)/python benchmarks/bank.py
+	$(BIN)/python benchmarks/threads.py
 	$(BIN)/python benchmarks/micro.py
 
 .PHONY: help demo test test-slow bench

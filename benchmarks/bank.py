@@ -85,10 +85,8 @@ def main() -> None:
     geometry = Geometry(hidden_size=128, intermediate_size=256, layers=2, heads=4, key_value_heads=4, context=256)
     model = build_model(geometry, VOCABULARY, root_seed=0).to(options.device)
     bank = AdapterBank(model, ("q_proj", "k_proj", "v_proj", "o_proj"), rank=8, alpha=16)
-    print(
-        f"torch {torch.__version__}, {options.device}, {torch.get_num_threads()} threads; {options.prompts} prompts per"
-    )
-    print(f"{options.tokens} new tokens each, no end token; medians of {options.repeats} interleaved repeats")
+    print(f"{options.device}, {torch.get_num_threads()} threads, medians of {options.repeats}")
+    print(f"per condition {options.prompts} prompts × {options.tokens} new tokens; no end token, so no row ends early")
     for kind, make in {"decoding": decoding, "training": training}.items():
         jobs = {c: make(bank, c, options.prompts, options.tokens) for c in options.conditions}
         medians = interleaved_medians(jobs, options.repeats)
