@@ -166,7 +166,7 @@ def _show(results: dict[str, Any], folder: Path, seconds: float) -> None:
     for variant, summary in results["summary"].items():
         penalty = results["variants"][variant]["kl"]
         kl = f"κ = {penalty['kappa']:g} for every β" if penalty["coupling"] == "fixed" else "κ ∝ β (Eq. 10)"
-        title = f"variant {variant}: {kl}; mean ± standard error over {len(summary['seeds'])} seeds"
+        title = f"variant {variant}: {kl}; mean ± standard error over seeds (n = {len(summary['seeds'])})"
         for heading, columns, rows in (
             (title, DAMAGE_COLUMNS, damage_rows(summary)),
             (None, MECHANISM_COLUMNS, mechanism_rows(summary)),

@@ -131,7 +131,8 @@ class Config(Section):
 
 
 def merged(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
-    """`override` laid over `base`, nested mappings merged; a mapping whose `kind` or `source` changes starts afresh."""
+    """`override` laid over `base`, nested mappings merged; a mapping whose `kind`, `source`
+    or `method` changes starts afresh."""
     result = dict(base)
     for key, value in override.items():
         old = result.get(key)
