@@ -191,7 +191,7 @@ def _show(results: dict[str, Any], folder: Path, seconds: float) -> None:
 def main() -> None:
     """Entry point: one sentence per mistake, exit code 2 for the user's and 1 for ours."""
     # Threads of GNU OpenMP, which torch uses on the CPU, spin while they wait. Beside another busy process the default
-    # makes small steps some 50 times slower; this limit costs nothing measurable alone (docs/benchmarks.md). It is
+    # makes small steps some 40 times slower; this limit costs little alone (docs/benchmarks.md). It is
     # read when torch loads, so it must be set before.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:

@@ -228,7 +228,4 @@ class Evaluation(Section):
 
 
 class Law(Section):
-    reference: Literal["beta_min", "grid"] = Field(
-        default="beta_min", description="what 1.5 × refers to in Eq. 15 (E5)"
-    )
     trade_off: float | None = positive("λ of Def. 6.1; empty: that β★ is not computed", None)
