@@ -11,18 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from betastar.data.coverage import SequenceLengths, coverage, sequence_lengths
-from betastar.data.preferences import PreferencePair
+from betastar.data.pairs import PreferencePair
+from betastar.data.rows import Malformed
 from betastar.errors import InternalError
 
 
 def test_coverage_by_hand() -> None:
     pairs = [PreferencePair(*texts) for texts in ("pab", "pab", "pba", "qab", "qac")]
-    measured = coverage(pairs, [2, 2, 2, 4, 4], [1, 1, 3, 5, 10], [1, 1, 1, 1, 12], 30, 120, n_equal_dropped=7)
+    left_out = Malformed(3, 15, ("pairs.jsonl, line 2: no text",))
+    measured = coverage(pairs, [2, 2, 2, 4, 4], [1, 1, 3, 5, 10], [1, 1, 1, 1, 12], 30, 120, 7, left_out)
     assert json.loads(json.dumps(measured)) == measured
     assert measured["pairs"] == 5
     assert measured["unique_prompts"] == 2
     assert measured["duplicate_pairs"] == 1
     assert measured["ties_dropped"] == 7
+    assert measured["malformed_dropped"] == 3
+    assert measured["malformed_examples"] == ["pairs.jsonl, line 2: no text"]
     assert measured["vocabulary"] == {"seen": 30, "size": 120, "share": 0.25}
     # five sorted values sit at 0, 25, 50, 75, 100 %, so the 5th percentile lies a fifth of the way to the second
     assert measured["tokens"]["chosen"] == pytest.approx({"mean": 4, "p5": 1, "p50": 3, "p95": 5 + 0.8 * 5})
@@ -36,11 +40,11 @@ def test_coverage_by_hand() -> None:
 def test_coverage_refuses_what_cannot_be() -> None:
     pair = PreferencePair("p", "a", "b")
     with pytest.raises(InternalError, match=r"Coverage of 1 pairs got chosen lengths of shape \[2\]"):
-        coverage([pair], [1], [1, 2], [1], 1, 10, 0)
+        coverage([pair], [1], [1, 2], [1], 1, 10, 0, Malformed())
     with pytest.raises(InternalError, match=r"Coverage of 0 pairs got prompt lengths of shape \[0\]"):
-        coverage([], [], [], [], 1, 10, 0)
+        coverage([], [], [], [], 1, 10, 0, Malformed())
     with pytest.raises(InternalError, match=r"Coverage got 11 tokens seen of 10, which cannot be"):
-        coverage([pair], [1], [1], [1], 11, 10, 0)
+        coverage([pair], [1], [1], [1], 11, 10, 0, Malformed())
 
 
 def test_sequence_lengths_by_hand() -> None:

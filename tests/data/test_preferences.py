@@ -1,4 +1,4 @@
-"""Preference pairs: the accepted formats, the faults, the split by prompt and the round trip."""
+"""Preference data: what is used and left out, the split by prompt and the round trip."""
 
 from __future__ import annotations
 
@@ -11,126 +11,72 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from betastar.data.pairs import Message, PreferencePair
 from betastar.data.preferences import (
     LoadedPreferences,
-    Message,
-    PreferencePair,
     load_pairs,
     read_preferences,
     split_by_prompt,
     split_of,
     write_pairs,
 )
+from betastar.data.rows import Malformed
+from betastar.data.sources import open_rows
 from betastar.errors import BetastarError
-
-
-def user(content: str) -> dict[str, str]:
-    return {"role": "user", "content": content}
-
-
-def assistant(content: str) -> dict[str, str]:
-    return {"role": "assistant", "content": content}
-
+from betastar.sections import DatasetSource, PairColumns
 
 HI = (Message("user", "hi"),)
+ROW = {"prompt": "p", "chosen": "a", "rejected": "b"}
 
 
-def read(tmp_path: Path, *rows: dict[str, Any], limit: int | None = None) -> LoadedPreferences:
+def read(tmp_path: Path, *rows: dict[str, Any], **settings: Any) -> LoadedPreferences:
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return read_preferences(path, limit)
+    return read_preferences(open_rows(DatasetSource(dataset=str(path)), "preferences.source"), **settings)
 
 
-@pytest.mark.parametrize(
-    ("row", "prompt"),
-    [
-        ({"prompt": "hi", "chosen": "a", "rejected": "b"}, "hi"),
-        ({"chosen": [user("hi"), assistant("a")], "rejected": [user("hi"), assistant("b")], "score": 1}, HI),
-        ({"prompt": "hi", "chosen": [user("hi"), assistant("a")], "rejected": [user("hi"), assistant("b")]}, HI),
-        (
-            {"prompt": [user("hi")], "chosen": [user("hi"), assistant("a")], "rejected": [user("hi"), assistant("b")]},
-            HI,
-        ),
-        ({"prompt": [user("hi")], "chosen": [assistant("a")], "rejected": [assistant("b")]}, HI),
-        ({"prompt": "hi", "chosen": [assistant("a")], "rejected": [assistant("b")]}, HI),
-        ({"prompt": [user("hi")], "chosen": "a", "rejected": "b"}, HI),
-    ],
-)
-def test_accepted_formats_give_one_record(
-    tmp_path: Path, row: dict[str, Any], prompt: str | tuple[Message, ...]
-) -> None:
-    assert read(tmp_path, row).pairs == [PreferencePair(prompt, "a", "b")]
-
-
-def test_everything_before_the_last_assistant_turn_is_the_prompt(tmp_path: Path) -> None:
-    before = [{"role": "system", "content": ""}, user("1"), assistant("2"), user("3")]
-    (pair,) = read(tmp_path, {"chosen": [*before, assistant("a")], "rejected": [*before, assistant("b")]}).pairs
-    assert pair == PreferencePair(tuple(Message(**turn) for turn in before), "a", "b")
-
-
-def test_equal_responses_are_dropped_and_repeated_pairs_counted(tmp_path: Path) -> None:
+def test_equal_responses_are_dropped_and_the_limit_counts_what_is_left(tmp_path: Path) -> None:
     rows = [
         {"prompt": "p", "chosen": chosen, "rejected": rejected} for chosen, rejected in ("ab", "cc", "ab", "ba", "ab")
     ]
     loaded = read(tmp_path, *rows)
     assert [pair.chosen + pair.rejected for pair in loaded.pairs] == ["ab", "ab", "ba", "ab"]
-    assert loaded[1:] == (5, 1, 2)
-    assert read(tmp_path, *rows, limit=2)[1:] == (3, 1, 1)
+    assert loaded[1:] == (1, Malformed(0, 5))
+    assert read(tmp_path, *rows, limit=2)[1:] == (1, Malformed(0, 3))
 
 
-ROW = {"prompt": "p", "chosen": "a", "rejected": "b"}
-BOTH = {"chosen": [user("hi"), assistant("a")], "rejected": [user("hi"), assistant("b")]}
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ({"prompt": "p", "rejected": "b"}, "no `chosen` field; give each row `chosen` and `rejected` responses."),
-        ({"prompt": "p", "chosen": "a"}, "no `rejected` field; give each row `chosen` and `rejected` responses."),
-        ({"chosen": "a", "rejected": "b"}, "no prompt; add a `prompt` field or the messages before the response."),
-        ({"chosen": [assistant("a")], "rejected": [assistant("b")]}, "no prompt; add a `prompt` field"),
-        (ROW | {"prompt": 3}, "`prompt` is a number; make it text or a list of messages with `role` and `content`."),
-        (ROW | {"prompt": None}, "`prompt` is null; make it text"),
-        (ROW | {"chosen": True}, "`chosen` is true or false; make it text"),
-        (ROW | {"rejected": {}}, "`rejected` is an object; make it text"),
-        (ROW | {"prompt": " "}, "the prompt is empty; write a prompt or remove the line."),
-        (ROW | {"prompt": []}, "the prompt is empty; write a prompt or remove the line."),
-        (ROW | {"chosen": "\n"}, "the `chosen` response is empty; write a response or remove the line."),
-        (ROW | {"rejected": ""}, "the `rejected` response is empty; write a response or remove the line."),
-        (BOTH | {"rejected": [user("hi"), assistant("")]}, "the `rejected` response is empty"),
-        (BOTH | {"rejected": "b"}, "one response is text and the other a list of messages; use one form for both."),
-        (
-            BOTH | {"rejected": [user("ho"), assistant("b")]},
-            "the messages before the last differ between `chosen` and `rejected`; both must answer the same prompt.",
-        ),
-        (BOTH | {"prompt": "ho"}, "the `prompt` field and the messages before the response differ; remove one or make"),
-        (BOTH | {"prompt": [user("ho")]}, "the `prompt` field and the messages before the response differ; remove one"),
-        (
-            BOTH | {"chosen": [user("hi")]},
-            "the last message of `chosen` is not the assistant's; end it with a response.",
-        ),
-        (BOTH | {"chosen": []}, "the last message of `chosen` is not the assistant's; end it with a response."),
-        (BOTH | {"chosen": ["hi"]}, "`chosen` holds a message without text in `role` and `content`; give it both."),
-        (BOTH | {"chosen": [{"role": "user"}]}, "`chosen` holds a message without text in `role` and `content`"),
-        (BOTH | {"chosen": [{"role": "user", "content": [1]}]}, "`chosen` holds a message without text in `role`"),
-    ],
-)
-def test_faults_name_file_line_and_remedy(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+def test_columns_are_mapped_and_a_wrong_one_names_those_that_exist(tmp_path: Path) -> None:
+    row = {"question": "p", "best": "a", "worst": "b"}
+    columns = PairColumns(prompt="question", chosen="best", rejected="worst")
+    assert read(tmp_path, row, columns=columns).pairs == [PreferencePair("p", "a", "b")]
     with pytest.raises(BetastarError) as error:
-        read(tmp_path, ROW, row)
-    assert str(error.value).startswith(f"{tmp_path}/pairs.jsonl, line 2: {message}")
+        read(tmp_path, row, row, columns=columns.model_copy(update={"chosen": "bests"}))
+    assert str(error.value) == (
+        f"{tmp_path}/pairs.jsonl: no column `bests`; the columns are question, best, worst: "
+        "correct preferences.columns."
+    )
 
 
-def test_no_usable_pair_and_bad_limit(tmp_path: Path) -> None:
+def test_malformed_rows_are_refused_or_left_out(tmp_path: Path) -> None:
+    rows = [ROW, ROW | {"chosen": 3}, ROW | {"chosen": "b"}, ROW]
+    with pytest.raises(BetastarError) as error:
+        read(tmp_path, *rows)
+    assert str(error.value).startswith(f"{tmp_path}/pairs.jsonl, line 2: `chosen` is a number; make it text or a list")
+    assert str(error.value).endswith("data.max_bad_share, now 0, to leave malformed rows out: 1 of 4 rows (25 %).")
+    loaded = read(tmp_path, *rows, max_bad_share=0.25)
+    assert (len(loaded.pairs), loaded.n_equal_dropped, loaded.malformed.n, loaded.malformed.of) == (2, 1, 1, 4)
+    assert loaded.malformed.examples[0].startswith(f"{tmp_path}/pairs.jsonl, line 2: `chosen` is a number")
+
+
+def test_no_usable_pair(tmp_path: Path) -> None:
     with pytest.raises(BetastarError, match="in all 1 rows `chosen` equals `rejected`; supply pairs that differ"):
         read(tmp_path, {"prompt": "p", "chosen": "a", "rejected": "a"})
-    with pytest.raises(BetastarError, match="The limit on preference pairs is 0; give at least 1"):
-        read(tmp_path, ROW, limit=0)
 
 
 def test_helpsteer2_is_read(shared_data: Path) -> None:
-    loaded = read_preferences(shared_data / "helpsteer2" / "train.jsonl")
-    assert loaded[1:] == (95, 0, 0)
+    source = DatasetSource(dataset=str(shared_data / "helpsteer2" / "train.jsonl"))
+    loaded = read_preferences(open_rows(source, "preferences.source"))
+    assert loaded[1:] == (0, Malformed(0, 95))
     assert all(
         isinstance(pair.prompt, tuple) and [turn.role for turn in pair.prompt] == ["user"] for pair in loaded.pairs
     )
@@ -143,18 +89,10 @@ def pair(prompt: str, chosen: str = "a", rejected: str = "b") -> PreferencePair:
     return PreferencePair(prompt, chosen, rejected)
 
 
-def test_prompt_id_and_split_are_pinned() -> None:
-    """Changing either would move prompts between the splits of finished runs."""
-    assert pair("hi").prompt_id == "d6885d1979a714fb"
+def test_the_split_is_pinned() -> None:
+    """Changing it would move prompts between the splits of finished runs."""
     splits = [split_of(pair(f"prompt {n}").prompt_id) for n in range(12)]
     assert splits == ["train"] * 6 + ["validation"] + ["train"] * 4 + ["test"]
-
-
-def test_prompt_id_depends_on_the_prompt_alone() -> None:
-    assert pair("hi", "x", "y").prompt_id == pair("hi").prompt_id
-    assert PreferencePair(HI, "a", "b").prompt_id == pair("hi").prompt_id
-    others = ["hi ", "Hi", (Message("system", "hi"),), (Message("user", "h"), Message("user", "i"))]
-    assert len({PreferencePair(other, "a", "b").prompt_id for other in ["hi", *others]}) == 5
 
 
 @given(st.lists(st.tuples(st.integers(0, 90), st.text("ab", min_size=1)), max_size=60), st.randoms())

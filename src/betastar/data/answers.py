@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -63,6 +64,10 @@ class Grade(NamedTuple):
     strict: bool
     lenient: bool
     parsable: bool
+
+
+Grader = Callable[[str, str], Grade]
+"""Grades a response, the first argument, against a gold answer."""
 
 
 def strict_answer(text: str) -> Decimal | None:

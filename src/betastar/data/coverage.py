@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from betastar.data.preferences import PreferencePair
+from betastar.data.pairs import PreferencePair
+from betastar.data.rows import Malformed
 from betastar.errors import InternalError
 
 LENGTH_PERCENTILE = 75
@@ -33,6 +34,7 @@ def coverage(
     tokens_seen: int,
     vocabulary_size: int,
     n_equal_dropped: int,
+    malformed: Malformed,
 ) -> dict[str, Any]:
     """Appendix F item d, ready for JSON.
 
@@ -59,6 +61,7 @@ def coverage(
         "unique_prompts": len({pair.prompt_id for pair in pairs}),
         "duplicate_pairs": len(pairs) - len(set(pairs)),
         "ties_dropped": n_equal_dropped,
+        **malformed.record(),
         "tokens": {name: _summary(values) for name, values in lengths.items()},
         "chosen_minus_rejected_tokens": _summary(lengths["chosen"] - lengths["rejected"]),
         "vocabulary": {"seen": tokens_seen, "size": vocabulary_size, "share": tokens_seen / vocabulary_size},

@@ -10,26 +10,62 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from betastar.data.rows import BadRow, Row
 from betastar.errors import BetastarError
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-def read_jsonl(path: Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_jsonl(path: Path | str) -> Iterator[tuple[int, Row]]:
     """Yield (line number from 1, object) for every line of `path` that is not blank; `.gz` is unpacked.
 
     Nothing is opened before the first item is asked for. Raises BetastarError for a file that is missing, a folder,
     unreadable, without any object or not UTF-8, and for a line that is not a JSON object.
     """
+    for number, row in jsonl_rows(path):
+        if isinstance(row, BadRow):
+            raise BetastarError(f"{path}, line {number}: {row}.")
+        yield number, row
+
+
+def jsonl_rows(path: Path | str) -> Iterator[tuple[int, Row | BadRow]]:
+    """As `read_jsonl`, but a line that is no JSON object is yielded as a BadRow."""
     path = Path(path)
     found = False
     for number, line in _numbered_lines(path):
         if line.strip():
             found = True
-            yield number, _parse(path, number, line)
+            try:
+                yield number, parse_object(line)
+            except BadRow as fault:
+                yield number, fault
     if not found:
         raise BetastarError(f"{path} is empty; it must hold one JSON object on each line.")
+
+
+def parse_object(line: bytes) -> Row:
+    """The object in a line of JSON. Raises BadRow."""
+    try:
+        row = json.loads(line.decode("utf-8"))
+        if _SURROGATE_ESCAPE.search(line):  # half an escaped pair is legal JSON, but no text: it cannot be encoded
+            json.dumps(row, ensure_ascii=False).encode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadRow(f"not UTF-8 text (byte {error.start + 1} of the line); save the file as UTF-8") from None
+    except UnicodeEncodeError:
+        raise BadRow("half of a \\uD800 escape pair stands alone; mend or remove the line") from None
+    except (ValueError, RecursionError) as error:
+        reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+        raise BadRow(f"not valid JSON ({reason}); put one complete JSON object on each line") from None
+    return as_object(row, "put one object such as {...} on each line")
+
+
+def as_object(value: Any, remedy: str) -> Row:
+    """A JSON value that must be an object. Raises BadRow."""
+    if not isinstance(value, dict):
+        kind = {list: "an array", str: "a string", type(None): "null", bool: "true or false"}
+        raise BadRow(f"{kind.get(type(value), 'a number')} where a JSON object is due; {remedy}")
+    return value
 
 
 def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -50,25 +86,3 @@ def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise BetastarError(
             f"{path} cannot be read ({reason}); check the path, its permissions and the disk."
         ) from None
-
-
-def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    where = f"{path}, line {number}"
-    try:
-        row = json.loads(line.decode("utf-8"))
-        if _SURROGATE_ESCAPE.search(line):  # half an escaped pair is legal JSON, but no text: it cannot be encoded
-            json.dumps(row, ensure_ascii=False).encode("utf-8")
-    except UnicodeDecodeError as error:
-        message = f"{where}: not UTF-8 text (byte {error.start + 1} of the line); save the file as UTF-8."
-        raise BetastarError(message) from None
-    except UnicodeEncodeError:
-        raise BetastarError(f"{where}: half of a \\uD800 escape pair stands alone; mend or remove the line.") from None
-    except (ValueError, RecursionError) as error:
-        reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
-        message = f"{where}: not valid JSON ({reason}); put one complete JSON object on each line."
-        raise BetastarError(message) from None
-    if not isinstance(row, dict):
-        kind = {list: "an array", str: "a string", type(None): "null", bool: "true or false"}.get(type(row), "a number")
-        message = f"{where}: {kind} where a JSON object is due; put one object such as {{...}} on each line."
-        raise BetastarError(message)
-    return row

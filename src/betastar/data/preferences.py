@@ -1,17 +1,18 @@
-"""Preference pairs: reading them from JSON Lines, and one split by prompt that every condition and seed shares."""
+"""Preference data: reading pairs, and one split by prompt that every condition and seed shares."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from betastar.data.jsonl import read_jsonl
+from betastar.data.pairs import Message, PreferencePair, Prompt, parse_pair
+from betastar.data.rows import Malformed, Row, Rows, usable_rows
 from betastar.errors import BetastarError
+from betastar.sections import PairColumns
 
 SplitName = Literal["train", "validation", "test"]
 
@@ -19,45 +20,13 @@ SMALLEST_SPLIT = 50
 """From about this many prompts on, all three splits hold a prompt in 99 of 100 data sets (2 · 0.9^n ≈ 0.01)."""
 
 
-@dataclass(frozen=True)
-class Message:
-    """One turn of a chat, as chat templates take it."""
-
-    role: str
-    content: str
-
-
-@dataclass(frozen=True)
-class PreferencePair:
-    """Two responses to one prompt, `chosen` preferred over `rejected`.
-
-    The prompt is plain text, or the messages before the final assistant turn; the responses are text either way.
-    """
-
-    prompt: str | tuple[Message, ...]
-    chosen: str
-    rejected: str
-
-    @cached_property
-    def prompt_id(self) -> str:
-        """16 hexadecimal digits, equal for equal prompts on every machine; plain text counts as one user message."""
-        messages = (
-            [("user", self.prompt)] if isinstance(self.prompt, str) else [(m.role, m.content) for m in self.prompt]
-        )
-        return hashlib.blake2b(json.dumps(messages).encode(), digest_size=8).hexdigest()
-
-
 class LoadedPreferences(NamedTuple):
-    """What a preference file holds."""
+    """The usable pairs of a dataset in its order, repeated ones included, and what was left out."""
 
     pairs: list[PreferencePair]
-    """Usable pairs in file order, repeated ones included."""
-    n_rows: int
-    """Rows read: `len(pairs) + n_equal_dropped`."""
-    n_equal_dropped: int
+    n_equal_dropped: int = 0
     """Rows left out because both responses are the same text: they prefer nothing."""
-    n_duplicates: int
-    """Pairs of `pairs` that repeat an earlier one in prompt and both responses."""
+    malformed: Malformed = Malformed()
 
 
 class Splits(NamedTuple):
@@ -68,33 +37,28 @@ class Splits(NamedTuple):
     test: list[PreferencePair]
 
 
-def read_preferences(path: Path | str, limit: int | None = None) -> LoadedPreferences:
-    """Read pairs from JSON Lines, stopping after `limit` usable ones.
+def read_preferences(
+    rows: Rows, columns: PairColumns | None = None, limit: int | None = None, max_bad_share: float = 0.0
+) -> LoadedPreferences:
+    """Read pairs, stopping after `limit` usable ones; `betastar.data.pairs.parse_pair` says what a row may hold.
 
-    Each row has `chosen` and `rejected` and one of three prompts:
-
-    - `prompt` as text, responses as text;
-    - no `prompt`, responses as message lists `{role, content}` ending in an assistant turn: the messages before it,
-      which must be the same in both, are the prompt (ultrafeedback_binarized, HelpSteer2);
-    - `prompt` as a message list, or as text, beside message lists that repeat it or hold only the assistant turn.
-
-    Other fields are ignored. Raises BetastarError naming file and line for a row that is none of these, for an empty
-    prompt or response, and where no usable pair is left.
+    Raises BetastarError where a column is missing, more than `max_bad_share` of the rows are malformed, or no usable
+    pair is left.
     """
-    if limit is not None and limit < 1:
-        raise BetastarError(f"The limit on preference pairs is {limit}; give at least 1, or none to read them all.")
-    pairs: list[PreferencePair] = []
-    n_rows = 0
-    for number, row in read_jsonl(path):
-        pair = _parse_row(f"{path}, line {number}", row)
-        n_rows += 1
-        if pair.chosen != pair.rejected:
-            pairs.append(pair)
-        if len(pairs) == limit:
-            break
-    if not pairs:
-        raise BetastarError(f"{path}: in all {n_rows} rows `chosen` equals `rejected`; supply pairs that differ.")
-    return LoadedPreferences(pairs, n_rows, n_rows - len(pairs), len(pairs) - len(set(pairs)))
+    columns = columns or PairColumns()
+
+    def parse(row: Row) -> PreferencePair | None:
+        pair = parse_pair(row, columns)
+        return pair if pair.chosen != pair.rejected else None
+
+    found = usable_rows(rows, parse, max_bad_share, limit)
+    n_equal = found.n_rows - found.malformed.n - len(found.items)
+    if not found.items:
+        raise BetastarError(
+            f"{rows.name}: in all {n_equal} rows `{columns.chosen}` equals `{columns.rejected}`; "
+            "supply pairs that differ."
+        )
+    return LoadedPreferences(found.items, n_equal, found.malformed)
 
 
 def split_of(prompt_id: str) -> SplitName:
@@ -128,81 +92,9 @@ def write_pairs(path: Path | str, pairs: Iterable[PreferencePair]) -> None:
 
 
 def load_pairs(path: Path | str) -> list[PreferencePair]:
-    """The pairs that `write_pairs` wrote, none dropped. Raises BetastarError like `read_preferences`."""
-    return [_parse_row(f"{path}, line {number}", row) for number, row in read_jsonl(path)]
+    """The pairs that `write_pairs` wrote. Raises BetastarError where the file cannot be read."""
+    return [PreferencePair(_prompt(row["prompt"]), row["chosen"], row["rejected"]) for _, row in read_jsonl(path)]
 
 
-def _parse_row(where: str, row: dict[str, Any]) -> PreferencePair:
-    for field in ("chosen", "rejected"):
-        if field not in row:
-            raise BetastarError(f"{where}: no `{field}` field; give each row `chosen` and `rejected` responses.")
-    prompt = _text_or_messages(where, "prompt", row["prompt"]) if "prompt" in row else None
-    before_chosen, chosen = _response(where, "chosen", row["chosen"])
-    before_rejected, rejected = _response(where, "rejected", row["rejected"])
-    if (before_chosen is None) != (before_rejected is None):
-        raise BetastarError(f"{where}: one response is text and the other a list of messages; use one form for both.")
-    if before_chosen != before_rejected:
-        raise BetastarError(
-            f"{where}: the messages before the last differ between `chosen` and `rejected`; "
-            "both must answer the same prompt."
-        )
-    return PreferencePair(_agreed_prompt(where, prompt, before_chosen), chosen, rejected)
-
-
-def _response(where: str, field: str, value: object) -> tuple[tuple[Message, ...] | None, str]:
-    """The messages before the response (None where the field is text), and the response."""
-    value = _text_or_messages(where, field, value)
-    before = None
-    if not isinstance(value, str):
-        if not value or value[-1].role != "assistant":
-            raise BetastarError(
-                f"{where}: the last message of `{field}` is not the assistant's; end it with a response."
-            )
-        before, value = value[:-1], value[-1].content
-    if not value.strip():
-        raise BetastarError(f"{where}: the `{field}` response is empty; write a response or remove the line.")
-    return before, value
-
-
-def _agreed_prompt(
-    where: str, prompt: str | tuple[Message, ...] | None, before: tuple[Message, ...] | None
-) -> str | tuple[Message, ...]:
-    """The one prompt of a row, from its `prompt` field and from the messages before its responses, if any."""
-    if before:
-        repeated = prompt == before or (isinstance(prompt, str) and any(prompt == turn.content for turn in before))
-        if prompt is not None and not repeated:
-            raise BetastarError(
-                f"{where}: the `prompt` field and the messages before the response differ; "
-                "remove one or make them agree."
-            )
-        prompt = before
-    elif prompt is None:
-        raise BetastarError(f"{where}: no prompt; add a `prompt` field or the messages before the response.")
-    elif before is not None and isinstance(prompt, str):
-        prompt = (Message("user", prompt),)  # the responses are chat turns, so the prompt is one
-    if not any(text.strip() for text in ([prompt] if isinstance(prompt, str) else [turn.content for turn in prompt])):
-        raise BetastarError(f"{where}: the prompt is empty; write a prompt or remove the line.")
-    return prompt
-
-
-def _text_or_messages(where: str, field: str, value: object) -> str | tuple[Message, ...]:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        return tuple(_message(where, field, message) for message in value)
-    raise BetastarError(
-        f"{where}: `{field}` is {_kind(value)}; make it text or a list of messages with `role` and `content`."
-    )
-
-
-def _message(where: str, field: str, value: object) -> Message:
-    if isinstance(value, dict):
-        role, content = value.get("role"), value.get("content")
-        if isinstance(role, str) and role and isinstance(content, str):
-            return Message(role, content)
-    raise BetastarError(f"{where}: `{field}` holds a message without text in `role` and `content`; give it both.")
-
-
-def _kind(value: object) -> str:
-    names: Sequence[tuple[type, str]] = ((type(None), "null"), (bool, "true or false"), (dict, "an object"))
-    return next((name for kind, name in names if isinstance(value, kind)), "a number")
+def _prompt(value: Any) -> Prompt:
+    return value if isinstance(value, str) else tuple(Message(**turn) for turn in value)

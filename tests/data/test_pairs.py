@@ -1,0 +1,194 @@
+"""One preference pair: the accepted forms against TRL's own prompt extraction, UltraFeedback's columns, the faults."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from trl.data_utils import extract_prompt, is_conversational, maybe_extract_prompt
+
+from betastar.data.pairs import Message, PreferencePair, parse_pair, shared_length
+from betastar.data.rows import BadRow, MissingColumn
+from betastar.sections import PairColumns
+
+
+def user(content: str) -> dict[str, str]:
+    return {"role": "user", "content": content}
+
+
+def assistant(content: str) -> dict[str, str]:
+    return {"role": "assistant", "content": content}
+
+
+def system(content: str) -> dict[str, str]:
+    return {"role": "system", "content": content}
+
+
+HI = (Message("user", "hi"),)
+PLAIN = PairColumns()
+
+ULTRAFEEDBACK = {
+    "prompt": "how can i develop a habit of drawing daily",
+    "prompt_id": "086b3e24f29b8956a01059f79c56db35d118a06fb6b844b095737d042795cd43",
+    "chosen": [user("how can i develop a habit of drawing daily"), assistant("Set aside ten minutes.")],
+    "rejected": [user("how can i develop a habit of drawing daily"), assistant("Just draw.")],
+    "messages": [user("how can i develop a habit of drawing daily"), assistant("Set aside ten minutes.")],
+    "score_chosen": 8.5,
+    "score_rejected": 8.0,
+}
+"""A row of HuggingFaceH4/ultrafeedback_binarized, split train_prefs: its columns, with shorter texts."""
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt"),
+    [
+        ({"prompt": "hi", "chosen": "a", "rejected": "b"}, "hi"),
+        ({"prompt": [user("hi")], "chosen": [assistant("a")], "rejected": [assistant("b")]}, HI),
+        ({"chosen": [user("hi"), assistant("a")], "rejected": [user("hi"), assistant("b")], "score": 1}, HI),
+        ({"prompt": "hi", "chosen": [user("hi"), assistant("a")], "rejected": [user("hi"), assistant("b")]}, HI),
+        # beyond TRL
+        ({"prompt": "hi", "chosen": [assistant("a")], "rejected": [assistant("b")]}, HI),
+        ({"prompt": [user("hi")], "chosen": "a", "rejected": "b"}, HI),
+        (
+            {"prompt": [user("hi")], "chosen": [user("hi"), assistant("a")], "rejected": [user("hi"), assistant("b")]},
+            HI,
+        ),
+    ],
+)
+def test_accepted_forms_give_one_pair(row: dict[str, Any], prompt: str | tuple[Message, ...]) -> None:
+    assert parse_pair(row, PLAIN) == PreferencePair(prompt, "a", "b")
+
+
+def test_ultrafeedback_binarized_reads_right() -> None:
+    prompt = (Message("user", "how can i develop a habit of drawing daily"),)
+    expected = PreferencePair(prompt, "Set aside ten minutes.", "Just draw.")
+    assert parse_pair(ULTRAFEEDBACK, PLAIN) == expected
+    found = maybe_extract_prompt(dict(ULTRAFEEDBACK))
+    assert tuple(Message(**turn) for turn in found["prompt"]) == prompt
+    assert (found["chosen"], found["rejected"]) == ([assistant(expected.chosen)], [assistant(expected.rejected)])
+
+
+def test_implicit_prompts_of_text_and_of_conversations() -> None:
+    row = {
+        "chosen": "\n\nHuman: Hi!\n\nAssistant: Hello there.",
+        "rejected": "\n\nHuman: Hi!\n\nAssistant: Go away.",
+    }
+    # the space before the responses belongs to them
+    assert parse_pair(row, PLAIN) == PreferencePair("\n\nHuman: Hi!\n\nAssistant:", " Hello there.", " Go away.")
+    before = [system(""), user("1"), assistant("2"), user("3")]
+    row = {"chosen": [*before, assistant("a")], "rejected": [*before, assistant("b")]}
+    assert parse_pair(row, PLAIN) == PreferencePair(tuple(Message(**turn) for turn in before), "a", "b")
+
+
+def trl_pair(row: dict[str, Any]) -> PreferencePair:
+    """What TRL makes of a row, in our form."""
+    found: dict[str, Any] = maybe_extract_prompt(dict(row))
+    if is_conversational({"chosen": found["chosen"]}):
+        (chosen,), (rejected,) = found["chosen"], found["rejected"]
+        return PreferencePair(
+            tuple(Message(**turn) for turn in found["prompt"]), chosen["content"], rejected["content"]
+        )
+    return PreferencePair(found["prompt"], found["chosen"], found["rejected"])
+
+
+texts = st.text("ab ", min_size=1, max_size=12)
+words = texts.filter(str.strip)
+turns = st.lists(st.builds(user, words), min_size=1, max_size=3)
+
+
+@given(texts, texts, texts)
+@example("", "a ", "b")  # TRL steps back over the last character of a text that shares nothing: idx becomes -1
+def test_the_implicit_prompt_of_texts_is_trl_s(shared: str, chosen: str, rejected: str) -> None:
+    row = {"chosen": shared + chosen, "rejected": shared + rejected}
+    if row["chosen"][0] != row["rejected"][0]:
+        assert shared_length(row["chosen"], row["rejected"]) == 0
+    else:
+        found = extract_prompt(dict(row))
+        length = shared_length(row["chosen"], row["rejected"])
+        assert row["chosen"][:length] == found["prompt"]
+        assert (row["chosen"][length:], row["rejected"][length:]) == (found["chosen"], found["rejected"])
+
+
+@given(turns, words, words, st.sampled_from(["none", "text", "messages"]))
+def test_pairs_are_trl_s_wherever_both_read_the_row(before: list, chosen: str, rejected: str, prompt: str) -> None:
+    whole = {"chosen": [*before, assistant(chosen)], "rejected": [*before, assistant(rejected)]}
+    row: dict[str, Any] = {
+        "none": whole,
+        "text": whole | {"prompt": "label"},  # TRL does not read it beside conversations
+        "messages": {"prompt": before, "chosen": [assistant(chosen)], "rejected": [assistant(rejected)]},
+    }[prompt]
+    assert parse_pair(row, PLAIN) == trl_pair(row)
+
+
+@given(words, words, words)
+def test_explicit_texts_are_taken_as_they_are(prompt: str, chosen: str, rejected: str) -> None:
+    row = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+    assert parse_pair(row, PLAIN) == trl_pair(row) == PreferencePair(prompt, chosen, rejected)
+
+
+def test_columns_may_have_other_names() -> None:
+    row = {"question": "hi", "best": "a", "worst": "b", "prompt": 3}
+    assert parse_pair(row, PairColumns(prompt="question", chosen="best", rejected="worst")).prompt == "hi"
+    with pytest.raises(MissingColumn) as error:
+        parse_pair(row, PLAIN)
+    expected = "no column `chosen`; the columns are question, best, worst, prompt: correct preferences.columns"
+    assert str(error.value) == expected
+
+
+ROW = {"prompt": "p", "chosen": "a", "rejected": "b"}
+BOTH = {"chosen": [user("hi"), assistant("a")], "rejected": [user("hi"), assistant("b")]}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "p", "chosen": "a"}, "no column `rejected`; the columns are prompt, chosen: correct preferences"),
+        ({"chosen": "a", "rejected": "b"}, "no prompt; add a `prompt` column, or begin both responses with it"),
+        ({"chosen": [assistant("a")], "rejected": [assistant("b")]}, "no prompt; add a `prompt` column"),
+        (ROW | {"prompt": 3}, "`prompt` is a number; make it text or a list of messages with `role` and `content`"),
+        (ROW | {"prompt": None}, "`prompt` is null; make it text"),
+        (ROW | {"chosen": True}, "`chosen` is true or false; make it text"),
+        (ROW | {"rejected": {}}, "`rejected` is an object; make it text"),
+        (ROW | {"rejected": b"x"}, "`rejected` is bytes; make it text"),
+        (ROW | {"prompt": " "}, "the prompt is empty; write a prompt or remove the row"),
+        (ROW | {"prompt": []}, "the prompt is empty; write a prompt or remove the row"),
+        (ROW | {"chosen": "\n"}, "the `chosen` response is empty; write a response or remove the row"),
+        (ROW | {"rejected": ""}, "the `rejected` response is empty; write a response or remove the row"),
+        (BOTH | {"rejected": [user("hi"), assistant("")]}, "the `rejected` response is empty"),
+        (BOTH | {"rejected": "b"}, "one response is text and the other a list of messages; use one form for both"),
+        (
+            BOTH | {"rejected": [user("ho"), assistant("b")]},
+            "no prompt; add a `prompt` column",
+        ),
+        (
+            BOTH | {"rejected": [user("hi"), assistant("b"), user("and?"), assistant("c")]},
+            "after the prompt, `rejected` holds assistant user assistant where one assistant message is due; let the "
+            "conversations differ in their last turn alone",
+        ),
+        (
+            BOTH | {"prompt": [user("ho")]},
+            "after the prompt, `chosen` holds user assistant where one assistant message is due",
+        ),
+        (BOTH | {"chosen": [user("hi")]}, "no prompt"),
+        (BOTH | {"prompt": "hi", "chosen": []}, "after the prompt, `chosen` holds nothing where one assistant message"),
+        (BOTH | {"chosen": ["hi"]}, "`chosen` holds a message without text in `role` and `content`; give it both"),
+        (BOTH | {"chosen": [{"role": "user"}]}, "`chosen` holds a message without text in `role` and `content`"),
+        (BOTH | {"chosen": [{"role": "user", "content": [1]}]}, "`chosen` holds a message without text in `role`"),
+    ],
+)
+def test_faults_say_reason_and_remedy(row: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadRow) as error:
+        parse_pair(row, PLAIN)
+    assert str(error.value).startswith(message)
+
+
+def test_prompt_id_is_pinned_and_depends_on_the_prompt_alone() -> None:
+    """Changing it would move prompts between the splits of finished runs."""
+    pair = PreferencePair("hi", "a", "b")
+    assert pair.prompt_id == "d6885d1979a714fb"
+    assert PreferencePair("hi", "x", "y").prompt_id == pair.prompt_id
+    assert PreferencePair(HI, "a", "b").prompt_id == pair.prompt_id
+    others = ["hi ", "Hi", (Message("system", "hi"),), (Message("user", "h"), Message("user", "i"))]
+    assert len({PreferencePair(other, "a", "b").prompt_id for other in ["hi", *others]}) == 5
