@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from betastar.config import Geometry
 from betastar.maths.constants import EPSILON
 from betastar.maths.objectives import (
     advantage,
@@ -20,10 +19,12 @@ from betastar.maths.objectives import (
     online_loss,
 )
 from betastar.models.bank import AdapterBank
-from betastar.models.loading import build_byte_tokenizer, build_model, quiet
+from betastar.models.loading import quiet
 from betastar.models.logprobs import response_statistics
 from betastar.models.rewards import RewardEnsemble, member_scores
 from betastar.models.sequences import RightPadded
+from betastar.models.tiny import build_byte_tokenizer, build_model
+from betastar.sections import Geometry
 
 pytestmark = pytest.mark.filterwarnings(  # other libraries about one another
     "ignore:.*torch.jit:DeprecationWarning", "ignore:.*gradient_checkpointing:FutureWarning"

@@ -6,9 +6,7 @@ from scipy import stats
 
 from betastar.maths.statistics import (
     aicc,
-    bootstrap_interval,
     mean_and_standard_error,
-    page_trend,
     pearson,
     seed_resamples,
     spearman_exact,
@@ -65,53 +63,14 @@ def test_many_seeds_are_drawn_and_merged():
     assert weights @ np.array([(draw == 0).sum() for draw in draws]) == pytest.approx(1, abs=0.15)
 
 
+def test_counts_of_a_resample():
+    assert seed_resamples(2, rng(), 10).counts.tolist() == [[2, 0], [1, 1], [0, 2]]
+
+
 def test_weighted_interval_by_hand():
     # Sorted 1, 2, 5 with cumulated weights 0.05, 0.9, 1; 80 % runs from 0.1 (reached at 2) to 0.9 (reached at 2).
     assert weighted_interval([5.0, 1.0, 2.0], [0.1, 0.05, 0.85], 0.8)[:2] == (2, 2)
     assert weighted_interval([5.0, 1.0, np.inf], [0.1, 0.05, 0.85], 0.95)[:2] == (1, np.inf)
-
-
-def test_bootstrap_of_two_seeds_by_hand():
-    # Means 0, 1, 2 with weights 1/4, 1/2, 1/4: 95 % holds all three, 40 % only the middle.
-    assert bootstrap_interval([0.0, 2.0], rng=rng())[:2] == (0, 2)
-    assert bootstrap_interval([0.0, 2.0], level=0.4, rng=rng())[:2] == (1, 1)
-
-
-def test_bootstrap_resamples_whole_seeds():
-    # Within each seed the columns differ by exactly 10; mixing values across seeds would spread the difference.
-    values = np.array([[0.0, 10.0], [5.0, 15.0], [100.0, 110.0]])
-    interval = bootstrap_interval(values, lambda table: float((table[:, 1] - table[:, 0]).mean()), rng=rng())
-    assert interval[:2] == (10, 10)
-
-
-def test_bootstrap_draws_from_the_generator_given():
-    values = rng(1).normal(size=9)  # 9 seeds have 24 310 distinct resamples, too many to list
-    first, again, other = (bootstrap_interval(values, rng=rng(seed), n_resamples=300) for seed in (7, 7, 8))
-    assert first == again
-    assert first != other
-
-
-def test_bootstrap_agrees_with_scipy():
-    values = rng(2).normal(size=20)
-    reference = stats.bootstrap((values,), np.mean, method="percentile", rng=rng(3), n_resamples=4000)
-    interval = bootstrap_interval(values, rng=rng(4), n_resamples=4000)
-    assert interval[:2] == pytest.approx(tuple(reference.confidence_interval), abs=0.05)
-
-
-def test_bootstrap_is_undefined_with_one_seed_or_an_undefined_resample():
-    single = bootstrap_interval([[1.0, 2.0]], rng=rng())
-    assert np.isnan(single.low)
-    assert np.isnan(single.high)
-    assert single.reason == "an interval over seeds needs two seeds"
-    # Both draws of two seeds the same, probability 1/2: the standard deviation over seeds divides by zero.
-    ratio = bootstrap_interval([1.0, 2.0], lambda v: v.mean() / v.std() if v.std() > 0 else np.nan, rng=rng())
-    assert np.isnan(ratio.low)
-    assert ratio.reason == "the statistic is undefined on 50% of the seed resamples"
-
-
-def test_bootstrap_refuses_an_impossible_level():
-    with pytest.raises(ValueError, match="level"):
-        bootstrap_interval([1.0, 2.0], level=1.0, rng=rng())
 
 
 def test_three_ordered_beta_cannot_reach_five_percent():
@@ -197,22 +156,6 @@ def test_undefined_spearman_is_nan_with_a_reason(x, y, reason):
     result = spearman_exact(x, y)
     assert np.isnan([result.rho, result.p_greater, result.p_less, result.p_two_sided]).all()
     assert result.reason == reason
-
-
-def test_page_of_three_ordered_seeds_by_hand():
-    # L = 3·(1·1 + 2·2 + 3·3) = 42, the largest; each seed is in order with probability 1/6, so p = 1/216.
-    result = page_trend([[1.0, 2, 3], [0, 5, 6], [7, 8, 9]])
-    assert result.L == 42
-    assert result.p_value == pytest.approx(1 / 216)
-    assert (result.method, result.reason) == ("exact", None)
-    assert page_trend([[1.0, 2, 3], [5, 5, 6]]).method == "exact, ties ignored"
-
-
-@pytest.mark.parametrize("data", [[[1.0, 2, 3]], [[1.0, 2], [1, 2]], [[1.0, 2, np.nan], [1, 2, 3]]])
-def test_undefined_page_is_nan_with_a_reason(data):
-    result = page_trend(data)
-    assert np.isnan([result.L, result.p_value]).all()
-    assert result.reason
 
 
 @given(values=st.lists(st.tuples(st.integers(-50, 50), st.integers(-50, 50)), min_size=3, max_size=10))

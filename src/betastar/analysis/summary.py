@@ -1,95 +1,144 @@
-"""One summary per variant over seeds: means with standard errors, trend in β, the conservatism law, warnings."""
+"""One summary per variant over seeds: means with intervals, trend in β, the conservatism law, the instrument's noise.
+
+Which statistic is computed how, and how often its interval covers the truth: docs/statistics.md.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from betastar.analysis.conditions import FORMS
-from betastar.maths.conservatism import beta_star, definition_beta_star
-from betastar.maths.statistics import mean_and_standard_error, spearman_exact
+from betastar.analysis.differences import minus_smallest_beta
+from betastar.analysis.instrument import instrument_noise
+from betastar.analysis.quantities import CORRELATION, QUANTITIES, Record, Table, described, table
+from betastar.analysis.quantities import value_at as value_at  # others look for it here
+from betastar.maths.conservatism import BetaStar, ConservatismLaw, conservatism_law, definition_beta_star
+from betastar.maths.intervals import seed_mean
+from betastar.maths.statistics import Interval, spearman_exact
+from betastar.maths.trend import ALTERNATIVES, page_trend, slope_within, spearman_within
 from betastar.randomness import numpy_generator
 
-# What the table shows of a condition: a name, and the path to it in the condition's record.
-QUANTITIES: Mapping[str, tuple[str, ...]] = {
-    "augc_standardised": ("augc_standardised",),
-    "augc_paper": ("augc_paper",),
-    "proxy_start": ("proxy", "start"),
-    "proxy_end": ("proxy", "end"),
-    "proxy_standardised_rise": ("proxy_standardised_rise",),
-    "true_start": ("true_strict", "start"),
-    "true_lowest": ("true_strict", "lowest"),
-    "true_end": ("true_strict", "end"),
-    "disagreement": ("disagreement", "mean"),
-    "disagreement_centred": ("disagreement_centred", "mean"),
-    "policy_entropy": ("policy_entropy", "checkpoint"),
-    "entropy_collapse": ("policy_entropy", "collapse"),
-    "response_entropy_end": ("response_entropy", "end"),
-    "ood_distance": ("ood_distance", "mean"),
-    "diversity": ("diversity", "mean"),
-    "kl_end": ("kl", "end"),
-    "uq_gap_correlation": ("uq_gap_correlation_standardised",),
-    "pair_accuracy": ("alignment", "pair_accuracy"),
-    "win_rate": ("alignment", "win_rate"),
-}
+N_DRAWS = 1000
+NO_RANK_INTERVAL = (
+    "no resampling of seeds covers the rank correlation of means (measured: docs/statistics.md); "
+    "the exact p-value and the correlation within seeds say how sure the order is"
+)
+NO_WHOLE_SEED = "no seed has every β"
 
 
-def value_at(record: Mapping[str, Any], path: Sequence[str]) -> float:
-    """The number at a path of a record; NaN where it is absent."""
-    value: Any = record
-    for part in path:
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return float("nan") if value is None else float(value)
+def summarise(records: Sequence[Record], *, root_seed: int = 0, trade_off: float | None = None) -> dict[str, Any]:
+    """Summary of the records of one variant.
 
-
-def summarise(
-    records: Sequence[Mapping[str, Any]], *, root_seed: int = 0, trade_off: float | None = None
-) -> dict[str, Any]:
-    """Summary of the records of one variant."""
+    A quantity's row counts the seeds that have that β. Whatever compares β (trend, law, β★) takes the seeds that have
+    all of them; `incomplete_seeds` names the others.
+    """
     betas, seeds = sorted({r["beta"] for r in records}), sorted({r["seed"] for r in records})
-    by_place = {(r["seed"], r["beta"]): r for r in records}
-
-    def table(name: str) -> np.ndarray:
-        """[S, B] values of a quantity."""
-        path = QUANTITIES[name]
-        return np.array([[value_at(by_place.get((s, b), {}), path) for b in betas] for s in seeds])
-
+    tables = {name: table(records, name, seeds, betas) for name in QUANTITIES}
+    onset = {(r["seed"], r["beta"]): r["onset_step"] for r in records}
     rows = []
     for i, beta in enumerate(betas):
         row: dict[str, Any] = {"beta": beta}
-        for name in QUANTITIES:
-            mean = mean_and_standard_error(table(name)[:, i])
-            row[name] = {**mean._asdict(), "reason": mean.reason}
-        onsets = [by_place[s, beta]["onset_step"] for s in seeds if (s, beta) in by_place]
-        row["onset_steps"] = onsets
+        for name, (values, present) in tables.items():
+            row[name] = described(values[present[:, i], i], name, root_seed=root_seed)
+        row["onset_steps"] = [onset[s, beta] for s in seeds if (s, beta) in onset]
         rows.append(row)
-    summary: dict[str, Any] = {"betas": betas, "seeds": seeds, "by_beta": rows}
+    complete = tables["augc_standardised"].complete
+    summary: dict[str, Any] = {
+        "betas": betas,
+        "seeds": seeds,
+        "incomplete_seeds": [seed for seed, whole in zip(seeds, complete, strict=True) if not whole],
+        "by_beta": rows,
+        "minus_smallest_beta": minus_smallest_beta(records, root_seed=root_seed),
+        "instrument_noise": instrument_noise(records),
+    }
     for form in FORMS:
-        augc = table(f"augc_{form}")
-        stars = {
-            reference: _star(betas, augc, reference, numpy_generator(root_seed, "law", form, reference))
-            for reference in ("beta_min", "grid")
-        }
+        augc = tables[f"augc_{form}"]
+        law = _law(betas, augc.values[complete], root_seed, form)
         summary[form] = {
-            "spearman": asdict(spearman_exact(betas, augc.mean(axis=0), numpy_generator(root_seed, "spearman"))),
-            "law": stars["beta_min"].pop("fit"),
-            "beta_star": stars["beta_min"],
-            "beta_star_grid_reference": {k: v for k, v in stars["grid"].items() if k != "fit"},
+            **_trend(betas, augc, root_seed),
+            **law,
+            "beta_star_definition": _definition(betas, augc, tables["win_rate"], trade_off, root_seed),
         }
-        if trade_off is not None:
-            alignment = table("win_rate").mean(axis=0)
-            summary[form]["beta_star_definition"] = {
-                "value": definition_beta_star(betas, augc.mean(axis=0), alignment, trade_off),
-                "trade_off": trade_off,
-                "alignment": "win_rate",
-            }
     return summary
 
 
-def _star(betas: Sequence[float], augc: np.ndarray, reference: Any, rng: np.random.Generator) -> dict[str, Any]:
-    star = asdict(beta_star(betas, augc, reference=reference, rng=rng))
-    star["interval"] = star["interval"]._asdict() if hasattr(star["interval"], "_asdict") else star["interval"]
-    return star
+def _trend(betas: Sequence[float], augc: Table, root_seed: int) -> dict[str, Any]:
+    """Tests and measures of AUGC rising with β; of each p the alternative it is against."""
+    whole = augc.values[augc.complete]
+    # Without a seed that has every β there are still means per β, over different seeds.
+    counted = augc.present & augc.complete[:, None] if len(whole) else augc.present
+    mean = [augc.values[counted[:, i], i].mean() for i in range(len(betas))]
+    spearman = spearman_exact(betas, mean, numpy_generator(root_seed, "spearman"))
+    within, slope = spearman_within(whole), slope_within(betas, whole)
+    return {
+        "spearman": {
+            **asdict(spearman),
+            "interval": Interval(np.nan, np.nan, NO_RANK_INTERVAL)._asdict(),
+            "n_seeds": len(whole),
+            "alternatives": ALTERNATIVES,
+        },
+        "spearman_within_seeds": seed_mean(within, bounds=CORRELATION, root_seed=root_seed).record(),
+        "slope_per_tenfold_beta": seed_mean(slope, root_seed=root_seed).record(),
+        "page": {**asdict(page_trend(whole)), "alternatives": ALTERNATIVES},
+    }
+
+
+def _law(betas: Sequence[float], augc: np.ndarray, root_seed: int, form: str) -> dict[str, Any]:
+    """The law with everything about it, and β★ by both readings of Eq. 15. `augc`: [S, B], whole seeds."""
+    undefined = np.full((1, len(betas)), np.nan)
+    law = conservatism_law(
+        betas, augc if len(augc) else undefined, rng=numpy_generator(root_seed, "law", form), n_draws=N_DRAWS
+    )
+    found = {
+        "law": _law_record(law, len(augc)),
+        "beta_star": _star_record(law.beta_star["beta_min"]),
+        "beta_star_grid_reference": _star_record(law.beta_star["grid"]),
+    }
+    if not len(augc):
+        found["law"] |= {"n": 0, "reason": NO_WHOLE_SEED}
+        for name in ("beta_star", "beta_star_grid_reference"):
+            found[name] |= {"n_seeds": 0, "reason": f"no β★: {NO_WHOLE_SEED}"}
+    return found
+
+
+def _law_record(law: ConservatismLaw, n_seeds: int) -> dict[str, Any]:
+    left_out = law.leave_one_beta_out
+    return {
+        **asdict(law.fit),
+        "n_seeds": n_seeds,
+        "label": law.label,
+        "intervals": {name: interval._asdict() for name, interval in law.intervals.items()},
+        "models": asdict(law.comparison),
+        "leave_one_beta_out": {
+            **asdict(left_out),
+            "predictions": [prediction._asdict() for prediction in left_out.predictions],
+        },
+    }
+
+
+def _star_record(star: BetaStar) -> dict[str, Any]:
+    return {**asdict(star), "interval": star.interval._asdict()}
+
+
+def _definition(
+    betas: Sequence[float], augc: Table, alignment: Table, trade_off: float | None, root_seed: int
+) -> dict[str, Any]:
+    """β★ by Def. 6.1 with 𝒜 the win rate, or why there is none."""
+    record: dict[str, Any] = {"value": np.nan, "trade_off": trade_off, "alignment": "win_rate"}
+    whole, reason = augc.complete, None
+    if trade_off is None:
+        reason = "λ is not given (law.trade_off)"
+    elif not whole.any():
+        reason = NO_WHOLE_SEED
+    elif len(betas) < 2:
+        reason = "Def. 6.1 chooses among β, and there is one"
+    if trade_off is None or reason:
+        return {**record, "interval": Interval(np.nan, np.nan, reason)._asdict(), "n_seeds": 0, "reason": reason}
+    rng = numpy_generator(root_seed, "definition")
+    star = definition_beta_star(betas, augc.values[whole], alignment.values[whole], trade_off, rng=rng)
+    share = [{"beta": beta, "share": share} for beta, share in star.share.items()]
+    return {**record, **asdict(star), "share": share, "interval": star.interval._asdict()}

@@ -25,7 +25,12 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
             "says whether it hacked the reward."
         )
     betas, seeds = {r["beta"] for r in records}, {r["seed"] for r in records}
-    if len(betas) <= 3:
+    if len(betas) == 1:
+        found.append(
+            "With one β, or none known, nothing here says how damage depends on β: five to eight over two orders of "
+            "magnitude are needed for evidence."
+        )
+    elif len(betas) <= 3:
         found.append(
             f"With {len(betas)} β a power law fits exactly or nearly so by construction, and the smallest possible "
             f"one-sided p of Spearman's ρ is {_smallest_p(len(betas))}: five to eight β over two orders of magnitude "
@@ -46,8 +51,33 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
         )
     if results.get("prompt_split") == "test":
         found.append("Online prompts come from the test part, as in the paper: the evaluation is not held out.")
+    return found + _of_logs(records)
+
+
+def _of_logs(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a log that was not written for this analysis may lack."""
+    found: list[str] = []
+    missing = [r.get("missing", {}) for r in records]
+    for reason in dict.fromkeys(m["gap_standardised"] for m in missing if "gap_standardised" in m):
+        count = sum(m.get("gap_standardised") == reason for m in missing)
+        found.append(f"The standardised gap is undefined in {count} of {len(records)} conditions: {reason}.")
+    if any(None in r["start_near_zero"].values() for r in records):
+        found.append(
+            "How near zero the rewards at t=0 are is unknown without the number of responses behind them (n) and their "
+            "standard deviation; Def. 3.1 divides by them."
+        )
+    for variant in dict.fromkeys(r["variant"] for r in records):
+        ends = {r["series"]["step"][-1] for r in records if r["variant"] == variant}
+        if len(ends) > 1:
+            found.append(
+                f"Conditions of variant {variant} end at different steps ({min(ends)} to {max(ends)}), and AUGC is an "
+                f"area that grows with the length of a run: compare them up to the same step, here {min(ends)}."
+            )
+    nowhere = [name for name in missing[0] if all(m.get(name) == "not logged" for m in missing)]
+    if nowhere:
+        found.append(f"Not logged, so null here, with all that rests on it: {', '.join(nowhere)}.")
     return found
 
 
 def _smallest_p(n: int) -> str:
-    return {1: "1", 2: "1/2", 3: "1/6"}[n]
+    return {2: "1/2", 3: "1/6"}[n]

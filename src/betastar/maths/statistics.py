@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain, combinations_with_replacement, permutations
@@ -12,6 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+
+LEVEL = 0.95
+"""Of every interval."""
 
 LARGEST_EXACT_N = 9
 """Up to this many pairs (9! = 362 880 orders) the permutation p of Spearman's ρ is exact."""
@@ -35,11 +37,13 @@ class MeanAndError(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """An interval `low`..`high`; both NaN where undefined, with the reason."""
+    """An interval `low`..`high` of a stated `level` and `method`; both bounds NaN where undefined, with the reason."""
 
     low: float
     high: float
     reason: str | None = None
+    level: float = LEVEL
+    method: str | None = None
 
 
 class Resamples(NamedTuple):
@@ -47,6 +51,11 @@ class Resamples(NamedTuple):
 
     draws: NDArray[np.int64]
     weights: NDArray[np.float64]
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """How often each resample holds each seed, [R, S]."""
+        return (self.draws[:, :, None] == np.arange(self.draws.shape[1])).sum(axis=1)
 
 
 @dataclass(frozen=True)
@@ -63,20 +72,6 @@ class Spearman:
     p_two_sided: float
     n: int
     exact: bool
-    reason: str | None = None
-
-
-@dataclass(frozen=True)
-class Page:
-    """Page's L for an increasing trend over columns, and its one-sided p-value.
-
-    `method` is "exact", or "exact, ties ignored" where a seed has equal values: the null distribution is then that of
-    data without ties.
-    """
-
-    L: float
-    p_value: float
-    method: str
     reason: str | None = None
 
 
@@ -117,34 +112,6 @@ def weighted_interval(values: ArrayLike, weights: ArrayLike, level: float) -> In
     return Interval(float(ordered[places[0]]), float(ordered[places[1]]))
 
 
-def bootstrap_interval(
-    values_by_seed: ArrayLike,
-    statistic: Callable[[NDArray[np.float64]], float | np.floating] = np.mean,
-    level: float = 0.95,
-    *,
-    rng: np.random.Generator,
-    n_resamples: int = 2000,
-) -> Interval:
-    """Percentile bootstrap interval of `statistic`, with seeds (the first axis of `values_by_seed`) resampled whole.
-
-    `statistic` takes an array shaped as `values_by_seed`, ignores the order of its rows and returns a number. Few seeds
-    need no random draws, see `seed_resamples`. NaN with fewer than two seeds, or where the statistic is undefined on
-    any resample: leaving those out would narrow the interval. Raises ValueError for a level outside (0, 1) or a scalar.
-    """
-    values = np.asarray(values_by_seed, dtype=np.float64)
-    if values.ndim == 0 or not 0 < level < 1:
-        raise ValueError("values_by_seed must be [S, ...] and level in (0, 1)")
-    if values.shape[0] < 2:
-        return Interval(float("nan"), float("nan"), "an interval over seeds needs two seeds")
-    draws, weights = seed_resamples(values.shape[0], rng, n_resamples)
-    results = np.array([float(statistic(values[draw])) for draw in draws])
-    undefined = np.isnan(results)
-    if undefined.any():
-        reason = f"the statistic is undefined on {weights[undefined].sum():.0%} of the seed resamples"
-        return Interval(float("nan"), float("nan"), reason)
-    return weighted_interval(results, weights, level)
-
-
 def spearman_exact(
     x: ArrayLike, y: ArrayLike, rng: np.random.Generator | None = None, n_permutations: int = 20_000
 ) -> Spearman:
@@ -164,7 +131,7 @@ def spearman_exact(
         return Spearman(nan, nan, nan, nan, n, exact, reason)
 
     # Doubled midranks are integers, so ρ values compare without rounding: ρ orders as Σ rank_x·rank_y does.
-    rank_x, rank_y = _doubled_ranks(first), _doubled_ranks(second)
+    rank_x, rank_y = doubled_ranks(first), doubled_ranks(second)
     seen, centre = int(rank_x @ rank_y), n * (n + 1) ** 2
     if rng is None or exact:
         sums = _permuted(rank_y) @ rank_x
@@ -184,26 +151,6 @@ def spearman_exact(
         n=n,
         exact=exact,
     )
-
-
-def page_trend(data: ArrayLike) -> Page:
-    """Page's L for the trend "larger in later columns" of `data` [S seeds, B conditions, β ascending].
-
-    The p-value is exact (scipy.stats.page_trend_test). For a falling trend reverse the columns. NaN with fewer than
-    two seeds or three conditions, or with an undefined value. Raises ValueError unless `data` is 2-D.
-    """
-    table = np.asarray(data, dtype=np.float64)
-    if table.ndim != 2:
-        raise ValueError(f"data must be [S, B], got shape {table.shape}")
-    nan = float("nan")
-    if table.shape[0] < 2 or table.shape[1] < 3:
-        reason = f"Page's L needs two seeds and three conditions, here {table.shape[0]} and {table.shape[1]}"
-        return Page(nan, nan, "undefined", reason)
-    if np.isnan(table).any():
-        return Page(nan, nan, "undefined", "a value is undefined")
-    ties = any(np.unique(row).size < row.size for row in table)
-    result = stats.page_trend_test(table, method="exact")
-    return Page(float(result.statistic), float(result.pvalue), "exact, ties ignored" if ties else "exact")
 
 
 def pearson(x: ArrayLike, y: ArrayLike) -> float:
@@ -252,12 +199,12 @@ def _undefined(x: NDArray[np.float64], y: NDArray[np.float64], at_least: int) ->
     return None
 
 
-def _doubled_ranks(values: NDArray[np.float64]) -> NDArray[np.int64]:
+def doubled_ranks(values: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.rint(2 * stats.rankdata(values, method="average")).astype(np.int64)
 
 
 @cache
-def _orders(n: int) -> NDArray[np.int8]:
+def all_orders(n: int) -> NDArray[np.int8]:
     """All n! orders of 0..n−1, [n!, n]."""
     flat = chain.from_iterable(permutations(range(n)))
     orders = np.fromiter(flat, dtype=np.int8, count=factorial(n) * n).reshape(-1, n)
@@ -266,4 +213,4 @@ def _orders(n: int) -> NDArray[np.int8]:
 
 
 def _permuted(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    return values[_orders(values.size)]
+    return values[all_orders(values.size)]

@@ -30,9 +30,12 @@ def write_charts(results: Mapping[str, Any], folder: Path) -> None:
 def rewards_chart(results: Mapping[str, Any]) -> alt.VConcatChart:
     """Proxy and true reward by online step, mean over seeds with a band of one standard error."""
     points = series_frame(results)
+    ours = "rewards" in results
+    share = points["true_strict"].between(0, 1).all()
+    true = "True reward (exact answers)" if ours else "True reward"
     rows = [
-        _lines(points, "proxy", "Proxy reward (ensemble mean)", results),
-        _lines(points, "true_strict", "True reward (exact answers)", results, domain=(0, 1)),
+        _lines(points, "proxy", "Proxy reward (ensemble mean)" if ours else "Proxy reward", results),
+        _lines(points, "true_strict", true, results, domain=(0, 1) if share else None),
     ]
     return _finish(
         alt.vconcat(*rows), "Proxy and true reward during online adaptation: mean over seeds ± standard error", results
@@ -45,6 +48,7 @@ def gap_chart(results: Mapping[str, Any]) -> alt.VConcatChart:
     rows = [
         _lines(points, f"gap_{form}", title, results, rule=results["threshold"][form], symlog=form == "paper")
         for form, title in FORM_TITLES.items()
+        if _known(points, f"gap_{form}")
     ]
     return _finish(
         alt.vconcat(*rows), "Goodhart gap: mean over seeds ± standard error; dashed: hacking threshold τ", results
@@ -66,10 +70,14 @@ def augc_chart(results: Mapping[str, Any]) -> alt.VConcatChart:
     )
     rows = []
     for form in FORM_TITLES:
+        if not _known(points, form):
+            continue
         columns = []
         for variant in results["summary"]:
             mine = points[points["variant"] == variant]
             x = alt.X("beta:Q", title="β (log scale)", scale=alt.Scale(type="log", nice=False, padding=12))
+            if not _known(mine, "beta"):
+                x = alt.X("beta:O", title="β", axis=alt.Axis(labelExpr="'unknown'", labelAngle=0))
             y = alt.Y(f"{form}:Q", title=f"AUGC, {form} (gap × steps)")
             colour = _beta_colour(results)
             dots = alt.Chart(mine).mark_point(filled=True, size=45, opacity=0.75).encode(
@@ -90,9 +98,14 @@ def series_frame(results: Mapping[str, Any]) -> pd.DataFrame:
     """All evaluation points, one row each."""
     frames = []
     for record in results["conditions"]:
-        frame = pd.DataFrame(record["series"])
+        frame = pd.DataFrame(record["series"], dtype=float)
         frames.append(frame.assign(variant=record["variant"], beta=record["beta"], seed=record["seed"]))
-    return pd.concat(frames, ignore_index=True)
+    return pd.concat(frames, ignore_index=True).astype({"beta": float})
+
+
+def _known(points: Any, name: str) -> bool:
+    """Whether a column has any number."""
+    return bool(points[name].notna().any())
 
 
 def _lines(
@@ -104,9 +117,7 @@ def _lines(
     rule: float | None = None,
     symlog: bool = False,
 ) -> alt.HConcatChart:
-    grouped = points.groupby(["variant", "beta", "step"])[name].agg(["mean", "sem"]).reset_index()
-    grouped["sem"] = grouped["sem"].fillna(0.0)
-    grouped["low"], grouped["high"] = grouped["mean"] - grouped["sem"], grouped["mean"] + grouped["sem"]
+    grouped = _over_seeds(points, name)
     scale = alt.Scale(type="symlog", constant=1) if symlog else alt.Scale(domain=domain or alt.Undefined, zero=False)
     columns = []
     for variant in results["summary"]:
@@ -129,12 +140,26 @@ def _lines(
     return alt.hconcat(*columns).resolve_scale(y="shared")
 
 
+def _over_seeds(points: pd.DataFrame, name: str) -> pd.DataFrame:
+    """`mean` over seeds with `low` and `high`, one standard error below and above, by variant, β and step. A seed that
+    was not evaluated at a step which others have counts there by the straight line between its neighbours."""
+    frames = []
+    groups: Any = points.groupby(["variant", "beta"], dropna=False)
+    for (variant, beta), group in groups:
+        seeds = group.pivot(index="step", columns="seed", values=name).interpolate(method="index", limit_area="inside")
+        mean, error = seeds.mean(axis=1), seeds.sem(axis=1).fillna(0.0)
+        frame = pd.DataFrame({"mean": mean, "low": mean - error, "high": mean + error}).reset_index()
+        frames.append(frame.assign(variant=variant, beta=beta))
+    return pd.concat(frames, ignore_index=True)
+
+
 def _beta_colour(results: Mapping[str, Any]) -> alt.Color:
     """The same colour for the same β everywhere, dark to light with β."""
-    betas = sorted({r["beta"] for r in results["conditions"]})
+    betas = sorted({r["beta"] for r in results["conditions"]}, key=lambda beta: (beta is None, beta))
     places = np.linspace(0, len(COLOURS) - 1, len(betas)).round().astype(int) if len(betas) > 1 else [2]
     colours = [COLOURS[i] for i in places]
-    return alt.Color("beta:O", title="β", scale=alt.Scale(domain=betas, range=colours), legend=alt.Legend(format=".3g"))
+    legend = alt.Legend(labelExpr="datum.value === null ? 'unknown' : format(datum.value, '.3g')")
+    return alt.Color("beta:O", title="β", scale=alt.Scale(domain=betas, range=colours), legend=legend)
 
 
 def _law(fit: Mapping[str, Any], betas: Sequence[float]) -> pd.DataFrame | None:

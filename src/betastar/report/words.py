@@ -23,7 +23,7 @@ def damage_rows(summary: Mapping[str, Any]) -> list[list[str]]:
         true = " → ".join(_mean(row[name], 2) for name in ("true_start", "true_lowest", "true_end"))
         rows.append(
             [
-                f"{row['beta']:.3g}",
+                _beta(row),
                 _mean(row["augc_standardised"]),
                 _mean(row["augc_paper"]),
                 _onsets(row["onset_steps"]),
@@ -43,10 +43,7 @@ def mechanism_rows(summary: Mapping[str, Any]) -> list[list[str]]:
         "diversity": 3,
         "uq_gap_correlation": 2,
     }
-    return [
-        [f"{row['beta']:.3g}", *(_mean(row[name], places) for name, places in digits.items())]
-        for row in summary["by_beta"]
-    ]
+    return [[_beta(row), *(_mean(row[name], places) for name, places in digits.items())] for row in summary["by_beta"]]
 
 
 def conclusions(summary: Mapping[str, Any]) -> list[str]:
@@ -79,6 +76,10 @@ def _law_sentence(part: Mapping[str, Any]) -> str:
         f"AUGC ≈ {law['a']:.3g}·β^{law['b']:.3g} + {law['c']:.3g} (R² {law['r_squared']:.2f}); "
         f"β★ = {star['value']:.3g}, {interval}{label}: {star['reason']}."
     )
+
+
+def _beta(row: Mapping[str, Any]) -> str:
+    return "unknown" if row["beta"] is None else f"{row['beta']:.3g}"
 
 
 def _number(value: float | str) -> str:

@@ -1,0 +1,354 @@
+"""How often the 95 % intervals cover a known truth, and how often the trend tests raise a false alarm.
+
+    python benchmarks/coverage.py [--repeats 2000] [--quick]
+
+Goals: intervals cover 92 to 98 % at 5 and 10 seeds (at 3 the table says what they really do), and trend tests reject a
+truth that does not depend on β at most as often as their level of 5 % says. `--repeats` data sets per cell for means,
+half as many for trends, an eighth where a law is fitted to each. Prints Markdown tables, as in docs/statistics.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from betastar.maths.conservatism import conservatism_law, definition_beta_star
+from betastar.maths.intervals import (
+    N_RESAMPLES,
+    draws_interval,
+    mean_draws,
+    mean_limits,
+    root_mean_square_interval,
+    weighted_quantiles,
+)
+from betastar.maths.power_law import first_above, fit_power_law, fit_power_laws
+from betastar.maths.statistics import Interval, seed_resamples, spearman_exact
+from betastar.maths.trend import page_trend, slope_within, spearman_within
+from betastar.randomness import numpy_generator
+
+Array = NDArray[np.float64]
+Sampler = Callable[[np.random.Generator, tuple[int, ...]], Array]
+
+SEEDS = (3, 4, 5, 10)
+LEVEL, LOW, HIGH = 0.05, 0.92, 0.98
+POINTS, LAST_STEP, GAP_NOISE = 11, 40.0, 0.25
+BETA = np.geomspace(0.05, 5.0, 5)
+TRADE_OFF = 200.0
+PROMISED_OF_CURVES = ("slope per tenfold β", "largest β minus smallest", "β★ (Eq. 15)")
+N_DRAWS = 1000  # as in the summary of a run
+
+
+class Truth(NamedTuple):
+    """A distribution of one value per seed. `promised`: whether the goal is claimed for it."""
+
+    name: str
+    draw: Sampler
+    mean: float | None  # None: measured on a large sample
+    promised: bool
+
+
+def augc(rng: np.random.Generator, drift: Array | float, shape: tuple[int, ...]) -> Array:
+    """Areas under the positive part of gaps that drift to N(drift, 1) standard deviations, with noise at each point."""
+    steps = np.linspace(0, 1, POINTS)
+    end = rng.normal(drift, 1.0, shape)
+    noise = rng.normal(0.0, GAP_NOISE, (*shape, POINTS)) * (steps > 0)
+    return np.trapezoid(np.maximum(end[..., None] * steps + noise, 0), steps * LAST_STEP, axis=-1)
+
+
+TRUTHS = (
+    Truth("normal", lambda rng, shape: rng.normal(1, 1, shape), 1.0, True),
+    Truth("heavy tails: t, 3 degrees of freedom", lambda rng, shape: rng.standard_t(3, shape), 0.0, True),
+    Truth("skewed: χ², 4 degrees of freedom", lambda rng, shape: rng.chisquare(4, shape), 4.0, True),
+    Truth("skewed: lognormal, σ 0.5", lambda rng, shape: rng.lognormal(0, 0.5, shape), float(np.exp(0.125)), True),
+    Truth("AUGC, drift 1 ± 1", lambda rng, shape: augc(rng, 1.0, shape), None, True),
+    Truth("AUGC, drift 0 ± 1", lambda rng, shape: augc(rng, 0.0, shape), None, True),
+    Truth("AUGC, difference of the two", lambda rng, shape: augc(rng, 1.0, shape) - augc(rng, 0.0, shape), None, True),
+    Truth("AUGC, drift −1 ± 1", lambda rng, shape: augc(rng, -1.0, shape), None, False),
+    Truth("very skewed: lognormal, σ 1", lambda rng, shape: rng.lognormal(0, 1, shape), float(np.exp(0.5)), False),
+    Truth("half zero, half Γ(4)", lambda rng, shape: (rng.random(shape) < 0.5) * rng.gamma(4, 1, shape), 2.0, False),
+)
+
+
+class Cell(NamedTuple):
+    """Share of intervals that cover the truth, and their median width."""
+
+    coverage: float
+    width: float
+
+
+def percentile_limits(values: Array, n_resamples: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """The plain percentile bootstrap of seeds, for comparison; `values` [N, n]."""
+    resamples = seed_resamples(values.shape[1], rng, n_resamples)
+    means = values @ resamples.counts.T / values.shape[1]
+    low, high = weighted_quantiles(means, resamples.weights, (0.025, 0.975))
+    return low, high
+
+
+def true_mean(truth: Truth, rng: np.random.Generator) -> float:
+    return truth.mean if truth.mean is not None else float(truth.draw(rng, (400_000,)).mean())
+
+
+def mean_coverage(draw: Sampler, mean: float, n: int, repeats: int, rng: np.random.Generator) -> dict[str, Cell]:
+    """Coverage of the mean over `n` seeds by method; `ours` is what `seed_mean` gives."""
+    resamples = seed_resamples(n, rng, N_RESAMPLES)
+    methods: Mapping[str, Callable[[Array], tuple[Array, Array]]] = {
+        "percentile": lambda values: percentile_limits(values, N_RESAMPLES, rng),
+        "t": lambda values: mean_limits(values, None),
+        "ours": lambda values: mean_limits(values, resamples),
+    }
+    covered: dict[str, list[NDArray[np.bool_]]] = {name: [] for name in methods}
+    widths: dict[str, list[Array]] = {name: [] for name in methods}
+    for start in range(0, repeats, 250):
+        values = draw(rng, (min(250, repeats - start), n))
+        spread = np.ptp(values, axis=1) > 0  # equal values get no interval
+        for name, limits in methods.items():
+            low, high = limits(values)
+            covered[name].append(((low <= mean) & (mean <= high))[spread])
+            widths[name].append((high - low)[spread])
+    return {
+        name: Cell(float(np.concatenate(covered[name]).mean()), float(np.median(np.concatenate(widths[name]))))
+        for name in methods
+    }
+
+
+class Curves(NamedTuple):
+    """Tables [S, B] of AUGC at BETA whose mean over seeds is `mean` [B]."""
+
+    name: str
+    draw: Callable[[np.random.Generator, int], Array]
+    mean: Array
+
+
+def curves(rng: np.random.Generator) -> tuple[Curves, ...]:
+    """What a variant's AUGC may look like: seeds share noise across β, damage rises with β."""
+    law = 20 + 10 * BETA**1.2
+    drift = 0.7 + 0.3 * BETA
+
+    def normal(rng: np.random.Generator, n: int) -> Array:
+        return np.maximum(law + rng.normal(0, 6, (n, 1)) + rng.normal(0, 5, (n, BETA.size)), 0)
+
+    def skewed(rng: np.random.Generator, n: int) -> Array:
+        shared, own = rng.normal(0, 0.3, (n, 1)), rng.normal(0, 0.3, (n, BETA.size))
+        return law * np.exp(shared + own - 0.3**2)
+
+    def areas(rng: np.random.Generator, n: int) -> Array:
+        return augc(rng, drift + rng.normal(0, 0.5, (n, 1)), (n, BETA.size))
+
+    return (
+        Curves("law with normal noise", normal, law),
+        Curves("law with lognormal noise, σ 0.42", skewed, law),
+        Curves("AUGC, drift 0.7 + 0.3 β, ± 1", areas, areas(rng, 200_000).mean(axis=0)),
+    )
+
+
+def curve_coverage(truth: Curves, n: int, repeats: int, rng: np.random.Generator) -> dict[str, tuple[float, int]]:
+    """Coverage, and the number of intervals given, of every statistic of a curve over β from `n` seeds."""
+    law, step = fit_power_laws(BETA, truth.mean[None]), float(truth.mean[-1] - truth.mean[0])
+    alignment = 0.5 + 0.2 * np.tanh(BETA)
+    resamples = seed_resamples(n, rng, N_RESAMPLES)
+    true_star = float(first_above(law, BETA, "beta_min")[0])
+    within = float(np.nanmean(spearman_within(truth.draw(rng, 50_000))))
+    hits: dict[str, list[bool]] = {}
+
+    def note(name: str, interval: Interval, value: float) -> None:
+        hits.setdefault(name, [])
+        if not np.isnan(interval.low):
+            hits[name].append(bool(interval.low <= value <= interval.high))
+
+    for _ in range(repeats):
+        table = truth.draw(rng, n)
+        for name, values, value in (
+            ("slope per tenfold β", slope_within(BETA, table), float(slope_within(BETA, truth.mean[None])[0])),
+            ("largest β minus smallest", table[:, -1] - table[:, 0], step),
+            ("mean ρ within seeds", spearman_within(table), within),
+        ):
+            if np.ptp(values) > 1e-12:
+                low, high = mean_limits(values, resamples)
+                note(name, Interval(float(low), float(high)), value)
+        draws = mean_draws(table, rng, N_DRAWS)
+        laws = fit_power_laws(BETA, np.maximum(draws, 0))
+        star = draws_interval(first_above(laws, BETA, "beta_min"))
+        note("β★ (Eq. 15)", star, true_star)
+        note(
+            "β★, grid reference",
+            draws_interval(first_above(laws, BETA, "grid")),
+            float(first_above(law, BETA, "grid")[0]),
+        )
+        if conservatism_law(BETA, table, rng=rng, n_draws=1).beta_star["beta_min"].status == "estimate":
+            note("β★ (Eq. 15), only where one is given", star, true_star)
+        note("exponent b", draws_interval(laws.b), float(law.b[0]))
+        chosen = definition_beta_star(BETA, table, np.tile(alignment, (n, 1)), TRADE_OFF, rng=rng).interval
+        note("β★ by Def. 6.1", chosen, float(BETA[(truth.mean - TRADE_OFF * alignment).argmin()]))
+        note("not used: percentile bootstrap of β★", percentile_star(table, rng), true_star)
+        rank = draws_interval(spearman_within(draws))
+        note("not used: draws of ρ(β, mean AUGC)", rank, float(spearman_within(truth.mean[None])[0]))
+    return {name: (float(np.mean(found)) if found else np.nan, len(found)) for name, found in hits.items()}
+
+
+def percentile_star(table: Array, rng: np.random.Generator) -> Interval:
+    """The percentile bootstrap of β★ over seeds, for comparison."""
+    draws, weights = seed_resamples(len(table), rng, 500)
+    values = first_above(fit_power_laws(BETA, table[draws].mean(axis=1)), BETA, "beta_min")
+    low, high = weighted_quantiles(np.nan_to_num(values, nan=np.inf), weights, (0.025, 0.975))
+    return Interval(float(low), float(high))
+
+
+NULLS: Mapping[str, Callable[[np.random.Generator, int, int], Array]] = {
+    "seeds differ, β do not": lambda rng, s, b: rng.normal(0, 1, (s, 1)) + rng.normal(0, 1, (s, b)),
+    "AUGC with ties at 0": lambda rng, s, b: augc(rng, rng.normal(-1, 1, (s, 1)), (s, b)),
+    "spread grows fivefold with β": lambda rng, s, b: rng.normal(0, np.geomspace(1, 5, b), (s, b)),
+}
+
+
+def rejections(draw: Callable[[], Array], repeats: int) -> dict[str, float]:
+    """Share of data sets [S, B] in which each trend test has p ≤ 0.05."""
+    found = dict.fromkeys(("ρ >", "ρ two-sided", "Page >", "Page two-sided"), 0)
+    for _ in range(repeats):
+        table = draw()
+        rank, page = spearman_exact(range(table.shape[1]), table.mean(axis=0)), page_trend(table)
+        found["ρ >"] += rank.p_greater <= LEVEL
+        found["ρ two-sided"] += rank.p_two_sided <= LEVEL
+        found["Page >"] += page.p_greater <= LEVEL
+        found["Page two-sided"] += page.p_two_sided <= LEVEL
+    return {name: count / repeats for name, count in found.items()}
+
+
+def law_given(draw: Callable[[], Array], repeats: int) -> float:
+    """Share of data sets [S, B] in which the power law beats a constant, so that a β★ may be given."""
+    beta = np.geomspace(0.05, 5, draw().shape[1])
+    tables = [draw() for _ in range(repeats)]
+    return float(np.mean([fit_power_law(np.tile(beta, len(t)), t.ravel()).beats_constant is True for t in tables]))
+
+
+def noise_coverage(n_seeds: int, n_beta: int, correlation: float, repeats: int, rng: np.random.Generator) -> float:
+    """Coverage of the instrument noise's standard deviation, for A/A gaps correlated within a seed."""
+    hits = []
+    for _ in range(repeats):
+        shared, own = rng.normal(size=(n_seeds, 1)), rng.normal(size=(n_seeds, n_beta))
+        interval = root_mean_square_interval(list(np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own))
+        hits.append(interval.low <= 1 <= interval.high)
+    return float(np.mean(hits))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    print("| " + " | ".join(columns) + " |")
+    print("| " + " | ".join("---" for _ in columns) + " |")
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+    print(flush=True)
+
+
+def percent(share: float) -> str:
+    return "–" if np.isnan(share) else f"{100 * share:.1f}"
+
+
+def in_band(coverage: float, repeats: int) -> bool:
+    """Whether a coverage measured on so many data sets agrees with 92 to 98 %: within three standard errors of it."""
+    return LOW - 3 * standard_error(LOW, repeats) <= coverage <= HIGH + 3 * standard_error(HIGH, repeats)
+
+
+def standard_error(share: float, repeats: int) -> float:
+    return float(np.sqrt(share * (1 - share) / repeats)) if repeats else float("nan")
+
+
+def print_means(repeats: int, rng: np.random.Generator) -> list[str]:
+    print(f"### Mean over seeds: coverage in %, {repeats} data sets per cell\n")
+    rows, missed = [], []
+    for truth in TRUTHS:
+        mean = true_mean(truth, rng)
+        cells = {n: mean_coverage(truth.draw, mean, n, repeats, rng) for n in SEEDS}
+        rows.append(
+            [truth.name + ("" if truth.promised else " (not promised)")]
+            + [" / ".join(percent(cells[n][m].coverage) for m in ("percentile", "t", "ours")) for n in SEEDS]
+            + [f"{cells[5]['ours'].width / cells[5]['t'].width:.2f}"]
+        )
+        if truth.promised:
+            missed += [
+                f"mean, {truth.name}, {n} seeds" for n in (5, 10) if not in_band(cells[n]["ours"].coverage, repeats)
+            ]
+    columns = ["truth", *(f"{n} seeds: percentile / t / ours" for n in SEEDS), "width at 5, × t"]
+    print_table(columns, rows)
+    return missed
+
+
+def print_curves(repeats: int, rng: np.random.Generator) -> list[str]:
+    missed = []
+    for truth in curves(rng):
+        print(f"### Statistics of a curve over {BETA.size} β, {truth.name}: coverage in % (of n intervals given)\n")
+        cells = {n: curve_coverage(truth, n, repeats, rng) for n in (3, 5, 10)}
+        names = list(dict.fromkeys(name for found in cells.values() for name in found))
+        found = {name: [cells[n].get(name, (np.nan, 0)) for n in cells] for name in names}
+        rows = [[name, *(f"{percent(share)} ({count})" for share, count in found[name])] for name in names]
+        print_table(["statistic", *(f"{n} seeds" for n in cells)], rows)
+        for name in PROMISED_OF_CURVES:
+            missed += [
+                f"{name}, {truth.name}, {n} seeds" for n in (5, 10) if not in_band(*cells[n].get(name, (np.nan, 0)))
+            ]
+    return missed
+
+
+def print_noise(repeats: int, rng: np.random.Generator) -> None:
+    print(f"### Instrument noise, 5 β: coverage in %, {repeats} data sets per cell\n")
+    rows = [
+        [f"{r:g}", *(percent(noise_coverage(n, 5, r, repeats, rng)) for n in (3, 5, 10))] for r in (0.0, 0.25, 0.5, 0.9)
+    ]
+    print_table(["correlation within seeds", "3 seeds", "5 seeds", "10 seeds"], rows)
+
+
+def print_false_alarms(repeats: int, rng: np.random.Generator) -> list[str]:
+    print(f"### False alarms of the trend tests in %, level 5 %, {repeats} data sets per cell\n")
+    rows, missed = [], []
+    for name, draw in NULLS.items():
+        for seeds in (3, 10):
+            for betas in range(3, 8) if seeds == 3 else (3, 5, 7):
+                found = rejections(lambda: draw(rng, seeds, betas), repeats)  # noqa: B023 (called at once)
+                rows.append([name, str(seeds), str(betas), *map(percent, found.values())])
+                most = LEVEL + 3 * standard_error(LEVEL, repeats)
+                if not name.startswith("spread"):
+                    missed += [f"{test}, {name}, {seeds} seeds, {betas} β" for test, v in found.items() if v > most]
+    print_table(["truth", "seeds", "β", "ρ >", "ρ two-sided", "Page >", "Page two-sided"], rows)
+    return missed
+
+
+def print_power(repeats: int, rng: np.random.Generator) -> None:
+    few = max(repeats // 10, 20)
+    print(f"### Power in %: AUGC rises by 2 standard deviations of a condition, evenly in log β; {repeats} data sets\n")
+    rows = []
+    for seeds in (3, 5, 10):
+        for betas in (3, 5, 7):
+
+            def draw(rise: float, seeds: int = seeds, betas: int = betas) -> Array:
+                return np.maximum(
+                    8 + np.linspace(0, rise, betas) + NULLS["seeds differ, β do not"](rng, seeds, betas), 0
+                )
+
+            found = rejections(lambda: draw(2.0), repeats)
+            given = [percent(law_given(lambda: draw(rise), few)) for rise in (2.0, 0.0)]  # noqa: B023
+            rows.append([str(seeds), str(betas), *map(percent, found.values()), *given])
+    columns = ["seeds", "β", "ρ >", "ρ two-sided", "Page >", "Page two-sided"]
+    print_table([*columns, f"law beats a constant ({few})", f"the same without a rise ({few})"], rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--repeats", type=int, default=2000)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the repeats")
+    arguments = parser.parse_args()
+    repeats = arguments.repeats // (10 if arguments.quick else 1)
+    rng, started = numpy_generator(0, "coverage"), time.process_time()
+    missed = print_means(repeats, rng)
+    missed += print_curves(max(repeats // 8, 20), rng)
+    print_noise(repeats, rng)
+    missed += print_false_alarms(repeats // 2, rng)
+    print_power(repeats // 2, rng)
+    print("\n".join(f"MISSED: {goal}" for goal in missed) or "All goals met.")
+    print(f"{time.process_time() - started:.0f} s of one core")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""The warning signs and the paper's chain as a person reads them at the terminal: table rows and sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Any
+
+SIGNAL_COLUMNS = ("signal", "said to", "AUC, 95 %", "verdict", "AUC minus the proxy's", "events / others")
+TIMING_COLUMNS = ("signal", "ρ with the later gap", "lead before onset", "warned", "band ±")
+CHAIN_COLUMNS = ("link", "paper says", "its numbers", "measured", "exact p", "n", "agreement")
+
+NAMES = {
+    "disagreement": "û",
+    "disagreement_centred": "û centred",
+    "response_entropy": "response entropy",
+    "ood_distance": "OOD distance",
+    "diversity": "diversity",
+    "kl": "KL",
+    "response_tokens": "response length",
+    "at_limit": "at length limit",
+    "constant": "(a constant)",
+    "step": "(the clock)",
+    "proxy": "(proxy reward)",
+}
+
+
+def signal_rows(table: Mapping[str, Any], horizon: int) -> list[list[str]]:
+    """One row of text per signal, baselines last: does it tell the points before a fall within `horizon` points from
+    the others? `table` is a variant of `warning_signs`, or its pooled one."""
+    rows = []
+    for name, signal in table["signals"].items():
+        roc = next(entry for entry in signal["roc"] if entry["horizon"] == horizon)
+        difference = roc["minus_proxy"]
+        rows.append(
+            [
+                NAMES[name],
+                "–" if signal["baseline"] else _DIRECTIONS[signal["direction"]],
+                _estimate(roc["area"], roc["interval"]),
+                roc["verdict"],
+                "–" if name == "proxy" else _estimate(difference["value"], difference["interval"], "+"),
+                f"{roc['n_positive']} / {roc['n_negative']}",
+            ]
+        )
+    return rows
+
+
+def signal_notes(signs: Mapping[str, Any]) -> list[str]:
+    """How far to trust the verdicts of `warning_signs`, in sentences."""
+    return [
+        f"Verdicts are read {signs['headline_horizon']} points ahead, fixed in advance; of {signs['comparisons']} "
+        f"comparisons in a table, {0.05 * signs['comparisons']:.0f} intervals miss 0.5 by luck if no signal warns."
+    ]
+
+
+def timing_rows(table: Mapping[str, Any], lag: int) -> list[list[str]]:
+    """One row of text per signal: rank correlation with the gap `lag` points later, and lead before the onset."""
+    rows = []
+    for name, signal in table["signals"].items():
+        later = next(entry for entry in signal["later_gap"] if entry["lag"] == lag)
+        lead = signal["lead"]
+        rows.append(
+            [
+                NAMES[name],
+                _estimate(later["value"], later["interval"], "+"),
+                _lead(lead),
+                f"{lead['n_warned']} of {lead['n_onset']}",
+                f"{lead['band']['width']:.3g}" if _defined(lead["band"]["width"]) else "–",
+            ]
+        )
+    return rows
+
+
+def chain_rows(links: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """One row of text per link of the chain."""
+    return [
+        [
+            f"{link['cause']} → {link['effect']}",
+            _SIGNS[link["stated"]],
+            _SIGNS.get(link["paper_measured"], "none given"),
+            f"{link['value']:+.2f}" if _defined(link["value"]) else "–",
+            f"{link['p_two_sided']:.2g}" if _defined(link["p_two_sided"]) else "–",
+            str(link["n"]),
+            link["agreement"],
+        ]
+        for link in links
+    ]
+
+
+def chain_notes(links: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where the paper contradicts itself, and which links could not have been decided, in sentences."""
+    lines = [
+        f"{link['cause']} → {link['effect']}: {link['note']}."
+        for link in links
+        if link["paper_measured"] not in (None, link["stated"])
+    ]
+    hopeless = [link for link in links if link["reason"] is None and (link["smallest_p"] or 0) > 0.05]
+    if hopeless:
+        least = min(link["smallest_p"] for link in hopeless)
+        lines.append(
+            f"{len(hopeless)} of {len(links)} links have too few values for any result to be decided: the smallest "
+            f"possible two-sided p is {least:.2g} or more."
+        )
+    return lines
+
+
+_SIGNS = {1: "+", -1: "−"}
+_DIRECTIONS = {1: "rise", -1: "fall"}
+
+
+def _lead(lead: Mapping[str, Any]) -> str:
+    """Median lead in points, with its interval, and in steps. Few seeds do not reach 95 %; the level then is shown."""
+    if not _defined(lead["median_points"]):
+        return "none" if lead["n_onset"] and lead["n_never"] else f"– ({lead['reason']})"
+    interval, bounds = lead["interval_points"], ""
+    if interval["reason"] is None:
+        level = "" if interval["level"] >= 0.95 else f"; {interval['level']:.0%}".replace("%", " %")
+        bounds = f" [{_points(interval['low'])}, {_points(interval['high'])}{level}]"
+    return f"{lead['median_points']:+g} points{bounds}, {lead['median_steps']:+g} steps"
+
+
+def _points(value: float | str) -> str:
+    """A bound of a lead; a run without alarm is minus infinity, the text "-inf" in `results.json`."""
+    return {float("-inf"): "none", float("inf"): "open"}.get(float(value)) or f"{value:+g}"
+
+
+def _estimate(value: float | None, interval: Mapping[str, Any], sign: str = "") -> str:
+    """A value with its interval; a dash where it is undefined."""
+    if value is None or not _defined(value):
+        return "–"
+    low, high = interval["low"], interval["high"]
+    bounds = f" [{low:{sign}.2f}, {high:{sign}.2f}]" if _defined(low) and _defined(high) else ""
+    return f"{value:{sign}.2f}{bounds}"
+
+
+def _defined(value: float | None) -> bool:
+    """Neither null, as in `results.json`, nor NaN, as before it was written."""
+    return value is not None and isfinite(value)

@@ -1,0 +1,269 @@
+"""Warning of a fall: events, later correlation, area under ROC, bands; against SciPy, brute force and arithmetic."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy import stats
+
+from betastar.maths.signals import (
+    REPEAT_DEVIATIONS,
+    block_mean,
+    change_from_start,
+    contests,
+    drops_ahead,
+    first_alarm,
+    jackknife_interval,
+    largest_excursion,
+    later_correlation,
+    median_interval,
+    quiet_band,
+    roc_area,
+)
+from betastar.maths.statistics import seed_resamples, weighted_interval
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "warning_signs.md"
+NAN = float("nan")
+scored = st.lists(st.tuples(st.integers(-3, 3), st.booleans(), st.integers(0, 2)), min_size=2, max_size=12)
+
+
+def area(score, event):
+    """Of all points, as one block."""
+    return float(roc_area(contests(score, event, np.zeros(len(score))), [[1]])[0])
+
+
+def test_events_by_hand():
+    true = [0.60, 0.55, 0.50, 0.62, 0.50]
+    # One ahead: −0.05, −0.05, +0.12, −0.12; the first two are 0.05 only up to rounding. Nothing follows the last.
+    assert drops_ahead(true, 1, 0.05).tolist()[:4] == [1, 1, 0, 1]
+    # Two ahead: lowest 0.50, 0.50, 0.50 against 0.60, 0.55, 0.50. The last two have no two points after them, and the
+    # fall after the last but one, though seen, is not counted.
+    two = drops_ahead(true, 2, 0.05)
+    assert two.tolist()[:3] == [1, 1, 0]
+    assert np.isnan(two[3:]).all()
+    assert np.isnan(drops_ahead(true, 5, 0.05)).all()
+    # An undefined value hides every point whose window holds it.
+    holed = drops_ahead([0.6, 0.5, NAN, 0.4, 0.4, 0.4], 1, 0.05)
+    np.testing.assert_array_equal(holed, [1, NAN, NAN, 0, 0, NAN])
+
+
+@pytest.mark.parametrize(("horizon", "drop"), [(0, 0.05), (1, 0.0)])
+def test_impossible_events_are_refused(horizon, drop):
+    with pytest.raises(ValueError, match="at least 1"):
+        drops_ahead([0.5, 0.4], horizon, drop)
+
+
+def test_time_alone_does_not_warn_where_the_truth_is_noise():
+    # Series of fair noise: the clock says nothing. Counting the falls seen in a window cut short, as events that are
+    # decided already, would make it a warning.
+    rng, horizon, length = np.random.default_rng(0), 5, 12
+    clock, honest, kept = [], [], []
+    for true in rng.random((400, length)):
+        events = drops_ahead(true, horizon, 0.05)
+        cut = [float(true[t] - true[t + 1 :].min() >= 0.05) for t in range(length - horizon, length - 1)]
+        clock.append(np.arange(length))
+        honest.append(events)
+        kept.append(np.concatenate([events[:-horizon], [x if x else NAN for x in cut], [NAN]]))
+    clock, honest, kept = map(np.concatenate, (clock, honest, kept))
+    areas = [area(clock[np.isfinite(e)], e[np.isfinite(e)]) for e in (honest, kept)]
+    assert areas[0] == pytest.approx(0.5, abs=0.03)
+    assert areas[1] > 0.6
+
+
+@given(st.lists(st.tuples(st.integers(-4, 4), st.integers(-4, 4)), min_size=6, max_size=12), st.integers(1, 3))
+def test_later_correlation_is_spearmans(pairs, lag):
+    signal, gap = np.array(pairs, dtype=float).T
+    now, later = signal[:-lag], gap[lag:]
+    assume(np.ptp(now) > 0 and np.ptp(later) > 0)
+    assert later_correlation(signal, gap, lag) == pytest.approx(stats.spearmanr(now, later)[0], abs=1e-12)
+
+
+def test_later_correlation_leaves_out_undefined_pairs():
+    # Pairs (1, 5), (2, 6), (3, –), (–, 7), (5, 4): ranks 1 2 3 against 2 3 1, so ρ = 1 − 6·(1 + 1 + 4)/(3·8) = −1/2.
+    assert later_correlation([1, 2, 3, NAN, 5, 9], [0, 5, 6, NAN, 7, 4], 1) == pytest.approx(-0.5)
+    assert np.isnan(later_correlation([1, 2, 3], [1, 2, 3], 1))  # two pairs
+    assert np.isnan(later_correlation([1, 1, 1, 1], [1, 2, 3, 4], 1))  # constant
+    with pytest.raises(ValueError, match="lag"):
+        later_correlation([1, 2, 3], [1, 2, 3], 0)
+
+
+def test_area_by_hand():
+    # Events score 3 and 1, others 2, 1 and 0: 3 wins three times; 1 wins once, ties once. 4.5 of 6.
+    assert area([3, 1, 2, 1, 0], [1, 1, 0, 0, 0]) == 0.75
+    assert np.isnan(area([1, 2], [1, 1]))
+    assert np.isnan(area([1, 2], [0, 0]))
+
+
+@given(scored)
+def test_area_is_the_mann_whitney_statistic(rows):
+    score, event = np.array([r[0] for r in rows], dtype=float), np.array([r[1] for r in rows])
+    assume(event.any() and not event.all())
+    positive, negative = score[event], score[~event]
+    reference = stats.mannwhitneyu(positive, negative).statistic / (positive.size * negative.size)
+    assert area(score, event) == pytest.approx(reference)
+    assert area(-score, event) == pytest.approx(1 - reference)
+    assert area(np.exp(score) * 7 - 2, event) == pytest.approx(reference)
+    assert area(np.zeros(score.size), event) == 0.5
+
+
+@given(scored, st.lists(st.integers(0, 2), min_size=3, max_size=3))
+def test_block_statistics_are_those_of_the_repeated_blocks(rows, counts):
+    score = np.array([r[0] for r in rows], dtype=float)
+    event, block = np.array([r[1] for r in rows], dtype=float), np.array([r[2] for r in rows])
+    repeat = np.array(counts)[block]
+    more, which = np.repeat(score, repeat), np.repeat(event, repeat)
+    taken = [[counts[b] for b in np.unique(block)]]
+    found = roc_area(contests(score, event, block), taken)[0]
+    np.testing.assert_allclose(found, area(more, which) if more.size else NAN)
+    np.testing.assert_allclose(block_mean(score, block, taken)[0], more.mean() if more.size else NAN)
+
+
+def test_the_interval_of_a_mean_is_students():
+    rng = np.random.default_rng(1)
+    values, others = rng.normal(size=(2, 7))
+    seeds = np.arange(7)
+    found = jackknife_interval(lambda counts: block_mean(values, seeds, counts), 7, (-np.inf, np.inf))
+    assert found[:2] == pytest.approx(tuple(stats.ttest_1samp(values, 0).confidence_interval()))
+    paired = jackknife_interval(
+        lambda counts: block_mean(values, seeds, counts) - block_mean(others, seeds, counts), 7, (-np.inf, np.inf)
+    )
+    assert paired[:2] == pytest.approx(tuple(stats.ttest_rel(values, others).confidence_interval()))
+    cut = jackknife_interval(lambda counts: block_mean(values, seeds, counts), 7, (-0.1, 0.1))
+    assert cut[:2] == (max(found.low, -0.1), min(found.high, 0.1))
+
+
+def test_an_interval_that_rests_on_one_seed_is_undefined():
+    # Both events are in block 0: without it there is no area.
+    found = contests([1, 2, 0, 1, 0], [1, 1, 0, 0, 0], [0, 0, 0, 1, 2])
+    interval = jackknife_interval(lambda counts: roc_area(found, counts), 3, (0, 1))
+    assert np.isnan(interval.low)
+    assert interval.reason == "it rests on one seed: undefined without that"
+    single = jackknife_interval(lambda counts: roc_area(found, counts), 1, (0, 1))
+    assert single.reason == "an interval over seeds needs two seeds"
+
+
+@pytest.mark.parametrize(("n", "places"), [(6, (0, 5)), (9, (1, 7)), (20, (5, 14))])
+def test_the_interval_of_a_median_by_the_binomial(n, places):
+    # 6: 1 − 2/64 = 96.9 %. 9: 1 − 2·(1 + 9)/512 = 96.1 %. 20: 1 − 2·P(≤ 5) = 95.9 %, as in every table of it.
+    values = np.random.default_rng(n).permutation(n).astype(float)
+    found = median_interval(values)
+    assert found[:2] == places
+    assert found.level == pytest.approx(1 - 2 * stats.binom.cdf(places[0], n, 0.5))
+    assert found.level >= 0.95
+
+
+def test_the_interval_of_a_median_of_few_values_says_its_level():
+    # The median lies outside three values if all are above or all below: 2/8.
+    assert median_interval([3.0, -np.inf, 1.0])[:4] == (-np.inf, 3, None, 0.75)
+    assert median_interval([1.0]).reason == "an interval over seeds needs two seeds"
+
+
+def test_band_by_hand():
+    # Ten quiet runs, one may leave: the second largest excursion, 9. A further run leaves it with at most 2/11.
+    band = quiet_band([1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
+    assert band[:4] == (9, 10, 0, pytest.approx(2 / 11))
+    # Four quiet runs, none may; the undefined one is left out.
+    assert quiet_band([1, 4, NAN, 2, 3])[:4] == (4, 4, 0, pytest.approx(1 / 5))
+    # Repeats 3 and 4: root mean square √12.5, three times that; the larger width counts.
+    assert quiet_band([1], [3, 4]).width == pytest.approx(3 * 12.5**0.5)
+    assert quiet_band([100], [3, 4]).width == 100
+    nothing = quiet_band([], [NAN])
+    assert np.isnan(nothing.width)
+    assert nothing.reason == "no run without onset and no repeated evaluation to set the band by"
+
+
+@pytest.mark.parametrize("n_quiet", [3, 10, 25])
+def test_quiet_runs_leave_the_band_as_often_as_it_says(n_quiet):
+    # Distribution-free: a further exchangeable run leaves with probability (allowed + 1)/(n + 1) exactly.
+    rng = np.random.default_rng(n_quiet)
+    draws = rng.standard_t(2, size=(4000, n_quiet + 1)) ** 2
+    bands = [quiet_band(row[:-1]) for row in draws]
+    left = np.mean([row[-1] > band.width for row, band in zip(draws, bands, strict=True)])
+    assert left == pytest.approx(bands[0].expected_false_alarm_rate, abs=0.02)
+
+
+def test_repeated_evaluations_hold_the_false_alarm_rate_that_the_comment_claims():
+    assert 1 - (1 - 2 * stats.norm.sf(REPEAT_DEVIATIONS)) ** 40 < 0.11
+
+
+def test_alarms_and_excursions_by_hand():
+    series = [2.0, 2.5, NAN, 1.0, 5.0]
+    np.testing.assert_array_equal(change_from_start(series), [0, 0.5, NAN, -1, 3])
+    assert largest_excursion(series) == 3
+    assert [first_alarm(series, width) for width in (0.0, 0.5, 1.0, 3.0, NAN)] == [1, 3, 4, None, None]
+    # Without a start there is no change to speak of.
+    assert first_alarm([NAN, 1.0, 9.0], 0.5) is None
+    assert np.isnan(largest_excursion([NAN, 1.0, 9.0]))
+
+
+def contests_of_a_world(rng, n_seeds, strength):
+    """Three runs of 17 points per seed, horizon 2. Truth is the share right of 64 problems; in two of the three runs it
+    falls from 0.6 to 0.3 at a point drawn at random, and the signal, noise otherwise, is up in the three points before
+    by `strength`, times a factor of the seed."""
+    scores, events, seeds = [], [], []
+    for seed in range(n_seeds):
+        factor = 1 + 0.5 * rng.normal()
+        for hacks in (False, True, True):
+            t, fall = np.arange(17), int(rng.integers(4, 14))
+            true = rng.binomial(64, np.where(hacks & (t >= fall), 0.3, 0.6)) / 64
+            up = hacks & (t >= fall - 3) & (t < fall)
+            scores.append(change_from_start(rng.normal(size=17) + strength * factor * up))
+            events.append(drops_ahead(true, 2, 0.05))
+            seeds.append(np.full(17, seed))
+    score, event, seed = map(np.concatenate, (scores, events, seeds))
+    used = np.isfinite(event)
+    return contests(score[used], event[used], seed[used])
+
+
+def misses(n_seeds, repeats, strength, truth):
+    """How often, in %, the interval lies above and below the true area: the jackknife's, and the percentile bootstrap's
+    of whole seeds."""
+    rng = np.random.default_rng([n_seeds, int(strength)])
+    resamples = seed_resamples(n_seeds, rng, 2000)
+    counts = np.array([np.bincount(draw, minlength=n_seeds) for draw in resamples.draws])
+    found = np.zeros(4)
+    for _ in range(repeats):
+        world = contests_of_a_world(rng, n_seeds, strength)
+        ours = jackknife_interval(lambda counts, world=world: roc_area(world, counts), n_seeds, (0, 1))
+        theirs = weighted_interval(roc_area(world, counts), resamples.weights, 0.95)
+        found += [ours.low > truth, ours.high < truth, theirs.low > truth, theirs.high < truth]
+    return found / repeats * 100
+
+
+@pytest.mark.parametrize("n_seeds", [2, 3, 8])
+def test_noise_lies_above_and_below_one_half_as_often_as_it_should(n_seeds):
+    # 2.5 % each way; the standard error of 600 repetitions is 0.6 %.
+    above, below, *percentile = misses(n_seeds, 600, strength=0, truth=0.5)
+    assert max(above, below) < 4.5
+    assert max(above, below) < max(percentile)
+
+
+@pytest.mark.parametrize(("n", "printed"), [(64, "40 %"), (250, "22 %"), (1000, "2.5 %")])
+def test_falls_by_chance_are_as_frequent_as_the_documentation_says(n, printed):
+    # Of three independent shares k/n at accuracy 1/2, one of the last two is lower than the first by 5 % of n or more.
+    k = np.arange(n + 1)
+    neither = stats.binom.sf(k - np.ceil(0.05 * n - 1e-9), n, 0.5) ** 2
+    exact = float(stats.binom.pmf(k, n, 0.5) @ (1 - neither))
+    events = drops_ahead(np.random.default_rng(n).binomial(n, 0.5, 40_000) / n, 2, 0.05)
+    assert np.nanmean(events) == pytest.approx(exact, abs=0.01)
+    assert f"{exact:.0%}" == printed.replace(" ", "") or f"{exact:.1%}" == printed.replace(" ", "")
+    assert printed in PAGE.read_text()
+
+
+@pytest.mark.slow
+def test_the_coverage_in_the_documentation():
+    number = r"([\d.]+)"
+    row = rf"^\| (\d+) \| {number} / {number} \| {number} \| {number} / {number} \| {number} \|$"
+    rows = re.findall(row, PAGE.read_text(), re.MULTILINE)
+    assert len(rows) == 5
+    rng = np.random.default_rng(0)
+    truth = np.mean([roc_area(contests_of_a_world(rng, 400, 2), np.ones((1, 400)))[0] for _ in range(10)])
+    for n_seeds, *printed in rows:
+        noise, warning = misses(int(n_seeds), 2000, 0, 0.5), misses(int(n_seeds), 2000, 2, truth)
+        measured = [*noise[:2], 100 - sum(warning[:2]), *noise[2:], 100 - sum(warning[2:])]
+        assert [float(x) for x in printed] == pytest.approx(measured, abs=0.06), n_seeds
