@@ -1,0 +1,228 @@
+"""`GoodhartMonitor`, a callback of TRL's GRPO and RLOO trainers."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from accelerate.utils import broadcast_object_list
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import SaveStrategy
+
+from betastar.data.answers import grade
+from betastar.errors import BetastarError
+from betastar.monitor import record
+from betastar.monitor.answering import generation_settings, reference_of
+from betastar.monitor.evaluation import Evaluation, Instrument, TrueReward, evaluate, measures, shown
+from betastar.monitor.gaps import Start, gap_fields, mean_of, rate_of, start_of
+from betastar.monitor.problems import digest, held_out
+from betastar.monitor.scoring import RewardFunction, given_proxy, trainer_proxy
+
+LABELS = {"variant", "beta", "seed"}
+NOT_LOGGED = {"step", *LABELS}
+LOGGED_AS = {"true_strict": "true", "gap_standardised": "gap"}
+
+logger = logging.getLogger(__name__)
+
+
+class GoodhartMonitor(TrainerCallback):
+    """Answers held-out problems before training, every `every` steps and at the end, and records how far the proxy
+    reward has run ahead of the true one: as `goodhart/…` in the trainer's own logs, and as a row of `path`, a JSON
+    Lines file that `betastar analyze` reads. Training goes exactly as it would without. See docs/monitor.md.
+
+        monitor = GoodhartMonitor(trainer, problems, every=50)
+        trainer.add_callback(monitor)
+
+    `problems`: pairs (prompt, gold answer), or rows with `prompt`, the column named `gold`, and the columns that the
+    trainer's reward functions read. `true(completion, gold)` gives right or wrong, or a number; the default reads
+    `#### n` as GSM8K does. `proxy`: None for the trainer's own reward, else a function of (prompts, completions), or a
+    list of them, the members of an ensemble.
+
+    The start is answered `replicates` times with different noise; that calibrates `threshold`, the gap that sampling
+    noise alone passes at some point of the whole planned run with probability `false_alarm_rate` (calibration.py).
+    `stop_above`: "auto" ends training when the gap passes it; a number is used in its place.
+
+    `labels`: variant, beta and seed of the run, for the file. `batch_size`: responses generated at once, by default
+    the trainer's evaluation batch. `temperature`: by default the trainer's. `samples`: whole responses in each row.
+
+    Raises BetastarError for settings or trainers that cannot be monitored.
+    """
+
+    def __init__(
+        self,
+        trainer: Any,
+        problems: Iterable[Any],
+        *,
+        every: int = 50,
+        true: TrueReward = grade,
+        gold: str = "answer",
+        proxy: RewardFunction | Sequence[RewardFunction] | None = None,
+        stop_above: float | Literal["auto"] | None = None,
+        false_alarm_rate: float = 0.05,
+        replicates: int = 4,
+        path: str | Path | None = None,
+        labels: Mapping[str, Any] | None = None,
+        batch_size: int | None = None,
+        temperature: float | None = None,
+        samples: int = 4,
+        noise_seed: int = 0,
+    ) -> None:
+        _check_trainer(trainer)
+        labels = dict(labels or {})
+        size = trainer.args.per_device_eval_batch_size if batch_size is None else batch_size
+        _check_settings(every, replicates, size, stop_above, false_alarm_rate, temperature, labels)
+        self.trainer, self.every, self.replicates, self.samples = trainer, every, replicates, samples
+        self.stop_above, self.false_alarm_rate, self.labels = stop_above, false_alarm_rate, labels
+        self.path = Path(trainer.args.output_dir) / "goodhart.jsonl" if path is None else Path(path)
+        self.instrument = Instrument(
+            trainer=trainer,
+            problems=held_out(problems, gold),
+            proxy=trainer_proxy(trainer) if proxy is None else given_proxy(proxy),
+            true=true,
+            config=generation_settings(trainer, temperature),
+            reference=reference_of(trainer),
+            batch_size=size,
+            noise_seed=noise_seed,
+        )
+        self._start: Start | None = None
+        self._last: record.Row = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Evaluate the start, or find it in the file where training resumes."""
+        kept: list[Any] = [None]
+        if state.is_world_process_zero:
+            kept = [record.resume(self.path, state.global_step) if state.global_step else record.begin(self.path)]
+        rows = broadcast_object_list(kept)[0] or []
+        self._last = {}
+        if rows:
+            self._resume(rows, state)
+            return
+        if state.global_step:
+            logger.warning("%s holds no start of this run: step %d is taken for it.", self.path, state.global_step)
+        replicates = [evaluate(self.instrument, replicate) for replicate in range(self.replicates)]
+        looks = self._looks(state, state.global_step)
+        self._start = start_of([(found.proxy, found.true) for found in replicates], looks)
+        if self.stop_above == "auto" and not self._start.noise > 0:
+            raise BetastarError(
+                "GoodhartMonitor cannot calibrate stop_above='auto': sampling noise changes no reward at the start, or "
+                "the proxy has no spread there; give a number."
+            )
+        row: record.Row = {"problems": digest(self.instrument.problems), "gap_noise": math.sqrt(2) * self._start.noise}
+        if isinstance(self.stop_above, int | float):
+            row["false_alarm_rate"] = rate_of(self._start, self.stop_above)
+        row["again"] = [{"proxy": mean_of(f.proxy), "true_strict": mean_of(f.true)} for f in replicates[1:]]
+        self._write(replicates[0], state, control, row)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        """Evaluate where it is due, and end training where the gap is above the threshold."""
+        if state.global_step % self.every == 0 or control.should_training_stop:
+            self._write(evaluate(self.instrument), state, control)
+            gap, threshold = self._last["gap_standardised"], self._last["threshold"]
+            if self.stop_above is not None and None not in (gap, threshold) and gap > threshold:
+                what = "Stopped at step %d: the Goodhart gap is %.3g, the threshold %.3g."
+                logger.warning(what, state.global_step, gap, threshold)
+                control.should_training_stop = True
+                control.should_save |= args.save_strategy == SaveStrategy.STEPS
+        return control
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Evaluate the end where another callback stopped training, unless the best checkpoint was loaded over it."""
+        replaced = args.load_best_model_at_end and state.best_model_checkpoint is not None
+        if self._last.get("step") != state.global_step and not replaced:
+            self._write(evaluate(self.instrument), state, control)
+
+    def _resume(self, rows: list[record.Row], state: Any) -> None:
+        if rows[0].get("problems") != digest(self.instrument.problems):
+            raise BetastarError(
+                f"{self.path}: its rows are about other held-out problems; give the same ones, or another path."
+            )
+        first, noise = rows[0]["responses"], rows[0]["gap_noise"]
+        start = start_of([(first["proxy"], first["true"])], self._looks(state, rows[0]["step"]))
+        self._start = start._replace(noise=math.nan if noise is None else noise / math.sqrt(2))
+        self._last = rows[-1]
+
+    def _write(self, found: Evaluation, state: Any, control: Any, more: Mapping[str, Any] | None = None) -> None:
+        """Put an evaluation, and what there is to say `more`, into the file and the trainer's logs."""
+        assert self._start is not None
+        row = measures(self.instrument, found)
+        gaps = gap_fields(self._start, found.proxy, found.true, self.stop_above, self.false_alarm_rate)
+        missing = row.pop("missing", {}) | gaps.pop("missing", {})
+        onset = self._last.get("onset")
+        if onset is None and gaps["gap_standardised"] > gaps["threshold"]:
+            onset = state.global_step
+        self._last = record.plain(
+            {
+                **self.labels,
+                "step": state.global_step,
+                **row,
+                **gaps,
+                "onset": onset,
+                **(more or {}),
+                "responses": {"proxy": found.proxy.tolist(), "true": found.true.tolist()},
+                "samples": shown(self.instrument.problems, found, self.samples),
+                **({"missing": missing} if missing else {}),
+            }
+        )
+        if state.is_world_process_zero:
+            record.append(self.path, self._last)
+        logs: dict[str, float] = {
+            f"goodhart/{LOGGED_AS.get(name, name)}": value
+            for name, value in self._last.items()
+            if name not in NOT_LOGGED and isinstance(value, int | float)
+        }
+        # TRL's own `log` would empty its running training metrics into this row, and `on_log` forgets that a log of the
+        # training is due at this step.
+        due = control.should_log
+        Trainer.log(self.trainer, logs)
+        control.should_log = due
+
+    def _looks(self, state: Any, start: int) -> int:
+        """How many evaluations the run plans after step `start`."""
+        later = range(start + 1, state.max_steps + 1)
+        return max(1, sum(step % self.every == 0 or step == state.max_steps for step in later))
+
+
+def _check_trainer(trainer: Any) -> None:
+    """Refuse what would measure another policy than the one that trains, or hang."""
+    if not all(hasattr(trainer, name) for name in ("reward_funcs", "reward_weights", "add_callback")):
+        raise BetastarError(
+            f"GoodhartMonitor was given a {type(trainer).__name__}; it needs TRL's GRPOTrainer or RLOOTrainer."
+        )
+    for name in ("tools", "rollout_func", "environment_factories"):
+        if getattr(trainer, name, None):
+            raise BetastarError(f"GoodhartMonitor answers in one turn, and this trainer has {name}: it cannot be used.")
+    deepspeed = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
+    split = trainer.is_fsdp_enabled or getattr(trainer, "is_distributed_loading_by_transformers", False)
+    if split or (deepspeed is not None and deepspeed.zero_stage == 3):
+        raise BetastarError(
+            "GoodhartMonitor needs the whole model in each process, and this trainer splits it (FSDP, DeepSpeed ZeRO-3 "
+            "or tensor parallel); use DDP."
+        )
+
+
+def _check_settings(
+    every: int,
+    replicates: int,
+    batch_size: int,
+    stop_above: float | str | None,
+    rate: float,
+    temperature: float | None,
+    labels: Mapping[str, Any],
+) -> None:
+    for name, value in {"every": every, "replicates": replicates, "batch_size": batch_size}.items():
+        if value < 1:
+            raise BetastarError(f"GoodhartMonitor: {name} is {value}; give at least 1.")
+    if isinstance(stop_above, str) and stop_above != "auto":
+        raise BetastarError(f"GoodhartMonitor: stop_above is {stop_above!r}; give 'auto', a number, or nothing.")
+    if not 0 < rate <= 0.5:
+        raise BetastarError(f"GoodhartMonitor: false_alarm_rate is {rate}; give a probability up to 0.5.")
+    if stop_above == "auto" and (replicates < 2 or temperature == 0):
+        raise BetastarError(
+            "GoodhartMonitor: stop_above='auto' is calibrated on sampling noise, which takes 2 or more replicates and "
+            "a temperature above 0; give a number."
+        )
+    if unknown := labels.keys() - LABELS:
+        raise BetastarError(f"GoodhartMonitor: labels has {min(unknown)}; it may have variant, beta and seed.")

@@ -1,0 +1,153 @@
+"""One evaluation point: the held-out problems are answered, scored and graded, and what a row says of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from accelerate.utils import gather_object
+from numpy.typing import NDArray
+from transformers import GenerationConfig
+
+from betastar.data.answers import Grade
+from betastar.errors import BetastarError
+from betastar.monitor.answering import Answer, Reference, answer, policy, tokenised, undisturbed
+from betastar.monitor.gaps import is_binary
+from betastar.monitor.problems import Problem
+from betastar.monitor.scoring import Proxy
+from betastar.randomness import stream_key
+
+Array = NDArray[np.float64]
+TrueReward = Callable[[str, Any], bool | float | Grade]
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """What stays the same at every evaluation of a run."""
+
+    trainer: Any
+    problems: list[Problem]
+    proxy: Proxy
+    true: TrueReward
+    config: GenerationConfig
+    reference: Reference
+    batch_size: int
+    noise_seed: int
+
+
+class Evaluation(NamedTuple):
+    """`answers` to the n problems; `scores` [K, n]; `proxy` and `true` rewards [n]; `grades` of a betastar grader."""
+
+    answers: list[Answer]
+    scores: Array
+    proxy: Array
+    true: Array
+    grades: list[Grade] | None
+
+
+def evaluate(instrument: Instrument, replicate: int = 0) -> Evaluation:
+    """Answer every problem once with the policy as it is. The noise depends on the batch and `replicate` alone: a
+    policy that has not moved gives the same answers. Processes share the batches; each gets the whole result."""
+    trainer, size = instrument.trainer, instrument.batch_size
+    accelerator = trainer.accelerator
+    starts = range(0, len(instrument.problems), size)
+    with undisturbed(policy(trainer)):
+        mine = [
+            (number, _batch(instrument, instrument.problems[start : start + size], number, replicate))
+            for number, start in enumerate(starts)
+            if number % accelerator.num_processes == accelerator.process_index
+        ]
+    rows = [row for _, part in sorted(gather_object(mine), key=lambda batch: batch[0]) for row in part]
+    answers, scores, grades = (list(column) for column in zip(*rows, strict=True))
+    by_member = np.array(scores).T
+    true = np.array([g.strict if isinstance(g, Grade) else g for g in grades], dtype=np.float64)
+    graded = grades if isinstance(grades[0], Grade) else None
+    return Evaluation(answers, by_member, instrument.proxy.total(by_member), true, graded)
+
+
+def measures(instrument: Instrument, found: Evaluation) -> dict[str, Any]:
+    """The row of one evaluation, without the gap: fields of `metrics.jsonl` (SPEC section 6), NaN or None where
+    undefined, with the reason in `missing`."""
+    answers, missing = found.answers, {}
+    disagreement = None
+    if instrument.proxy.no_ensemble is None:
+        disagreement = float(found.scores.std(axis=0, ddof=1).mean())
+    else:
+        missing["disagreement"] = instrument.proxy.no_ensemble
+    if instrument.reference.reason is not None:
+        missing["kl"] = instrument.reference.reason
+    scored = found.proxy[~np.isnan(found.proxy)]
+    if scored.size < 2:
+        missing["proxy"] = f"{scored.size} of {len(answers)} responses have a proxy reward"
+    binary = is_binary(found.true)
+    row: dict[str, Any] = {
+        "n": len(answers),
+        "proxy": float(scored.mean()) if scored.size else math.nan,
+        "proxy_std": float(scored.std(ddof=1)) if scored.size > 1 else math.nan,
+        "correct_strict": int(found.true.sum()) if binary else None,
+        "true_strict": float(found.true.mean()),
+        "kl": _mean([a.log_ratio for a in answers]) if instrument.reference.reason is None else None,
+        "disagreement": disagreement,
+        "response_entropy": _mean([a.entropy for a in answers]),
+        "response_tokens": _mean([len(a.tokens) for a in answers]),
+        "at_limit": _mean([a.at_limit for a in answers]),
+    }
+    if len(found.scores) > 1:
+        row["members"] = [float(np.nanmean(member)) if np.isfinite(member).any() else None for member in found.scores]
+    if not binary:
+        row["true_std"] = float(found.true.std(ddof=1))
+    if found.grades is not None:
+        row["true_lenient"] = _mean([g.lenient for g in found.grades])
+        row["unparsable"] = _mean([not g.parsable for g in found.grades])
+    if scored.size < len(answers):
+        row["unscored"] = len(answers) - scored.size
+    return row | ({"missing": missing} if missing else {})
+
+
+def shown(problems: Sequence[Problem], found: Evaluation, count: int) -> list[dict[str, Any]]:
+    """The first responses whole, for a person to read."""
+    return [
+        {
+            "prompt": problem.prompt,
+            "response": found.answers[i].text,
+            "proxy": float(found.proxy[i]),
+            "true": float(found.true[i]),
+        }
+        for i, problem in enumerate(problems[:count])
+    ]
+
+
+def _batch(
+    instrument: Instrument, problems: list[Problem], number: int, replicate: int
+) -> list[tuple[Answer, list[float], Any]]:
+    prompts = tokenised(instrument.trainer, [problem.prompt for problem in problems])
+    seed = stream_key(instrument.noise_seed, "monitor", replicate, number) % 2**63
+    answers = answer(instrument.trainer, prompts, instrument.config, instrument.reference, seed)
+    completions: list[Any] = [a.text for a in answers]
+    if not isinstance(problems[0].prompt, str):
+        completions = [[{"role": "assistant", "content": text}] for text in completions]
+    scores = instrument.proxy.score(problems, completions, [a.tokens for a in answers])
+    grades = [_graded(instrument.true, a.text, problem.gold) for a, problem in zip(answers, problems, strict=True)]
+    return list(zip(answers, scores.T.tolist(), grades, strict=True))
+
+
+def _graded(true: TrueReward, text: str, gold: Any) -> Grade | float:
+    result = true(text, gold)
+    if isinstance(result, Grade):
+        return result
+    try:
+        value = float(result)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise BetastarError(
+            f"The true reward of a response is {result!r}; the function must return a bool or a number."
+        )
+    return value
+
+
+def _mean(values: Sequence[Any]) -> float:
+    return float(np.mean(values))

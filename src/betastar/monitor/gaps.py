@@ -1,0 +1,110 @@
+"""The Goodhart gap of an evaluation against the start of its run, and the threshold it is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isnan, nan, sqrt
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from betastar.maths.goodhart import paper_gap, standardised_gap
+from betastar.monitor.calibration import critical_height, false_alarm_rate, own_noise, start_noise, threshold
+
+
+class Start(NamedTuple):
+    """The evaluation that gaps are measured from: `proxy` and `true` rewards of n responses, [n].
+
+    `noise`: σ, the standard deviation that sampling gives the mean score of one evaluation (calibration.py); NaN where
+    it was not measured. `looks`: how many evaluations follow in the planned run.
+    """
+
+    proxy: NDArray[np.float64]
+    true: NDArray[np.float64]
+    noise: float
+    looks: int
+
+    @property
+    def degrees(self) -> int:
+        """Degrees of freedom with which the noise is taken to be known, fewer than the replicates give."""
+        return self.proxy.size - 1
+
+
+def start_of(replicates: Sequence[tuple[ArrayLike, ArrayLike]], looks: int) -> Start:
+    """The start from its evaluations, each (proxy [n], true [n]): the first is the start, and all give the noise."""
+    proxy, true = replicates[0]
+    start = Start(np.asarray(proxy, dtype=np.float64), np.asarray(true, dtype=np.float64), nan, looks)
+    return start._replace(noise=start_noise([scores(start, *rewards) for rewards in replicates]))
+
+
+def scores(start: Start, proxy: ArrayLike, true: ArrayLike) -> NDArray[np.float64]:
+    """[n] scores proxy/s_proxy − true/s_true, whose mean changes as the standardised gap does; NaN without a scale."""
+    s_proxy, s_true = _scales(start)
+    return np.asarray(proxy, dtype=np.float64) / s_proxy - np.asarray(true, dtype=np.float64) / s_true
+
+
+def gap_fields(
+    start: Start, proxy: ArrayLike, true: ArrayLike, stop_above: float | str | None, rate: float
+) -> dict[str, Any]:
+    """Fields of a row for rewards [n] of one evaluation: both forms of the gap and the threshold, NaN where undefined,
+    and `missing`, the reasons."""
+    proxies, trues = [mean_of(start.proxy), mean_of(proxy)], [mean_of(start.true), mean_of(true)]
+    s_proxy, s_true = _scales(start)
+    n, correct = start.true.size, int(start.true.sum()) if is_binary(start.true) else 0
+    parts = standardised_gap(proxies, trues, s_proxy, correct, n)
+    # A true reward that is more than right or wrong has its own standard deviation in place of the binomial one.
+    gap = parts.gap[1] if is_binary(start.true) else parts.z_proxy[1] - (trues[1] - trues[0]) / s_true
+    missing = {}
+    if isnan(gap):
+        missing["gap_standardised"] = parts.reason or "the true rewards at the start have no spread"
+    limit, reason = _limit(start, scores(start, proxy, true), stop_above, rate)
+    if reason is not None:
+        missing["threshold"] = reason
+    return {
+        "gap_standardised": float(gap),
+        "gap_paper": float(paper_gap(proxies, trues)[1]),
+        "threshold": limit,
+        **({"missing": missing} if missing else {}),
+    }
+
+
+def mean_of(rewards: ArrayLike) -> float:
+    """Mean of the defined rewards; NaN without any."""
+    values = np.asarray(rewards, dtype=np.float64)
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if values.size else nan
+
+
+def rate_of(start: Start, limit: float) -> float:
+    """The false-alarm rate, over the planned run, of the fixed threshold `limit`; NaN where the noise is unknown."""
+    return false_alarm_rate(limit / start.noise, start.looks, start.degrees) if start.noise > 0 else nan
+
+
+def is_binary(true: NDArray[np.float64]) -> bool:
+    """Whether every true reward [n] is 0 or 1, wrong or right."""
+    return bool(np.isin(true, (0.0, 1.0)).all())
+
+
+def _limit(
+    start: Start, now: NDArray[np.float64], stop_above: float | str | None, rate: float
+) -> tuple[float, str | None]:
+    """The threshold of an evaluation with the scores `now` [n], or NaN and the reason."""
+    if isinstance(stop_above, int | float):
+        return float(stop_above), None
+    if isnan(start.noise):
+        return nan, "the noise of the gap at the start is unknown"
+    if start.noise == 0:
+        return nan, "sampling noise changes no reward at the start"
+    own = own_noise(now, scores(start, start.proxy, start.true))
+    return threshold(critical_height(start.looks, start.degrees, rate), start.noise, own), None
+
+
+def _scales(start: Start) -> tuple[float, float]:
+    """s_proxy and s_true of the standardised gap (SPEC section 6); NaN where there is no spread."""
+    proxy = start.proxy[np.isfinite(start.proxy)]
+    spread = float(proxy.std(ddof=1)) if proxy.size > 1 else nan
+    if is_binary(start.true):
+        q = (start.true.sum() + 1) / (start.true.size + 2)
+        return spread or nan, sqrt(q * (1 - q))
+    return spread or nan, float(start.true.std(ddof=1)) or nan

@@ -1,0 +1,81 @@
+"""The monitor's file: one JSON object per evaluation point, safe from a kill, continued after a resume."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from betastar.disk import flush, plain_disk_errors, write_atomically
+from betastar.errors import BetastarError
+
+Row = dict[str, Any]
+
+logger = logging.getLogger(__name__)
+
+
+def append(path: Path, row: Mapping[str, Any]) -> None:
+    """Write one row at the end of the file and have it on the disk before returning. NaN and infinity become null."""
+    with plain_disk_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.write(_line(row))
+            file.flush()
+            os.fsync(file.fileno())
+        flush(path.parent)
+
+
+def begin(path: Path) -> None:
+    """Make room for a run that starts anew: a file of an earlier run is set aside as `NAME.1`, `NAME.2`, …"""
+    if not path.exists():
+        return
+    number = 1
+    while (aside := path.with_name(f"{path.name}.{number}")).exists():
+        number += 1
+    with plain_disk_errors(path.parent):
+        path.rename(aside)
+    logger.warning("%s is of an earlier run and was renamed to %s.", path, aside.name)
+
+
+def resume(path: Path, step: int) -> list[Row]:
+    """The rows up to and including `step`, at which training resumes. Later ones, and a line that a kill left
+    unfinished, are removed from the file. Empty where there is no file.
+
+    Raises BetastarError for another line that is no row.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_bytes().splitlines(keepends=True)
+    if lines and not lines[-1].endswith(b"\n"):
+        del lines[-1]
+    kept: list[Row] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            if row["step"] <= step:
+                kept.append(row)
+        except (ValueError, TypeError, KeyError):
+            raise BetastarError(
+                f"{path}, line {number}: no row of a monitor; rename the file, or give the monitor another path."
+            ) from None
+    data = b"".join(_line(row) for row in kept)
+    if data != path.read_bytes():
+        write_atomically(path, data)
+    return kept
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    return json.dumps(plain(row), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def plain(value: Any) -> Any:
+    """Undefined numbers as null, which every JSON reader accepts."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: plain(item) for name, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
