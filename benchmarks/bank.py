@@ -16,13 +16,13 @@ from collections.abc import Callable
 
 import torch
 
-from betastar.config import Geometry
 from betastar.models.bank import AdapterBank, Adapters
 from betastar.models.generation import generate
-from betastar.models.loading import build_model
-from betastar.models.logprobs import response_statistics
+from betastar.models.logprobs import response_logprobs
 from betastar.models.sequences import Row, right_pad
+from betastar.models.tiny import build_model
 from betastar.randomness import numpy_generator, stream_key, torch_generator
+from betastar.sections import Geometry
 
 GOALS = {12: 3.2, 24: 5.0}  # decoding time as a multiple of one condition's
 VOCABULARY, PAD = 128, 0
@@ -68,7 +68,7 @@ def training(bank: AdapterBank, conditions: int, rows: int, tokens: int) -> Call
 
     def step() -> None:
         with bank.use(adapters):
-            response_statistics(bank.model, batch).logprob.sum().backward()
+            response_logprobs(bank.model, batch).sum().backward()
 
     return step
 

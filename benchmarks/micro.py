@@ -27,7 +27,7 @@ BASE_ACCURACY, PAIR_ACCURACY, RISE, FALL, SEEDS = 0.5, 0.65, 1.0, 0.10, 2
 def run(folder: Path, overrides: list[str]) -> tuple[float, str]:
     settings = [part for override in overrides for part in ("--set", override)]
     started = time.perf_counter()
-    command = [sys.executable, "-m", "betastar.cli", "run", "micro", "--out", str(folder), *settings]
+    command = [sys.executable, "-m", "betastar", "run", "micro", "--out", str(folder), *settings]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)

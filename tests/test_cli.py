@@ -15,7 +15,7 @@ from betastar.store import Store
 
 def betastar(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "betastar.cli", *arguments], capture_output=True, text=True, cwd=folder, timeout=120
+        [sys.executable, "-m", "betastar", *arguments], capture_output=True, text=True, cwd=folder, timeout=120
     )
 
 
@@ -74,7 +74,20 @@ def test_broken_data_names_file_and_line(tmp_path: Path) -> None:
         assert done.returncode == 2
         assert "pairs.jsonl, line 5" in done.stderr.splitlines()[-1]
         assert message in done.stderr
+        assert "or raise data.max_bad_share, now 0" in done.stderr.splitlines()[-1]
         assert "Traceback" not in done.stderr
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    done = files_run(tmp_path, "task={preset: arc_challenge}")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        "betastar: task.train: allenai/ai2_arc: the Hugging Face hub cannot be reached; connect, or give a local file "
+        "in task.train."
+    )
+    assert "Traceback" not in done.stderr
 
 
 def test_a_locked_run_directory_is_refused(tmp_path: Path) -> None:
@@ -97,7 +110,7 @@ def test_interrupting_says_how_to_go_on(tmp_path: Path) -> None:
     import signal
 
     settings = [part for text in (*SMALL, "online.steps=500", *write_files(tmp_path)) for part in ("--set", text)]
-    command = [sys.executable, "-m", "betastar.cli", "run", "files", "--out", str(tmp_path / "run"), *settings]
+    command = [sys.executable, "-m", "betastar", "run", "files", "--out", str(tmp_path / "run"), *settings]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     seen: list[str] = []

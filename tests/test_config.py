@@ -10,9 +10,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from betastar.config import PRESETS, Config, load_config, merged, preset_names
+from betastar.config import PRESETS, TASKS, Config, load_config, merged, preset_names, task_names
 from betastar.errors import BetastarError
-from betastar.sections import FolderBase, Gsm8kTask
+from betastar.sections import DatasetPreferences, DatasetTask, PretrainedBase
 
 
 def refusal(source: str | Path = "micro", *overrides: str) -> str:
@@ -30,9 +30,9 @@ def file(folder: Path, text: str) -> Path:
 
 OWN_DATA = """
 name: mine
-base: {source: folder, folder: ~/models/tiny}
-task: {kind: gsm8k, train: data/train.jsonl, test: /data/test.jsonl}
-preferences: {kind: jsonl, path: pairs.jsonl}
+base: {source: pretrained, model: ./models/tiny}
+task: {preset: gsm8k, train: data/train.jsonl, test: {dataset: /data/test.csv, limit: 50}}
+preferences: {kind: dataset, source: pairs.parquet}
 """
 
 
@@ -52,7 +52,7 @@ def test_all_faults_are_reported_at_once_each_in_one_line_with_file_and_key(tmp_
 name: [a]
 base: {source: random, geometry: {heads: 0}}
 task: {kind: micro, largest: 1}
-preferences: {kind: jsonl}
+preferences: {kind: dataset}
 onlin: {steps: 3}
 rewards: {members: 1, epocs: 2}
 seeds: []
@@ -63,10 +63,10 @@ seeds: []
         f"{path}: seeds: should hold at least 1",
         f"{path}: base.geometry.heads: input should be greater than 0 (given: 0)",
         f"{path}: task.largest: input should be greater than or equal to 2 (given: 1)",
-        f"{path}: preferences.path: missing; give it a value (`betastar config` says what it is)",
+        f"{path}: preferences.source: missing; give it a value (`betastar config` says what it is)",
         f"{path}: rewards.members: input should be greater than or equal to 2 (given: 1)",
         f"{path}: rewards.epocs: unknown key; did you mean epochs?",
-        f"{path}: offline.clip: input should be greater than 0 (given: -1)",
+        f"{path}: offline.clip: should be a number above 0, or auto (given: -1)",
         f"{path}: onlin: unknown key; did you mean online?",
     ]
 
@@ -138,20 +138,20 @@ def test_a_malformed_override_is_shown_with_its_remedy(override: str, message: s
 def test_switching_kind_or_source_starts_that_section_afresh(reverse: bool) -> None:
     overrides = [
         "base.source=random",  # geometry and training of the preset go
-        "task.kind=gsm8k",
+        "task.kind=dataset",
         "task.train=a.jsonl",
-        "task.test=b.jsonl",
-        "preferences={kind: jsonl, path: c.jsonl}",
+        "task.test.dataset=b.jsonl",
+        "preferences={kind: dataset, source: c.jsonl}",
     ]
     config = load_config("micro", overrides[::-1] if reverse else overrides)
     assert config.base.model_dump(exclude={"geometry"}) == {"source": "random"}
     assert config.base.model_dump()["geometry"]["context"] == 2048  # the default, not the preset's 256
-    assert config.task.model_dump(exclude_none=True) == {
-        "kind": "gsm8k",
-        "train": Path("a.jsonl"),
-        "test": Path("b.jsonl"),
+    assert config.task.model_dump(exclude_defaults=True) == {
+        "kind": "dataset",
+        "train": {"dataset": "a.jsonl"},
+        "test": {"dataset": "b.jsonl"},
     }
-    assert config.preferences.model_dump(exclude_none=True) == {"kind": "jsonl", "path": Path("c.jsonl")}
+    assert config.preferences.model_dump(exclude_defaults=True) == {"kind": "dataset", "source": {"dataset": "c.jsonl"}}
     # Naming the kind that stands already changes nothing else.
     assert load_config("micro", ["task.kind=micro"]) == load_config("micro")
 
@@ -165,16 +165,39 @@ def test_a_file_may_begin_from_a_preset(tmp_path: Path) -> None:
     assert refusal(path) == f"{path}: preset 'macro' does not exist; choose from {', '.join(preset_names())}."
 
 
-def test_paths_start_from_the_current_directory_and_the_home_folder(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("HOME", "/home/anna")
-    (tmp_path / "elsewhere").mkdir()
-    config = load_config(str(file(tmp_path / "elsewhere", OWN_DATA)))
-    assert isinstance(config.base, FolderBase)
-    assert isinstance(config.task, Gsm8kTask)
-    assert config.base.folder == Path("/home/anna/models/tiny")
-    assert (config.task.train, config.task.test) == (Path("data/train.jsonl"), Path("/data/test.jsonl"))
-    text = refusal(tmp_path / "elsewhere" / "mine.yaml", "base.folder=~no-such-user/x")
-    assert text.endswith("base.folder: there is no such home folder; write the whole path (given: '~no-such-user/x')")
+def test_a_file_names_model_task_and_pairs(tmp_path: Path) -> None:
+    """A dataset is a text or its settings; what a ready-made task says and the file does not stays."""
+    config = load_config(str(file(tmp_path, OWN_DATA)))
+    assert isinstance(config.base, PretrainedBase)
+    assert isinstance(config.task, DatasetTask)
+    assert isinstance(config.preferences, DatasetPreferences)
+    assert config.base.model == "./models/tiny"
+    assert config.task.train.model_dump(exclude_defaults=True) == {"dataset": "data/train.jsonl"}
+    assert config.task.test.model_dump(exclude_defaults=True) == {"dataset": "/data/test.csv", "limit": 50}
+    assert config.task.prompt == yaml.safe_load((TASKS / "gsm8k.yaml").read_text())["prompt"]
+    assert config.preferences.source.dataset == "pairs.parquet"
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_every_ready_made_task_loads_and_may_be_changed(name: str) -> None:
+    ready = yaml.safe_load((TASKS / f"{name}.yaml").read_text())
+    task = load_config("files", [f"task.preset={name}"]).task
+    assert task == DatasetTask.model_validate(ready)
+    changed = load_config("files", [f"task={{preset: {name}, test: {{limit: 5}}}}", "task.prompt='{{ q }}'"]).task
+    assert changed == DatasetTask.model_validate(ready | {"test": ready["test"] | {"limit": 5}, "prompt": "{{ q }}"})
+
+
+def test_another_kind_of_task_replaces_a_ready_made_one() -> None:
+    task = load_config("files", ["task={kind: custom, task: mine.py:make}"]).task
+    assert task.model_dump() == {"kind": "custom", "task": "mine.py:make", "options": {}}
+
+
+def test_a_ready_made_task_that_does_not_exist_is_named_with_those_that_do(tmp_path: Path) -> None:
+    choices = ", ".join(task_names())
+    assert refusal("micro", "task={preset: gsm9k, path: x}") == (
+        f"{PRESETS}/micro.yaml: task.preset 'gsm9k' does not exist; choose from {choices}."
+    )
+    assert refusal("files", "task={preset: gsm8k, 3: x}") == "files.yaml: task.3: keys should be strings (given: 3)"
 
 
 def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -270,7 +293,7 @@ def test_overrides_may_be_merged_among_themselves_first(base: dict, assignments:
 
 def test_merged_starts_a_mapping_afresh_when_its_kind_or_source_changes() -> None:
     base = {"task": {"kind": "micro", "largest": 20}, "base": {"source": "train", "geometry": {"heads": 4}}}
-    assert merged(base, {"task": {"kind": "gsm8k"}})["task"] == {"kind": "gsm8k"}
+    assert merged(base, {"task": {"kind": "dataset"}})["task"] == {"kind": "dataset"}
     assert merged(base, {"task": {"kind": "micro", "x": 1}})["task"] == {"kind": "micro", "largest": 20, "x": 1}
     assert merged(base, {"base": {"source": "random"}})["base"] == {"source": "random"}
     assert merged({"base": {}}, {"base": {"source": "random"}})["base"] == {"source": "random"}

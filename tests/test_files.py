@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from betastar import pipeline
 from betastar.config import load_config
 from betastar.errors import BetastarError
 from betastar.micro.tokenizer import build_tokenizer
-from betastar.models.loading import build_model
+from betastar.models.tiny import build_model
+from betastar.progress import Reporter
 from betastar.sections import Geometry
 
 SMALL = (
@@ -36,8 +38,8 @@ def write_files(folder: Path, pairs: int = 80) -> list[str]:
     rows[3]["rejected"] = rows[3]["chosen"]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return [
-        f"task={{kind: gsm8k, train: {folder}/train.jsonl, test: {folder}/test.jsonl}}",
-        f"preferences={{kind: jsonl, path: {folder}/pairs.jsonl}}",
+        f"task={{preset: gsm8k, train: {folder}/train.jsonl, test: {folder}/test.jsonl}}",
+        f"preferences={{kind: dataset, source: {folder}/pairs.jsonl}}",
     ]
 
 
@@ -60,7 +62,36 @@ def test_every_stage_runs_on_files_made_on_the_spot(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "adapters" / "rewards" / "judge" / "adapter_config.json").is_file()
 
 
-def test_a_local_model_folder_and_another_reward_base(tmp_path: Path) -> None:
+def write_other_files(folder: Path) -> list[str]:
+    """Another task and pairs, each in the columns of its public dataset (SVAMP, UltraFeedback) and other kinds of file;
+    the fifth pair is malformed."""
+    sums = [{"Body": f"Ann has {i} pens", "Question": "How many?", "Answer": f"{i}.0", "ID": i} for i in range(1, 31)]
+    for part in ("train", "test"):
+        pd.DataFrame(sums).to_csv(folder / f"{part}.csv", index=False)
+    rows = []
+    for i in range(80):
+        asked = {"role": "user", "content": f"Say {i}."}
+        answers = (f"{i}, with pleasure!", f"no {i}")
+        chosen, rejected = ([asked, {"role": "assistant", "content": text}] for text in answers)
+        rows.append({"prompt": asked["content"], "prompt_id": f"{i}", "chosen": chosen, "rejected": rejected})
+    rows[4]["rejected"] = rows[4]["rejected"][:1]
+    pd.DataFrame(rows).assign(score_chosen=8.0, score_rejected=4.0).to_parquet(folder / "pairs.parquet")
+    return [
+        f"task={{preset: svamp, train: {folder}/train.csv, test: {folder}/test.csv}}",
+        f"preferences={{kind: dataset, source: {folder}/pairs.parquet}}",
+        "data.max_bad_share=0.02",
+    ]
+
+
+class Listener(Reporter):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_a_local_model_folder_another_reward_base_and_other_kinds_of_files(tmp_path: Path) -> None:
     """Policy and reward models with different tokenizers: the text is what both share."""
     tokenizer = build_tokenizer(99)
     build_model(Geometry(hidden_size=64, heads=2, key_value_heads=2), len(tokenizer), 0).save_pretrained(
@@ -68,21 +99,29 @@ def test_a_local_model_folder_and_another_reward_base(tmp_path: Path) -> None:
     )
     tokenizer.save_pretrained(tmp_path / "model")
     base, *rest = SMALL
-    choice = [f"base={{source: folder, folder: {tmp_path}/model}}", f"reward_base={base.removeprefix('base=')}"]
-    results = pipeline.run(load_config("files", [*choice, *rest, *write_files(tmp_path)]), tmp_path / "run")
+    choice = [f"base={{source: pretrained, model: {tmp_path}/model}}", f"reward_base={base.removeprefix('base=')}"]
+    listener = Listener()
+    config = load_config("files", [*choice, *rest, *write_other_files(tmp_path)])
+    results = pipeline.run(config, tmp_path / "run", listener)
     assert len(results["conditions"]) == 12
-    config = json.loads((tmp_path / "run/adapters/offline/beta-1-seed-0/adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == str(tmp_path / "model")
+    adapter = json.loads((tmp_path / "run/adapters/offline/beta-1-seed-0/adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == str(tmp_path / "model")
+    coverage = results["data"]["coverage"]
+    assert (coverage["pairs"], coverage["malformed_dropped"]) == (79, 1)
+    (example,) = coverage["malformed_examples"]
+    # UltraFeedback's prompt is the user's turn that both begin with; here nothing is left of one of them.
+    assert example.startswith(f"{tmp_path}/pairs.parquet, row 5: after the prompt, `chosen` holds user assistant where")
+    assert f"preferences: 1 of 80 rows are malformed and left out: {example}" in listener.said
 
 
 @pytest.mark.slow
 def test_real_data(tmp_path: Path, shared_data: Path) -> None:
     """GSM8K and human preference pairs as message lists."""
     task = (
-        f"task={{kind: gsm8k, train: {shared_data}/gsm8k/train.jsonl, test: {shared_data}/gsm8k/test.jsonl, "
-        "train_limit: 100, test_limit: 50}"
+        f"task={{preset: gsm8k, train: {{dataset: {shared_data}/gsm8k/train.jsonl, limit: 100}}, "
+        f"test: {{dataset: {shared_data}/gsm8k/test.jsonl, limit: 50}}}}"
     )
-    preferences = f"preferences={{kind: jsonl, path: {shared_data}/helpsteer2/train.jsonl}}"
+    preferences = f"preferences={{kind: dataset, source: {shared_data}/helpsteer2/train.jsonl}}"
     results = pipeline.run(load_config("files", [*SMALL, task, preferences]), tmp_path / "run")
     check_honest_report(results)
     assert results["data"]["coverage"]["pairs"] > 50
@@ -93,9 +132,9 @@ def test_too_few_pairs_and_missing_files_are_one_sentence(tmp_path: Path) -> Non
     with pytest.raises(BetastarError, match=r"split .*supply pairs with about \d+ different prompts or more"):
         pipeline.run(load_config("files", [*SMALL, *settings]), tmp_path / "run")
     (tmp_path / "pairs.jsonl").unlink()
-    with pytest.raises(BetastarError, match=r"pairs\.jsonl: no such file; correct preferences\.path"):
+    with pytest.raises(BetastarError, match=r"pairs\.jsonl: no such file; correct preferences\.source"):
         pipeline.run(load_config("files", [*SMALL, *settings]), tmp_path / "run")
-    with pytest.raises(BetastarError, match=r"no Hugging Face model folder"):
+    with pytest.raises(BetastarError, match=r"nowhere: no such folder; correct the path of the model"):
         pipeline.run(
-            load_config("files", [*SMALL, *settings, "base={source: folder, folder: nowhere}"]), tmp_path / "run"
+            load_config("files", [*SMALL, *settings, "base={source: pretrained, model: ./nowhere}"]), tmp_path / "run"
         )

@@ -30,18 +30,24 @@ MAY_IMPORT = {
     "config": {"errors", "maths", "sections"},
     "settings_text": {"config"},
     "store": {"errors", "disk"},
-    "data": {"errors", "randomness"},
+    "data": {"errors", "randomness", "disk", "sections"},
     "micro": {"errors", "randomness", "data"},
-    "models": {"errors", "randomness", "maths", "data"},
-    "analysis": MATHS,
+    "models": {"errors", "randomness", "disk", "maths", "sections", "data"},
+    "derive": MATHS | {"sections", "config"},
+    "logs": MATHS,
+    "analysis": MATHS | {"logs"},
+    "monitor": MATHS | {"data"},
+    "planning": PARTS | {"derive"},
     "workbench": PARTS,
-    "stages": PARTS | {"workbench", "analysis", "report"},
-    "report": MATHS | {"analysis"},
-    "pipeline": PARTS | {"workbench", "analysis", "report", "stages"},
-    "cli": PARTS | {"workbench", "analysis", "report", "stages", "pipeline"},
+    "stages": PARTS | {"workbench", "analysis", "logs", "report", "derive", "planning"},
+    "report": MATHS | {"analysis", "logs"},
+    "__main__": {"cli"},
+    "pipeline": PARTS | {"workbench", "analysis", "report", "derive", "stages"},
+    "cli": PARTS | {"workbench", "analysis", "report", "derive", "stages", "pipeline", "logs", "planning", "doctor"},
+    "doctor": PARTS,
 }
 # Imports for annotations alone, which no program runs.
-MAY_NAME = {"models": {"config"}}
+MAY_NAME = {"derive": {"models"}}
 
 
 def home(path: Path) -> str:
@@ -106,14 +112,16 @@ def test_no_stage_imports_another_stage() -> None:
         assert not [name for name in imports(path, parsed(path)) if name.startswith("betastar.stages")], path.name
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p != PACKAGE / "cli.py"], ids=[n for n in NAMES if n != "cli.py"])
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if home(p) != "cli"], ids=[n for n in NAMES if not n.startswith("cli/")]
+)
 def test_only_the_command_line_prints_asks_or_exits(path: Path) -> None:
     for node in ast.walk(parsed(path)):
-        if isinstance(node, ast.Name | ast.Attribute):
-            assert ast.unparse(node) not in {
-                *("print", "input", "exit", "quit", "breakpoint", "SystemExit"),
-                *("sys.exit", "sys.stdout", "sys.stderr", "os._exit", "os.abort"),
-            }, f"{path.name}, line {node.lineno}"
+        where = f"{path.name}, line {getattr(node, 'lineno', '?')}"
+        if isinstance(node, ast.Call):
+            assert ast.unparse(node.func) not in {"print", "input", "exit", "quit", "breakpoint", "SystemExit"}, where
+        if isinstance(node, ast.Attribute):
+            assert ast.unparse(node) not in {"sys.exit", "sys.stdout", "sys.stderr", "os._exit", "os.abort"}, where
         if isinstance(node, ast.ImportFrom) and node.module in ("sys", "os"):
             assert not {alias.name for alias in node.names} & {"exit", "_exit", "abort", "stdout", "stderr"}
 
@@ -138,8 +146,6 @@ def test_no_pickle_and_no_code_from_a_model_folder() -> None:
 
 @pytest.mark.parametrize("module", ["betastar", "betastar.errors", "betastar.config", "betastar.store", "betastar.cli"])
 def test_what_needs_no_model_loads_none(module: str) -> None:
-    if not (PACKAGE / f"{module.partition('.')[2] or '__init__'}.py").exists():
-        pytest.skip(f"{module} is not written yet")
     script = f"import sys, {module}; print(*sorted(name for name in sys.modules if '.' not in name))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())

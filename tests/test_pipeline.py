@@ -49,7 +49,7 @@ class Listener(Reporter):
 
 def command(folder: Path, *overrides: str) -> list[str]:
     settings = [part for override in (*TINY, *overrides) for part in ("--set", override)]
-    return [sys.executable, "-m", "betastar.cli", "run", "micro", "--out", str(folder), *settings]
+    return [sys.executable, "-m", "betastar", "run", "micro", "--out", str(folder), *settings]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from betastar.config import Config, load_config
 from betastar.errors import BetastarError
-from betastar.sections import FolderBase, Gsm8kTask, JsonlPreferences, TrainedBase
+from betastar.sections import CustomTask, DatasetPreferences, DatasetSource, DatasetTask, PretrainedBase, TrainedBase
 
 
 def sections(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -25,7 +25,8 @@ def sections(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def test_every_field_of_every_section_says_what_it_means() -> None:
     found = set(sections(Config))
-    assert {Config, TrainedBase, FolderBase, Gsm8kTask, JsonlPreferences} <= found
+    expected = {TrainedBase, PretrainedBase, DatasetTask, CustomTask, DatasetPreferences, DatasetSource}
+    assert expected | {Config} <= found
     silent = [f"{s.__name__}.{name}" for s in found for name, field in s.model_fields.items() if not field.description]
     assert silent == []
 
@@ -39,8 +40,8 @@ def test_every_field_of_every_section_says_what_it_means() -> None:
         ("seeds=[0, yes]", "seeds.1: input should be a valid integer"),
         ("seeds=0,1", "seeds: should be a list, as in [a, b] (given: '0,1')"),
         ("seeds=[0, 1, 0]", "seeds: the same seed is listed twice; each seed is one block, list it once"),
-        ("offline.learning_rate=.nan", "offline.learning_rate: input should be a finite number (given: nan)"),
-        ("online.clip=.inf", "online.clip: input should be a finite number (given: inf)"),
+        ("offline.learning_rate=.nan", "offline.learning_rate: should be a number above 0, or auto (given: nan)"),
+        ("online.clip=.inf", "online.clip: should be a number above 0, or auto (given: inf)"),
         ("evaluation.temperature=-.inf", "evaluation.temperature: input should be a finite number (given: -inf)"),
         ("lengths.prompt=0", "lengths.prompt: should be a number of tokens from 1, or auto (given: 0)"),
         ("lengths.response=none", "lengths.response: should be a number of tokens from 1, or auto (given: 'none')"),
@@ -48,7 +49,7 @@ def test_every_field_of_every_section_says_what_it_means() -> None:
         ("name=..", "name: should consist of letters"),
         ("online=3", "online: should hold settings, as in `name: {key: value}` (given: 3)"),
         ("online=", "online: should hold settings, as in `name: {key: value}` (given: None)"),
-        ("task.kind=math", "task.kind: should be one of 'micro', 'gsm8k' (given: 'math')"),
+        ("task.kind=math", "task.kind: should be one of 'micro', 'dataset', 'custom' (given: 'math')"),
         ("task.train=x", "task.train: unknown key; it belongs to another kind or source"),
         ("online.kl.kapa=1", "online.kl.kapa: unknown key; did you mean kappa?"),
         ("online.kappa=1", "online.kappa: unknown key; did you mean online.kl.kappa?"),
@@ -67,8 +68,22 @@ def test_every_field_of_every_section_says_what_it_means() -> None:
         ("grid.low=1", "grid: method percentiles does not use low, high and n; set method: geometric or remove them"),
         ("grid={method: geometric, low: 1}", "grid: method geometric needs low, high and n"),
         ("grid={method: geometric, low: 1, high: 1, n: 3}", "grid: low must be smaller than high"),
-        ("preferences={kind: jsonl, path: x}", "base.source: train teaches the micro language; use random or folder"),
-        ("reward_base={source: train}", "reward_base.source: use random or folder, or leave it empty to share the"),
+        ("task={preset: gsm8k, grader: regex}", "task.grader: input should be 'gsm8k', 'number', 'text', 'choice' or"),
+        ("task={preset: gsm8k, train: {limit: 0}}", "task.train.limit: input should be greater than 0 (given: 0)"),
+        ("task={preset: gsm8k, train: ''}", "task.train.dataset: string should have at least 1 character (given: '')"),
+        (
+            "task={preset: gsm8k, test: {dataset: x.csv, split: test}}",
+            "task.test: name, split and revision belong to hub datasets; leave them out beside a file",
+        ),
+        ("task={kind: custom}", "task.task: missing; give it a value (`betastar config` says what it is)"),
+        (
+            "preferences={kind: dataset, source: x, columns: {chose: y}}",
+            "preferences.columns.chose: unknown key; did you mean chosen?",
+        ),
+        ("data.max_bad_share=1", "data.max_bad_share: input should be less than 1 (given: 1)"),
+        ("data.max_bad_share=-0.1", "data.max_bad_share: input should be greater than or equal to 0 (given: -0.1)"),
+        ("preferences={kind: dataset, source: x}", "base.source: train teaches the micro language; use random or pret"),
+        ("reward_base={source: train}", "reward_base.source: use random or pretrained, or leave it empty to share the"),
         ("reward_base={source: random, geometry: {heads: -1}}", "reward_base.geometry.heads: input should be greater"),
         ("variants.fast.stepz=1", "variants.fast.stepz: unknown key; did you mean steps?"),
         ("variants.fast.kl.kapa=1", "variants.fast.kl.kapa: unknown key; did you mean kappa?"),

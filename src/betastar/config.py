@@ -17,50 +17,23 @@ from betastar.errors import BetastarError
 from betastar.sections import (
     Adapter,
     BaseModelChoice,
+    Chat,
     Compute,
+    Data,
     Evaluation,
-    FolderBase,
-    Geometry,
     Grid,
-    Gsm8kTask,
-    JsonlPreferences,
-    Kl,
     Law,
     Lengths,
-    MicroPreferences,
-    MicroTask,
     Online,
     Preferences,
-    RandomBase,
     Rewards,
     Section,
     Task,
-    TrainedBase,
     Training,
 )
 
-__all__ = [
-    "PRESETS",
-    "BaseModelChoice",
-    "Config",
-    "FolderBase",
-    "Geometry",
-    "Grid",
-    "Gsm8kTask",
-    "JsonlPreferences",
-    "Kl",
-    "MicroPreferences",
-    "MicroTask",
-    "Online",
-    "RandomBase",
-    "TrainedBase",
-    "Training",
-    "load_config",
-    "merged",
-    "preset_names",
-]
-
 PRESETS = Path(__file__).parent / "presets"
+TASKS = PRESETS / "tasks"  # ready-made settings of `task`
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # names become folder names
 
 
@@ -77,13 +50,18 @@ class Config(Section):
     root_seed: int = Field(default=0, ge=0, description="from which every random stream is derived")
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1, description="one block of the experiment each")
     compute: Compute = Field(default_factory=Compute, description="where and in what pieces it is computed")
-    base: BaseModelChoice = Field(description="the base policy π⁽⁰⁾: trained here, random, or a folder")
+    base: BaseModelChoice = Field(description="the base policy π⁽⁰⁾: trained here, random, or pretrained")
     reward_base: BaseModelChoice | None = Field(
         default=None, description="base of the reward models; empty: the policy's"
     )
     adapter: Adapter = Field(default_factory=Adapter, description="the LoRA adapters of policies and reward models")
+    reward_adapter: Adapter | None = Field(
+        default=None, description="adapters of the reward models; empty: as `adapter`"
+    )
+    chat: Chat = Field(default_factory=Chat, description="how prompts are put to the model")
     task: Task = Field(description="the verifiable task")
     preferences: Preferences = Field(description="the preference pairs")
+    data: Data = Field(default_factory=Data, description="what is done with malformed rows")
     lengths: Lengths = Field(default_factory=Lengths, description="where preference data are cut")
     rewards: Rewards = Field(default_factory=Rewards, description="the reward ensemble (Eq. 5)")
     grid: Grid = Field(default_factory=Grid, description="the conservatism grid (Eq. 6-7)")
@@ -108,11 +86,11 @@ class Config(Section):
         if len(set(self.seeds)) != len(self.seeds):
             faults.append("seeds: the same seed is listed twice; each seed is one block, list it once")
         if self.preferences.kind == "micro" and self.task.kind != "micro":
-            faults.append("preferences.kind: micro needs task.kind micro; give your pairs with kind: jsonl")
+            faults.append("preferences.kind: micro needs task.kind micro; give your pairs with kind: dataset")
         if self.base.source == "train" and not self.task.kind == self.preferences.kind == "micro":
-            faults.append("base.source: train teaches the micro language; use random or folder for your own files")
+            faults.append("base.source: train teaches the micro language; use random or pretrained for your own files")
         if self.reward_base is not None and self.reward_base.source == "train":
-            faults.append("reward_base.source: use random or folder, or leave it empty to share the policy's base")
+            faults.append("reward_base.source: use random or pretrained, or leave it empty to share the policy's base")
         for name in self.variants:
             try:
                 self.variant(name)
@@ -130,14 +108,18 @@ class Config(Section):
             raise Faults(_sentences(error, Online, f"variants.{name}.")) from None
 
 
+CHOICES = ("kind", "source", "method", "dataset")  # keys whose value decides what the others of a section mean
+
+
 def merged(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
-    """`override` laid over `base`, nested mappings merged; a mapping whose `kind`, `source`
-    or `method` changes starts afresh."""
+    """`override` laid over `base`, nested mappings merged; a mapping that names another of what it may be (its `kind`,
+    `source`, `method`, `dataset` or `preset`) starts afresh."""
     result = dict(base)
     for key, value in override.items():
         old = result.get(key)
         if isinstance(value, dict) and isinstance(old, dict):
-            fresh = any(tag in value and tag in old and value[tag] != old[tag] for tag in ("kind", "source", "method"))
+            fresh = any(tag in value and value[tag] != old.get(tag, value[tag]) for tag in CHOICES) or "preset" in value
+            fresh |= "preset" in old and "kind" in value
             result[key] = value if fresh else merged(old, value)
         else:
             result[key] = value
@@ -148,10 +130,16 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
+def task_names() -> list[str]:
+    """Ready-made tasks, for `task: {preset: NAME}`."""
+    return sorted(path.stem for path in TASKS.glob("*.yaml"))
+
+
 def load_config(source: str = "micro", overrides: Sequence[str] = ()) -> Config:
     """Read a preset by name or a YAML file by path, lay `key.path=value` overrides over it, and check everything.
 
-    A file may begin from a preset with `preset: name`. Relative paths in it start from the current directory.
+    A file may begin from a preset with `preset: name`, and its task from a ready-made one with `task: {preset: name}`.
+    Relative paths in it start from the current directory.
     Raises BetastarError naming every fault and where it stands.
     """
     if source in preset_names():
@@ -169,11 +157,22 @@ def load_config(source: str = "micro", overrides: Sequence[str] = ()) -> Config:
     together: dict[str, Any] = {}  # first among themselves, so that `kind` may come after the settings of that kind
     for override in overrides:
         together = merged(together, _override(override))
+    values = merged(values, together)
+    task = values.get("task")
+    if isinstance(task, dict) and "preset" in task:
+        values["task"] = _ready_task(path, task)
     try:
-        return Config.model_validate(merged(values, together))
+        return Config.model_validate(values)
     except ValidationError as error:
         name = path.name if path.parent == PRESETS else path
         raise BetastarError("\n".join(f"{name}: {fault}" for fault in _sentences(error, Config))) from None
+
+
+def _ready_task(path: Path, task: Mapping[str, Any]) -> dict[str, Any]:
+    preset, changes = task["preset"], {key: value for key, value in task.items() if key != "preset"}
+    if preset not in task_names():
+        raise BetastarError(f"{path}: task.preset {preset!r} does not exist; choose from {', '.join(task_names())}.")
+    return merged(_read_yaml(TASKS / f"{preset}.yaml"), changes)
 
 
 class _Loader(yaml.SafeLoader):
@@ -231,7 +230,7 @@ def _override(text: str) -> dict[str, Any]:
     return parsed
 
 
-TAGS = {"train", "random", "folder", "micro", "gsm8k", "jsonl"}
+TAGS = {"train", "random", "pretrained", "micro", "dataset", "custom"}
 
 
 def _sentences(error: ValidationError, root: type[BaseModel], prefix: str = "") -> list[str]:

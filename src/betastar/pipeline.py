@@ -8,11 +8,22 @@ from typing import Any
 
 from betastar.config import Config
 from betastar.progress import Reporter
-from betastar.stages import base, offline, online, preferences, probe, publish, reference, rewards, task
+from betastar.stages import (
+    base,
+    hyperparameters,
+    offline,
+    online,
+    preferences,
+    probe,
+    publish,
+    reference,
+    rewards,
+    task,
+)
 from betastar.store import Store
 from betastar.workbench.context import Condition, Context, Inputs
 
-STAGES = ("base", "task", "preferences", "rewards", "reference", "offline", "probe", "online", "results")
+STAGES = ("base", "task", "preferences", "reference", "rewards", "offline", "probe", "online", "results")
 
 
 def run(config: Config, folder: Path, reporter: Reporter | None = None) -> dict[str, Any]:
@@ -34,11 +45,13 @@ def run(config: Config, folder: Path, reporter: Reporter | None = None) -> dict[
         problems = task.run(ctx)
         begin("preferences")  # lengths from the data: line 2
         pairs = preferences.run(ctx, policy_base)
+        ctx, numbers = hyperparameters.run(ctx, policy_base, reward_base, pairs)  # what says auto: Appendix C
+        config = ctx.config
+        begin("reference")  # the β grid from reference log-ratios: line 3
+        logprobs = reference.run(ctx, policy_base, pairs, problems)
+        betas = reference.beta_grid(config.grid, logprobs)
         begin("rewards")  # K bootstrap reward models: line 4
         ensemble = rewards.run(ctx, reward_base, pairs)
-        begin("reference")  # the β grid from reference log-ratios: line 3
-        logprobs = reference.run(ctx, policy_base, pairs)
-        betas = reference.beta_grid(config.grid, logprobs)
         conditions = [Condition(beta, seed) for seed in config.seeds for beta in betas]
         begin("offline")  # DPO of every (β, seed): lines 5-6
         checkpoints = offline.run(ctx, policy_base, pairs, logprobs, conditions)
@@ -48,4 +61,4 @@ def run(config: Config, folder: Path, reporter: Reporter | None = None) -> dict[
         begin("online")  # adaptation against the proxy, truth watched: lines 10-23
         adapted = online.run(ctx, inputs, checkpoints)
         begin("results")  # AUGC, law, β★: lines 24-26
-        return publish.run(ctx, pairs, ensemble, problems, checkpoints, probes, adapted)
+        return publish.run(ctx, pairs, ensemble, problems, checkpoints, probes, adapted, numbers)

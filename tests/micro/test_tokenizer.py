@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from betastar.data.chat import decode, prompt_tokens, response_tokens
+from betastar.data.chat import ChatFormat
 from betastar.micro.language import draw_problem, draw_request, draw_style, write_response
 from betastar.micro.tokenizer import ASSISTANT, END, PAD, SPECIAL, UNKNOWN, USER, build_tokenizer
 
@@ -26,11 +26,12 @@ def demonstrations(largest: int, n: int = 1000) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("largest", LARGEST)
 def test_one_token_per_word_none_unknown_and_back(largest: int) -> None:
     tokenizer = build_tokenizer(largest)
+    chat = ChatFormat(tokenizer)
     texts = [text for pair in demonstrations(largest) for text in pair]
     for text, ids in zip(texts, tokenizer(texts)["input_ids"], strict=True):
         assert len(ids) == len(text.split())
         assert tokenizer.unk_token_id not in ids
-        assert decode(tokenizer, ids) == text
+        assert chat.text(ids) == text
 
 
 def test_special_tokens_come_first_and_are_known_as_such() -> None:
@@ -48,8 +49,9 @@ def test_the_chat_format_gives_exactly_the_tokens_of_a_training_text() -> None:
     tokenizer = build_tokenizer(20)
     pairs = demonstrations(20)
     training = tokenizer([f"{USER} {prompt} {ASSISTANT} {response} {END}" for prompt, response in pairs])["input_ids"]
-    prompts = prompt_tokens(tokenizer, [prompt for prompt, _ in pairs])
-    responses = response_tokens(tokenizer, [response for _, response in pairs])
+    chat = ChatFormat(tokenizer)
+    prompts = chat.prompts([prompt for prompt, _ in pairs])
+    responses = chat.responses([response for _, response in pairs])
     assert [[*p, *r] for p, r in zip(prompts, responses, strict=True)] == training
     for (prompt, response), ids in zip(pairs[:100], training, strict=False):
         messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
@@ -70,6 +72,7 @@ def test_a_saved_tokenizer_loads_as_the_same(tmp_path: Path) -> None:
     texts = [f"{USER} {prompt} {ASSISTANT} {response} {END}" for prompt, response in pairs]
     ids = tokenizer(texts)["input_ids"]
     assert loaded(texts)["input_ids"] == ids
-    assert prompt_tokens(loaded, [p for p, _ in pairs]) == prompt_tokens(tokenizer, [p for p, _ in pairs])
-    assert [decode(loaded, row) for row in ids] == [decode(tokenizer, row) for row in ids]
-    assert [decode(loaded, row) for row in ids] == [f"{prompt} {response}" for prompt, response in pairs]
+    before, after = ChatFormat(tokenizer), ChatFormat(loaded)
+    assert after.prompts([p for p, _ in pairs]) == before.prompts([p for p, _ in pairs])
+    assert [after.text(row) for row in ids] == [before.text(row) for row in ids]
+    assert [after.text(row) for row in ids] == [f"{prompt} {response}" for prompt, response in pairs]

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from betastar.config import Geometry
 from betastar.models.bank import AdapterBank, Adapters
-from betastar.models.loading import build_model
 from betastar.models.sequences import Row
+from betastar.models.tiny import build_model
 from betastar.randomness import torch_generator
+from betastar.sections import Geometry
 
 VOCABULARY = 64
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from betastar.errors import BetastarError
 from betastar.maths.objectives import dpo_loss, implicit_reward_margin
-from betastar.models.bank import AdapterBank, Adapters
-from betastar.models.logprobs import response_statistics
+from betastar.models.bank import AdapterBank, Adapters, Dropout, adapted_layers
+from betastar.models.logprobs import response_logprobs, response_statistics
 from betastar.models.optimise import StackedOptimiser
 from betastar.models.sequences import Row, right_pad
 
@@ -31,7 +31,7 @@ def train(
     for step, groups in enumerate(rows):
         batch = right_pad([row for group in groups for row in group], 0, "cpu")
         with bank.use(adapters):
-            logprob = response_statistics(bank.model, batch).logprob.view(len(groups), 2, -1)
+            logprob = response_logprobs(bank.model, batch).view(len(groups), 2, -1)
         reference = torch.zeros(1)
         margin = implicit_reward_margin(logprob[:, 0], logprob[:, 1], reference, reference, torch.tensor(0.1))
         spoil(step, dpo_loss(margin).mean(dim=1)).sum().backward()
@@ -185,6 +185,62 @@ def test_fresh_adapters_are_drawn_as_peft_draws_them(bank: AdapterBank) -> None:
     assert float(draws.var() * 3 * 32) == pytest.approx(1, abs=0.02)
     first, second = (adapters.a[f"model.layers.{i}.self_attn.q_proj"] for i in (0, 1))
     assert not torch.equal(first, second)
+
+
+def test_dropout_thins_the_adapters_input_and_nothing_else(
+    bank: AdapterBank, adapters: Adapters, make_rows: Callable[..., list[Row]]
+) -> None:
+    """Against a hook that computes base(x) + scale · (x ∘ m) A B with the mask of `Dropout.factors` for one layer."""
+    rows = make_rows(6)
+    batch = right_pad(rows, 0, "cpu")
+    dropout = Dropout(0.25, [11, 12, 13, 14, 15, 16], [row.length for row in rows])
+    name = list(bank.shapes)[-1]
+    layer, seen = bank.model.get_submodule(name), []
+    handle = layer.register_forward_hook(lambda _, args, output: seen.append((args[0], output)))
+    with torch.no_grad(), bank.use(adapters, dropout):
+        bank.model(batch.tokens)
+    handle.remove()
+    x, output = seen[0]
+    factors = dropout.factors(x, len(bank.shapes) - 1)
+    update = (x * factors).view(3, -1, x.shape[-1]) @ adapters.a[name] @ adapters.b[name]
+    expected = torch.nn.functional.linear(x, layer.weight) + adapters.scale * update.view(output.shape)
+    torch.testing.assert_close(output, expected)
+    real = torch.cat([factors[i, : row.length].flatten() for i, row in enumerate(rows)])
+    assert real.unique().tolist() == pytest.approx([0, 1 / 0.75])
+    assert float((real == 0).float().mean()) == pytest.approx(0.25, abs=0.03)
+
+
+def test_dropout_of_a_row_does_not_depend_on_its_batch() -> None:
+    wide, narrow = torch.zeros(2, 9, 5), torch.zeros(1, 4, 5)
+    together = Dropout(0.5, [7, 8], [6, 4]).factors(wide, place=3)
+    alone = Dropout(0.5, [8], [4]).factors(narrow, place=3)
+    assert torch.equal(together[1, :4], alone[0])
+    assert not torch.equal(Dropout(0.5, [8], [4]).factors(narrow, place=2), alone)
+    assert not torch.equal(Dropout(0.5, [9], [4]).factors(narrow, place=3), alone)
+
+
+def test_which_layers_are_adapted(make_model: Callable[[], Any]) -> None:
+    """Hidden size 32, feed-forward 48, 4 heads and 2 key-value heads of width 8."""
+    attention = {"q_proj": (32, 32), "k_proj": (32, 16), "v_proj": (32, 16), "o_proj": (32, 32)}
+    forward = {"gate_proj": (32, 48), "up_proj": (32, 48), "down_proj": (48, 32)}
+
+    def found(targets: Any) -> dict[str, tuple[int, int]]:
+        layers = adapted_layers(make_model(), targets)
+        assert all(name.startswith("model.layers.") for name in layers)
+        return {name.split(".")[-1]: shape for name, shape in layers.items()}
+
+    assert found("attention") == attention
+    assert found("all-linear") == attention | forward
+    assert found(["down_proj"]) == {"down_proj": (48, 32)}
+
+
+def test_what_is_in_use_can_be_put_to_use_again(bank: AdapterBank, adapters: Adapters) -> None:
+    with bank.use(adapters):
+        again = bank.present()
+    assert bank.active is None
+    with again():
+        assert bank.active is adapters
+    assert bank.active is None
 
 
 def test_an_unknown_module_is_named(make_model: Callable[[], Any]) -> None:

@@ -1,7 +1,9 @@
-"""Models made from a geometry, the byte tokenizer, and folders that cannot be loaded."""
+"""Pretrained bases from folders: loaded as they were, in the wanted precision, or refused in one sentence."""
 
 from __future__ import annotations
 
+import builtins
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,55 +11,22 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import example, given
-from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
-from betastar.config import Geometry
-from betastar.data.chat import decode, end_tokens, prompt_tokens, response_tokens
+from betastar.data.chat import end_tokens
 from betastar.errors import BetastarError
-from betastar.models.loading import build_byte_tokenizer, build_model, load_base
+from betastar.models.loading import Base, load_base, weights_dtype
+from betastar.models.tiny import build_byte_tokenizer, build_model
+from betastar.sections import Geometry, PretrainedBase
+
+pytestmark = pytest.mark.filterwarnings(  # other libraries about one another
+    "ignore:.*torch.jit:DeprecationWarning", "ignore:.*gradient_checkpointing:FutureWarning"
+)
 
 TOKENIZER = build_byte_tokenizer()
-GEOMETRY = Geometry(hidden_size=16, intermediate_size=16, layers=2, heads=2, key_value_heads=1, context=64)
+GEOMETRY = Geometry(hidden_size=64, intermediate_size=64, layers=2, heads=2, key_value_heads=1, context=64)
 CPU = torch.device("cpu")
-
-
-@given(text=st.text(st.characters(codec="utf-8")))
-@example("naïve 数学 🙂\r\n\t\x00 two  spaces ,  end ")
-@example("<end><pad>")
-def test_the_byte_tokenizer_gives_any_text_back(text: str) -> None:
-    ids = TOKENIZER(text, add_special_tokens=False)["input_ids"]
-    assert len(ids) == len(text.encode())
-    assert TOKENIZER.decode(ids, skip_special_tokens=True) == text
-
-
-def test_the_byte_tokenizer_speaks_the_plain_chat_format() -> None:
-    [prompt] = prompt_tokens(TOKENIZER, ["2 + 2?"])
-    assert decode(TOKENIZER, prompt) == "User: 2 + 2?\n\nAssistant:"
-    [response] = response_tokens(TOKENIZER, [" 4"])
-    assert response[-1] == TOKENIZER.eos_token_id
-    assert TOKENIZER.eos_token_id not in response[:-1]
-    assert decode(TOKENIZER, response) == "4"
-
-
-def test_a_built_model_is_its_geometry_and_seed() -> None:
-    before = torch.get_rng_state()
-    torch.manual_seed(1)
-    first = build_model(GEOMETRY, 70, root_seed=0)
-    torch.manual_seed(2)
-    middle = torch.get_rng_state()
-    second, other = build_model(GEOMETRY, 70, root_seed=0), build_model(GEOMETRY, 70, root_seed=1)
-    assert torch.equal(torch.get_rng_state(), middle)
-    torch.set_rng_state(before)
-    weights = first.state_dict()
-    assert weights.keys() == second.state_dict().keys()
-    assert all(torch.equal(weights[name], w) for name, w in second.state_dict().items())
-    assert not torch.equal(weights["model.embed_tokens.weight"], other.get_input_embeddings().weight)
-    assert first.get_input_embeddings().weight.shape == (128, 16)  # 70 rounded up to a multiple of 64
-    assert not first.training
-    assert first.config._attn_implementation == "sdpa"
-    with torch.no_grad():
-        assert first(torch.tensor([[1, 2]])).logits.shape == (1, 2, 128)
+TOKENS = torch.tensor([TOKENIZER("2 + 2 = 4")["input_ids"]])
 
 
 @pytest.fixture
@@ -68,16 +37,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_saved_base_loads_as_it_was(folder: Path) -> None:
-    base = load_base(folder, CPU)
-    model = build_model(GEOMETRY, len(TOKENIZER), root_seed=0)
-    tokens = torch.tensor([TOKENIZER("2 + 2 = 4")["input_ids"]])
-    with torch.no_grad():
-        assert torch.equal(base.model(tokens).logits, model(tokens).logits)
-    assert base.name == str(folder)
-    assert base.tokenizer("2 + 2 = 4")["input_ids"] == tokens[0].tolist()
-    assert len(base.tokenizer("<end>")["input_ids"]) == 5
-    assert end_tokens(base.model, base.tokenizer) == [TOKENIZER.eos_token_id]
+def load(folder: Path, **settings: Any) -> Base:
+    return load_base(PretrainedBase(source="pretrained", model=str(folder), **settings), CPU)
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -86,42 +47,199 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path.write_text(json.dumps(content))
 
 
-def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BetastarError, match=r"no Hugging Face model folder \(config.json is missing\); give its path"):
-        load_base(tmp_path, CPU)
+@torch.no_grad()
+def logits(model: Any) -> torch.Tensor:
+    return model(TOKENS).logits[..., : len(TOKENIZER)]
 
 
-def test_a_folder_without_weights_is_named(folder: Path) -> None:
+def test_a_saved_base_loads_as_it_was(folder: Path) -> None:
+    base = load(folder)
+    assert torch.equal(logits(base.model), logits(build_model(GEOMETRY, len(TOKENIZER), root_seed=0)))
+    assert not base.model.training
+    assert not any(weight.requires_grad for weight in base.model.parameters())
+    assert base.model.lm_head.weight is base.model.model.embed_tokens.weight  # tied embeddings stay tied
+    assert base.name == str(folder)
+    assert base.tokenizer("2 + 2 = 4")["input_ids"] == TOKENS[0].tolist()
+    assert len(base.tokenizer("<end>")["input_ids"]) == 5
+    assert end_tokens(base.model, base.tokenizer) == [TOKENIZER.eos_token_id]
+    assert (base.vocabulary, base.context) == (258, 64)
+
+
+@torch.no_grad()
+def test_places_beyond_the_vocabulary_have_no_probability(folder: Path) -> None:
+    probability = load(folder).model(TOKENS).logits.softmax(dim=-1)
+    assert probability.shape[-1] == 320
+    assert (probability[..., 258:] == 0).all()
+    assert (probability[..., :258] > 0).all()
+
+
+def test_an_untied_head_is_loaded(folder: Path) -> None:
+    from transformers import Qwen3ForCausalLM
+
+    config = build_model(GEOMETRY, len(TOKENIZER), root_seed=0).config
+    config.tie_word_embeddings = False
+    model = Qwen3ForCausalLM(config).eval()
+    model.save_pretrained(folder)
+    base = load(folder)
+    assert base.model.lm_head.weight is not base.model.model.embed_tokens.weight
+    assert torch.equal(logits(base.model), logits(model))
+
+
+def test_a_home_folder_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert load(Path("~") / folder.name).name == str(folder)
+
+
+def test_the_precision_is_as_set(folder: Path) -> None:
+    exact = logits(load(folder).model)
+    rounded = load(folder, dtype="bfloat16").model
+    assert {weight.dtype for weight in rounded.parameters()} == {torch.bfloat16}
+    error = (logits(rounded).float() - exact).norm() / exact.norm()
+    assert 0 < error < 0.02  # a rounding to 8 bits changes a number by up to 1/256, and some of that adds up
+    assert weights_dtype("auto", CPU) == torch.float32
+    assert weights_dtype("bfloat16", CPU) == torch.bfloat16
+
+
+def test_four_bit_weights_are_those_of_bitsandbytes(folder: Path) -> None:
+    """Linear layers in NF4 with the settings asked for; head, embeddings and norms as they were."""
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+    from bitsandbytes.nn import Linear4bit
+
+    plain, quantised = load(folder).model, load(folder, quantization="nf4", compute_dtype="bfloat16").model
+    once = load(folder, quantization="nf4", double_quantization=False).model
+    for name, layer in plain.named_modules():
+        same = quantised.get_submodule(name)
+        if name == "lm_head" or not isinstance(layer, torch.nn.Linear):
+            assert type(same) is type(layer)
+        else:
+            assert isinstance(same, Linear4bit)
+            assert same.compute_dtype == torch.bfloat16
+            for loaded, double in ((same, True), (once.get_submodule(name), False)):
+                packed, state = quantize_4bit(layer.weight, quant_type="nf4", compress_statistics=double)
+                ours: Any = loaded.weight
+                assert torch.equal(dequantize_4bit(ours, ours.quant_state), dequantize_4bit(packed, state))
+    assert torch.equal(quantised.lm_head.weight, plain.lm_head.weight)
+    error = (logits(quantised) - logits(plain)).norm() / logits(plain).norm()
+    assert 0 < error < 0.3  # NF4's error on normal weights is about a tenth of their size
+
+
+@pytest.mark.parametrize("width", [96, 100])
+def test_a_layer_that_four_bits_do_not_fit_is_named(tmp_path: Path, width: int) -> None:
+    shape = GEOMETRY.model_copy(update={"intermediate_size": width})
+    build_model(shape, len(TOKENIZER), root_seed=0).save_pretrained(tmp_path)
+    with pytest.raises(BetastarError, match=rf"layer model\.layers\.0\.mlp\.down_proj reads {width} numbers, no mult"):
+        load(tmp_path, quantization="nf4")
+
+
+def test_missing_bitsandbytes_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "bitsandbytes" else find(name, *a)
+    )
+    with pytest.raises(BetastarError, match=r"nf4 needs bitsandbytes; pip install 'betastar\[gpu\]'"):
+        load(folder, quantization="nf4")
+
+
+def remove_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    with pytest.raises(BetastarError, match="the model or its tokenizer cannot be loaded"):
-        load_base(folder, CPU)
 
 
-def test_damaged_weights_are_named(folder: Path) -> None:
+def only_pickled_weights(folder: Path) -> None:
+    remove_weights(folder)
+    torch.save({}, folder / "pytorch_model.bin")
+
+
+def cut_weights(folder: Path) -> None:
     weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:2000])
-    with pytest.raises(BetastarError, match="the model or its tokenizer cannot be loaded"):
-        load_base(folder, CPU)
+    weights.write_bytes(weights.read_bytes()[:-5])
 
 
-def test_an_unknown_architecture_is_named(folder: Path) -> None:
-    edit(folder / "config.json", lambda config: config.update(model_type="nonsense", architectures=["Nonsense"]))
-    with pytest.raises(BetastarError, match=r"cannot be loaded .*nonsense"):
-        load_base(folder, CPU)
+def drop_a_layer(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    save_file({n: w for n, w in weights.items() if "layers.1" not in n}, folder / "model.safetensors", {"format": "pt"})
 
 
-def test_a_tokenizer_without_an_end_is_refused(folder: Path) -> None:
-    edit(folder / "tokenizer_config.json", lambda config: config.pop("eos_token"))
-    with pytest.raises(BetastarError, match="the tokenizer has no end-of-text token; set eos_token"):
-        load_base(folder, CPU)
+def another_models_weights(folder: Path) -> None:
+    build_model(GEOMETRY.model_copy(update={"hidden_size": 128}), 258, 0).save_pretrained(folder / "other")
+    (folder / "other" / "model.safetensors").replace(folder / "model.safetensors")
+
+
+def remove_tokenizer(folder: Path) -> None:
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+
+
+def another_models_tokenizer(folder: Path) -> None:
+    build_model(GEOMETRY, 64, root_seed=0).save_pretrained(folder)
+
+
+def put_an_adapter_in(folder: Path) -> None:
+    import peft
+
+    model = build_model(GEOMETRY, len(TOKENIZER), root_seed=0)
+    peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"])).save_pretrained(str(folder))
+
+
+def settings(name: str, **change: Any) -> Callable[[Path], None]:
+    return lambda folder: edit(folder / name, lambda content: content.update(change))
+
+
+@pytest.mark.parametrize(
+    ("break_it", "sentence"),
+    [
+        (lambda f: (f / "config.json").unlink(), r"no Hugging Face model folder \(config.json is missing\); correct"),
+        (lambda f: (f / "config.json").write_text("{"), "cannot be loaded .*not a valid JSON file"),
+        (settings("config.json", model_type="nonsense"), "cannot be loaded .*`nonsense`"),
+        (settings("config.json", model_type="nonsense", auto_map={"AutoConfig": "x.Y"}), "brings its own code, which"),
+        (settings("config.json", quantization_config={"quant_method": "gptq", "bits": 4}), "quantised already; give"),
+        (remove_weights, "no weights in safetensors format"),
+        (only_pickled_weights, r"pickled ones, .bin, are refused.* convert them .*save_pretrained\(FOLDER\)"),
+        (cut_weights, "the weights are damaged .*; get them again"),
+        (drop_a_layer, r"its weights lack model\.layers\.1\.input_layernorm\.weight; give a complete"),
+        (another_models_weights, "the weights have other sizes than config.json says"),
+        (put_an_adapter_in, "there is a PEFT adapter in it; merge it"),
+        (remove_tokenizer, "there is no tokenizer; put"),
+        (lambda f: (f / "tokenizer.json").write_text("{"), "the model or its tokenizer cannot be loaded"),
+        (another_models_tokenizer, "the tokenizer has 258 tokens but the model embeds only 64; use the"),
+        (settings("tokenizer_config.json", eos_token=None), "the tokenizer has no end-of-text token; set eos_token"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_one_sentence(
+    folder: Path, break_it: Callable[[Path], object], sentence: str
+) -> None:
+    break_it(folder)
+    with pytest.raises(BetastarError, match=sentence) as raised:
+        load(folder)
+    assert str(raised.value).startswith(str(folder))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BetastarError, match="nowhere: no such folder; correct the path of the model"):
+        load(tmp_path / "nowhere")
+
+
+def test_code_that_comes_with_a_model_is_not_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where transformers knows the architecture its own classes are used, without asking whether to trust others."""
+    monkeypatch.setattr(builtins, "input", lambda *_: pytest.fail("asked"))
+    edit(folder / "config.json", lambda config: config.update(auto_map={"AutoModelForCausalLM": "evil.Model"}))
+    (folder / "evil.py").write_text("raise SystemExit('evil ran')")
+    assert type(load(folder).model).__module__.startswith("transformers.models.qwen3")
 
 
 def test_a_missing_padding_token_is_the_end_token(folder: Path) -> None:
     edit(folder / "tokenizer_config.json", lambda config: config.pop("pad_token"))
-    assert load_base(folder, CPU).tokenizer.pad_token_id == TOKENIZER.eos_token_id
+    assert load(folder).tokenizer.pad_token_id == TOKENIZER.eos_token_id
 
 
-def test_another_models_tokenizer_is_refused(folder: Path) -> None:
-    build_model(GEOMETRY, 64, root_seed=0).save_pretrained(folder)
-    with pytest.raises(BetastarError, match="the tokenizer has 258 tokens but the model embeds only 64; use the"):
-        load_base(folder, CPU)
+def test_a_sequence_beyond_the_context_is_refused(folder: Path) -> None:
+    model = load(folder).model
+    fitting = torch.zeros(1, 64, dtype=torch.long)
+    assert model(fitting).logits.shape[1] == 64
+    with pytest.raises(BetastarError, match="a sequence of 65 tokens does not fit the model's context of 64; lower"):
+        model.base_model(torch.zeros(1, 65, dtype=torch.long))
+    # Two responses of a packed pair share positions, so more tokens than positions may fit.
+    packed = torch.zeros(1, 100, dtype=torch.long)
+    model.base_model(input_ids=packed, position_ids=torch.arange(100)[None] % 60)
+    with pytest.raises(BetastarError, match="a sequence of 66 tokens"):
+        model.base_model(input_ids=packed, position_ids=torch.arange(100)[None] % 66)

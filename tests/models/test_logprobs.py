@@ -9,8 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from betastar.models.bank import AdapterBank, Adapters
-from betastar.models.logprobs import grid_logprobs, prompt_entropy, response_statistics, token_statistics
-from betastar.models.sequences import Row, right_pad
+from betastar.models.logprobs import (
+    grid_logprobs,
+    grid_pair_logprobs,
+    pair_logprobs,
+    prompt_entropy,
+    response_logprobs,
+    response_statistics,
+    token_logprobs,
+    token_statistics,
+)
+from betastar.models.sequences import Pair, Row, pair_pad, right_pad
 
 
 def plain(bank: AdapterBank, adapters: Adapters | None, tokens: list[int]) -> Tensor:
@@ -30,28 +39,66 @@ def plain_entropy(logprobs: Tensor) -> list[float]:
 
 
 @pytest.mark.parametrize("size", [1, 3, 10, 17])
-def test_a_chunked_head_is_the_plain_head(size: int) -> None:
-    """17 positions in chunks of `size`, values and gradients of hidden states and head."""
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_chunked_head_is_the_plain_head(size: int, bias: bool) -> None:
+    """17 positions in chunks of `size`: values, and the gradient of the hidden states that autograd finds."""
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(17, 8, generator=generator)
     targets = torch.randint(30, (17,), generator=generator)
-    head = nn.Linear(8, 30, bias=False)
+    head = nn.Linear(8, 30, bias=bias).requires_grad_(False)
     weights = torch.randn(17, generator=generator)
-    results = []
-    for most in (size * 30, 10**6):
-        hidden = values.clone().requires_grad_(True)
-        head.zero_grad()
-        stats = token_statistics(hidden, targets, head, most)
-        (stats.logprob * weights).sum().backward()
-        assert hidden.grad is not None
-        assert head.weight.grad is not None
-        results.append((stats.logprob.detach(), stats.entropy, hidden.grad, head.weight.grad.clone()))
-        assert not stats.entropy.requires_grad
-    for chunked, whole in zip(*results, strict=True):
-        torch.testing.assert_close(chunked, whole, rtol=1e-5, atol=1e-6)
-    logits = (values @ head.weight.T).log_softmax(-1).detach()
-    torch.testing.assert_close(results[0][0], logits[torch.arange(17), targets])
-    torch.testing.assert_close(results[0][1], torch.tensor(plain_entropy(logits)))
+    stats = token_statistics(values, targets, head, size * 30)
+    mine, plain_one = (values.clone().requires_grad_(True) for _ in range(2))
+    logprob = token_logprobs(mine, targets, head, size * 30)
+    (logprob * weights).sum().backward()
+    logits = head(plain_one).log_softmax(-1)
+    (logits[torch.arange(17), targets] * weights).sum().backward()
+    torch.testing.assert_close(mine.grad, plain_one.grad)
+    for ours in (logprob, stats.logprob):
+        torch.testing.assert_close(ours, logits[torch.arange(17), targets])
+    torch.testing.assert_close(stats.entropy, torch.tensor(plain_entropy(logits.detach())))
+
+
+def make_pairs(make_rows: Callable[..., list[Row]], n: int, seed: int = 0) -> list[Pair]:
+    """Pairs of random prompts and responses; one prompt is a single token."""
+    first, second = make_rows(n, seed), make_rows(n, seed + 100)
+    pairs = [Pair(a.prompt, a.response, b.response) for a, b in zip(first, second, strict=True)]
+    return [pairs[0]._replace(prompt=[5]), *pairs[1:]]
+
+
+def test_a_pair_in_one_sequence_is_two_rows(
+    bank: AdapterBank, adapters: Adapters, make_rows: Callable[..., list[Row]]
+) -> None:
+    """Reading the prompt once gives the log-probabilities and the gradients of reading it twice."""
+    pairs, results = make_pairs(make_rows, 6), []
+    weights = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
+    for once in (True, False):
+        mine = adapters.trainable()
+        with bank.use(mine):
+            if once:
+                logprob = pair_logprobs(bank.model, pair_pad(pairs, 0, "cpu"))
+            else:  # rows of a condition stay together: 2 pairs, 4 rows
+                rows = right_pad([row for pair in pairs for row in pair.rows()], 0, "cpu")
+                logprob = response_logprobs(bank.model, rows).view(6, 2)
+        (logprob * weights).sum().backward()
+        results.append([logprob.detach(), *(w.grad for w in mine.parameters())])
+    for shared, separate in zip(*results, strict=True):
+        torch.testing.assert_close(shared, separate, rtol=1e-3, atol=1e-4)
+    assert float(results[0][0][0, 0]) == pytest.approx(plain_logprob(bank, adapters[:1], pairs[0].rows()[0]), rel=1e-4)
+
+
+def test_grids_of_pairs_do_not_depend_on_pieces(
+    bank: AdapterBank, adapters: Adapters, make_rows: Callable[..., list[Row]]
+) -> None:
+    grid = [make_pairs(make_rows, 5, seed) for seed in range(3)]
+    whole = grid_pair_logprobs(bank, adapters, grid, 0, 10**6)
+    for most_tokens in (1, 40, 130):
+        torch.testing.assert_close(
+            grid_pair_logprobs(bank, adapters, grid, 0, most_tokens), whole, rtol=1e-4, atol=1e-4
+        )
+    for side in (0, 1):
+        rows = [[pair.rows()[side] for pair in part] for part in grid]
+        torch.testing.assert_close(grid_logprobs(bank, adapters, rows, 0, 200), whole[side], rtol=1e-4, atol=1e-4)
 
 
 def test_response_statistics_are_a_plain_loop(

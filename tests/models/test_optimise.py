@@ -17,7 +17,6 @@ from betastar.models.optimise import (
     optimiser_state,
     restore_optimiser,
     set_learning_rate,
-    warm_up_steps,
 )
 
 SHAPES = ((3, 5, 2), (3, 2, 4), (3, 6))
@@ -100,21 +99,17 @@ def test_clipping_by_hand() -> None:
     assert weights[1].grad.flatten().tolist() == pytest.approx([0.8, 0.4, 0, 0], rel=1e-5)
 
 
-def test_warm_up_is_the_root_of_the_steps() -> None:
-    assert [warm_up_steps(total) for total in (1, 3, 4, 99, 100)] == [1, 1, 2, 9, 10]
-
-
 def test_linear_schedule() -> None:
     """100 steps: 1/10 at first, 1 at step 9 and 10, then down by 1/90 a step to 1/90 at the last."""
-    values = [linear_schedule(step, 100) for step in range(100)]
+    values = [linear_schedule(step, 100, 10) for step in range(100)]
     assert (values[0], values[9], values[10]) == (0.1, 1.0, 1.0)
     assert values[-1] == pytest.approx(1 / 90)
     assert max(values) == 1.0
-    assert all(0 < linear_schedule(step, total) <= 1 for total in (1, 2, 3, 5) for step in range(total))
+    assert all(0 < linear_schedule(step, n, w) <= 1 for n in (1, 2, 3, 5) for w in (0, 1, n) for step in range(n))
 
 
 def test_constant_schedule() -> None:
-    values = [constant_schedule(step, 100) for step in range(100)]
+    values = [constant_schedule(step, 10) for step in range(100)]
     assert values[:2] == [0.1, 0.2]
     assert values[9:] == [1.0] * 91
 

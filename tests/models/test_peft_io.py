@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,23 @@ def test_peft_reads_what_we_export(
     config = peft.PeftConfig.from_pretrained(str(tmp_path / "0"))
     assert config.base_model_name_or_path == "the base"
     assert config.task_type == "CAUSAL_LM"
+
+
+@torch.no_grad()
+def test_adapters_of_transposed_layers_can_be_merged(random_adapters: Callable[..., Adapters], tmp_path: Path) -> None:
+    """GPT-2's Conv1D keeps its weights transposed, which PEFT must know to add an adapter to them."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_positions=32, n_embd=32, n_layer=2, n_head=4)).eval()
+    bank = AdapterBank(copy.deepcopy(model), "all-linear", rank=4, alpha=6)
+    adapters = random_adapters(bank, 1)
+    export_adapter(tmp_path, adapters, 0, "base", fan_in_fan_out=bank.conv1d)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="fan_in_fan_out")  # PEFT corrects it, and says so
+        theirs: Any = peft.PeftModel.from_pretrained(model, tmp_path)
+    torch.testing.assert_close(theirs(TOKENS).logits, logits(bank, adapters), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(theirs.merge_and_unload()(TOKENS).logits, logits(bank, adapters), rtol=1e-4, atol=1e-4)
 
 
 def test_our_own_folders_come_back_exactly(bank: AdapterBank, adapters: Adapters, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from betastar.models.bank import AdapterBank, Adapters
-from betastar.models.rewards import RewardEnsemble, last_response_position, member_scores, score
-from betastar.models.sequences import Row, right_pad
+from betastar.models.rewards import RewardEnsemble, last_response_position, pair_scores, score
+from betastar.models.sequences import Pair, Row, pair_pad, right_pad
 
 MEMBERS = 3
 
@@ -58,15 +58,17 @@ def test_the_embedding_is_member_zeros_mean_state_before_the_last_layer(
 def test_training_and_scoring_agree(
     bank: AdapterBank, ensemble: RewardEnsemble, make_rows: Callable[..., list[Row]]
 ) -> None:
-    """`member_scores` takes other rows for each member; with the same rows it is `score`."""
-    rows = make_rows(5)
-    same = member_scores(bank, ensemble, right_pad(rows * MEMBERS, 0, "cpu"))
-    torch.testing.assert_close(same, score(bank, ensemble, rows, 0, 10**6).scores, rtol=1e-4, atol=1e-4)
-    others = [make_rows(5, seed) for seed in range(MEMBERS)]
-    scores = member_scores(bank, ensemble, right_pad([row for group in others for row in group], 0, "cpu"))
+    """`pair_scores` reads a prompt once for both responses, and takes other pairs for each member; its scores are those
+    of the responses by themselves."""
+    pairs = [
+        [Pair(a.prompt, a.response, b.response) for a, b in zip(make_rows(5, k), make_rows(5, 9 + k), strict=True)]
+        for k in range(MEMBERS)
+    ]
+    scores = pair_scores(bank, ensemble, pair_pad([pair for group in pairs for pair in group], 0, "cpu"), None)
     for k in range(MEMBERS):
-        alone = score(bank, ensemble[k : k + 1], others[k], 0, 10**6).scores
-        torch.testing.assert_close(scores[k], alone[0], rtol=1e-4, atol=1e-4)
+        for side in (0, 1):
+            alone = score(bank, ensemble[k : k + 1], [pair.rows()[side] for pair in pairs[k]], 0, 10**6).scores
+            torch.testing.assert_close(scores[k, :, side], alone[0], rtol=1e-4, atol=1e-4)
 
 
 def test_last_response_position() -> None:

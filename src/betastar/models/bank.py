@@ -13,16 +13,52 @@ copying, frozen, saved and loaded; `with bank.use(adapters):` makes the base ans
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from betastar.errors import BetastarError
 from betastar.randomness import torch_generator
+
+STRIDE = 0x9E3779B97F4A7C15  # far apart: keys of neighbouring layers do not meet
+
+
+def adapted_layers(model: Any, target_modules: str | Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Names of the linear layers that are adapted, in the model's order, with `(d_in, d_out)`.
+
+    `attention`: those inside an attention block (its projections); `all-linear`: all but the head; else those whose
+    last name part is listed. Raises BetastarError where there is none, or a listed name does not occur.
+    """
+    head = model.get_output_embeddings()
+    layers: dict[str, tuple[int, int]] = {}
+    for name, module in model.named_modules():
+        *blocks, last = name.split(".")
+        chosen = (
+            any("attn" in block or "attention" in block for block in blocks)
+            if target_modules == "attention"
+            else target_modules == "all-linear" or last in target_modules
+        )
+        if chosen and module is not head and (isinstance(module, nn.Linear) or _is_conv1d(module)):
+            linear: Any = module
+            d_in, d_out = linear.weight.shape if _is_conv1d(linear) else (linear.in_features, linear.out_features)
+            layers[name] = (d_in, d_out)
+    wanted = () if isinstance(target_modules, str) else target_modules
+    missing = sorted(set(wanted) - {name.rsplit(".", 1)[-1] for name in layers})
+    if missing or not layers:
+        what = f"named {', '.join(missing)}" if missing else "in an attention block"
+        raise BetastarError(
+            f"adapter.target_modules: the model has no linear layer {what}; "
+            "list names that its layers have, for example q_proj, k_proj, v_proj, o_proj."
+        )
+    return layers
+
+
+def _is_conv1d(module: nn.Module) -> bool:
+    return type(module).__name__ == "Conv1D"  # transformers' class, which only GPT-2 and its kin need
 
 
 @dataclass(frozen=True)
@@ -80,29 +116,47 @@ class Adapters:
         )
 
 
+class Dropout(NamedTuple):
+    """LoRA dropout: each adapted layer's input to the adapter loses a share `p` of its numbers and the rest grow by
+    1 / (1 - p). What a row loses depends on its key of `keys [R]` and the layer alone, not on its batch: a bank drops
+    what separate runs would, and a pass computed again drops the same. `lengths [R]`: tokens that are not padding."""
+
+    p: float
+    keys: Sequence[int]
+    lengths: Sequence[int]
+
+    def factors(self, x: Tensor, place: int) -> Tensor:
+        """Factors on the input `x [R, T, d]` of the adapted layer number `place`: 0 or 1 / (1 - p)."""
+        drawn = torch.ones_like(x, dtype=torch.float32)
+        generator = torch.Generator(x.device)
+        for row, key, length in zip(drawn, self.keys, self.lengths, strict=True):
+            torch.rand(
+                length, x.shape[-1], generator=generator.manual_seed((key + place * STRIDE) % 2**63), out=row[:length]
+            )
+        return ((drawn >= self.p) / (1 - self.p)).to(x.dtype)
+
+
 class AdapterBank:
-    """Plugs `Adapters` into the linear layers of `model` whose last name part is in `target_modules`.
+    """Plugs `Adapters` into linear layers of `model`: see `adapted_layers` for `target_modules`.
 
     The base's own weights are frozen. Layers are hooked, not replaced, so the base can be saved, quantised or run bare
     as if the bank were not there.
     """
 
-    def __init__(self, model: nn.Module, target_modules: Sequence[str], rank: int, alpha: float):
+    def __init__(self, model: nn.Module, target_modules: str | Sequence[str], rank: int, alpha: float):
         self.model: Any = model  # transformers' types say less than its models do
         self.rank, self.scale = rank, alpha / rank
-        self._active: Adapters | None = None
-        self.shapes: dict[str, tuple[int, int]] = {}
+        self.active: Adapters | None = None
+        self._dropout: Dropout | None = None
+        self.shapes = adapted_layers(model, target_modules)
         model.requires_grad_(False)
-        for name, module in model.named_modules():
-            if name.rsplit(".", 1)[-1] in target_modules and isinstance(module, nn.Linear):
-                self.shapes[name] = (module.in_features, module.out_features)
-                module.register_forward_hook(self._hook(name))
-        missing = sorted(set(target_modules) - {name.rsplit(".", 1)[-1] for name in self.shapes})
-        if missing:
-            raise BetastarError(
-                f"adapter.target_modules: the model has no linear layer named {', '.join(missing)}; "
-                "list names that its layers have, for example q_proj, k_proj, v_proj, o_proj."
-            )
+        for place, name in enumerate(self.shapes):
+            model.get_submodule(name).register_forward_hook(self._hook(name, place))
+
+    @property
+    def conv1d(self) -> bool:
+        """Whether the adapted layers are GPT-2's Conv1D, whose weights are transposed (PEFT's `fan_in_fan_out`)."""
+        return any(_is_conv1d(self.model.get_submodule(name)) for name in self.shapes)
 
     @property
     def device(self) -> torch.device:
@@ -120,22 +174,30 @@ class AdapterBank:
         return Adapters(a, b, self.scale)
 
     @contextmanager
-    def use(self, adapters: Adapters | None) -> Iterator[None]:
-        """Within the block the base answers as `adapters` (rows grouped by condition); None means the bare base."""
-        before, self._active = self._active, adapters
+    def use(self, adapters: Adapters | None, dropout: Dropout | None = None) -> Iterator[None]:
+        """Within the block the base answers as `adapters` (rows grouped by condition); None means the bare base. With
+        `dropout`, the adapters see a thinned input, as in training."""
+        before = self.active, self._dropout
+        self.active, self._dropout = adapters, dropout
         try:
             yield
         finally:
-            self._active = before
+            self.active, self._dropout = before
 
-    def _hook(self, name: str):
+    def present(self) -> Callable[[], AbstractContextManager[None]]:
+        """What is in use now, to be put to use again: by a backward pass that computes activations a second time."""
+        adapters, dropout = self.active, self._dropout
+        return lambda: self.use(adapters, dropout)
+
+    def _hook(self, name: str, place: int):
         def add_adapters(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-            active = self._active
+            active = self.active
             if active is None:
                 return None
             a, b = active.a[name].to(output.dtype), active.b[name].to(output.dtype)
             conditions = a.shape[0]
-            x = args[0].reshape(conditions, -1, a.shape[1])
+            x = args[0] if self._dropout is None else args[0] * self._dropout.factors(args[0], place)
+            x = x.to(output.dtype).reshape(conditions, -1, a.shape[1])
             y = output.reshape(conditions, -1, b.shape[2])
             if torch.is_grad_enabled():
                 return torch.baddbmm(y, torch.bmm(x, a), b, alpha=active.scale).view(output.shape)

@@ -1,27 +1,41 @@
-"""Base models and tokenizers: made from a Qwen3 geometry, or loaded from a local Hugging Face folder."""
+"""Pretrained bases: any Hugging Face causal language model with its tokenizer, quantised or not, on one device."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import importlib.util
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from betastar.errors import BetastarError
-from betastar.randomness import stream_key
+from betastar.models.hub import Location, explained, fetch_weights, locate, read_config
+from betastar.models.support import (
+    check_agreement,
+    check_quantisable,
+    context_length,
+    empty_model,
+    guard_context,
+)
+from betastar.models.vocabulary import hide_padding
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-    from betastar.config import Geometry
+    from betastar.sections import PretrainedBase
 
 
 class Base(NamedTuple):
-    """A frozen base model, its tokenizer, and where it came from (a name for adapters' `base_model_name_or_path`)."""
+    """A frozen base model, its tokenizer, and where it came from (a name for adapters' `base_model_name_or_path`).
+
+    `vocabulary`: how many token ids the tokenizer can read; the model's logits may have more places, which mean
+    nothing. `context`: most tokens of a sequence, None without a limit.
+    """
 
     model: Any  # a PreTrainedModel; transformers' types say less than its models do
     tokenizer: PreTrainedTokenizerBase
     name: str
+    vocabulary: int
+    context: int | None
 
 
 def quiet() -> None:
@@ -32,74 +46,115 @@ def quiet() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def build_model(geometry: Geometry, vocabulary_size: int, root_seed: int) -> Any:
-    """A Qwen3-architecture causal model with random weights, the same for the same seed. The vocabulary is padded to a
-    multiple of 64."""
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    config = Qwen3Config(
-        vocab_size=-(-vocabulary_size // 64) * 64,
-        hidden_size=geometry.hidden_size,
-        intermediate_size=geometry.intermediate_size,
-        num_hidden_layers=geometry.layers,
-        num_attention_heads=geometry.heads,
-        num_key_value_heads=geometry.key_value_heads,
-        head_dim=geometry.hidden_size // geometry.heads,
-        max_position_embeddings=geometry.context,
-        tie_word_embeddings=True,
-        initializer_range=geometry.initializer_range,
-    )
-    config._attn_implementation = "sdpa"
-    # transformers initialises from the global generator; the fork keeps that from leaking in or out.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_key(root_seed, "base", "weights") % 2**63)
-        model = Qwen3ForCausalLM(config)
-    return model.eval()
+def hidden_size(model: Any) -> int:
+    """The width of a model's hidden states."""
+    return model.config.get_text_config().hidden_size
 
 
-def build_byte_tokenizer() -> PreTrainedTokenizerBase:
-    """A tokenizer with one token per UTF-8 byte, for any text, with the plain chat format."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
+def load_base(choice: PretrainedBase, device: torch.device) -> Base:
+    """A causal language model and its tokenizer from a folder or the hub, frozen, in eval mode, all on `device`.
 
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    special = ["<pad>", "<end>"]
-    vocabulary = {token: index for index, token in enumerate([*special, *letters])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="<end>",
-        split_special_tokens=True,  # "<end>" in a text is five bytes, not the end of it
-        clean_up_tokenization_spaces=False,
-    )
-
-
-def load_base(folder: Path, device: torch.device) -> Base:
-    """A causal language model and its tokenizer from a local Hugging Face folder; BetastarError where that fails."""
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    if not (folder / "config.json").is_file():
-        raise BetastarError(f"{folder}: no Hugging Face model folder (config.json is missing); give its path.")
+    Weights go there one by one, so the CPU never holds a copy of the whole. What cannot work is refused with a
+    BetastarError, before any weights are fetched where the configuration shows it.
+    """
     quiet()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, attn_implementation="sdpa", dtype=torch.float32
+    location = locate(choice.model, choice.revision)
+    name, config = location.where, read_config(location)
+    empty = empty_model(config, name)
+    if choice.quantization == "nf4":
+        _check_bitsandbytes(name)
+        check_quantisable(empty, name)
+    tokenizer = load_tokenizer(location)
+    vocabulary, places = max(tokenizer.get_vocab().values()) + 1, empty.get_input_embeddings().weight.shape[0]
+    if vocabulary > places:
+        raise BetastarError(
+            f"{name}: the tokenizer has {vocabulary} tokens but the model embeds only {places}; use the tokenizer that "
+            "belongs to the model."
         )
-    except (OSError, ValueError, SafetensorError) as error:
-        first = str(error).strip().split("\n")[0]
-        raise BetastarError(f"{folder}: the model or its tokenizer cannot be loaded ({first}).") from error
+    fetch_weights(location)
+    dtype = weights_dtype(choice.dtype, device)
+    compute_dtype = dtype if choice.compute_dtype == "auto" else weights_dtype(choice.compute_dtype, device)
+    model = _load_model(location, config, device, dtype, _nf4(choice, compute_dtype))
+    check_agreement(model, min(dtype, compute_dtype, key=lambda d: d.itemsize), name)
+    hide_padding(model, vocabulary)
+    context = context_length(config)
+    if context is not None:
+        guard_context(model, context, name)
+    return Base(model, tokenizer, name, vocabulary, context)
+
+
+def load_tokenizer(location: Location) -> PreTrainedTokenizerBase:
+    """A model's tokenizer; without a padding token, the end-of-text token pads. BetastarError where there is none."""
+    from transformers import AutoTokenizer
+
+    with explained(location.where, location.commit):
+        tokenizer = AutoTokenizer.from_pretrained(location.where, **location.options())
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # what transformers makes of no files at all
+        raise BetastarError(f"{location.where}: there is no tokenizer; put the files of the model's own beside it.")
     if tokenizer.eos_token_id is None:
-        raise BetastarError(f"{folder}: the tokenizer has no end-of-text token; set eos_token in its config.")
+        raise BetastarError(f"{location.where}: the tokenizer has no end-of-text token; set eos_token in its config.")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+    return tokenizer
+
+
+def _check_bitsandbytes(name: str) -> None:
+    if importlib.util.find_spec("bitsandbytes") is None:
         raise BetastarError(
-            f"{folder}: the tokenizer has {len(tokenizer)} tokens but the model embeds only "
-            f"{model.get_input_embeddings().weight.shape[0]}; use the tokenizer that belongs to the model."
+            f"{name}: quantization nf4 needs bitsandbytes; pip install 'betastar[gpu]', or set quantization: none."
         )
-    return Base(model.eval().to(device), tokenizer, str(folder))
+
+
+def _load_model(
+    location: Location, config: PreTrainedConfig, device: torch.device, dtype: torch.dtype, quantization: Any
+) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    with explained(location.where, location.commit):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            location.where,
+            config=config,
+            dtype=dtype,
+            device_map={"": device},
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            quantization_config=quantization,
+            output_loading_info=True,
+            **location.options(),
+        )
+    model, report = loaded
+    if report["missing_keys"]:
+        raise BetastarError(
+            f"{location.where}: its weights lack {min(report['missing_keys'])}; give a complete causal language model."
+        )
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise BetastarError(
+            f"{location.where}: there is a PEFT adapter in it; merge it into the model first (merge_and_unload)."
+        )
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # bitsandbytes would repack 4-bit weights at the first pass without gradients, in a form that later passes
+            # with gradients cannot use.
+            module.support_avx512bf16_for_cpu = False
+    return model.eval().requires_grad_(False)
+
+
+def weights_dtype(setting: str, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 on a GPU that computes in it, else float32."""
+    if setting == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    return getattr(torch, setting)
+
+
+def _nf4(choice: PretrainedBase, compute_dtype: torch.dtype) -> Any:
+    """QLoRA's quantisation, which leaves embeddings and head as they are; None where none is wanted."""
+    if choice.quantization == "none":
+        return None
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=choice.double_quantization,
+        bnb_4bit_compute_dtype=compute_dtype,
+    )

@@ -9,20 +9,14 @@ import torch
 from torch import Tensor
 
 
-def warm_up_steps(total: int) -> int:
-    """⌊√T⌋ (arXiv:2606.30627 Eq. B.6)."""
-    return math.isqrt(total)
-
-
-def linear_schedule(step: int, total: int) -> float:
+def linear_schedule(step: int, total: int, warm_up: int) -> float:
     """Share of the peak learning rate at `step` (from 0): linear warm-up, then linear decay towards zero at `total`."""
-    warm = warm_up_steps(total)
-    return (step + 1) / warm if step < warm else (total - step) / max(1, total - warm)
+    return (step + 1) / warm_up if step < warm_up else (total - step) / max(1, total - warm_up)
 
 
-def constant_schedule(step: int, total: int) -> float:
+def constant_schedule(step: int, warm_up: int) -> float:
     """Share of the learning rate at `step` (from 0): linear warm-up, then constant."""
-    return min(1.0, (step + 1) / warm_up_steps(total))
+    return min(1.0, (step + 1) / max(1, warm_up))
 
 
 def one_cycle_schedule(step: int, total: int, rising: float = 0.15) -> float:

@@ -31,10 +31,17 @@ CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # initial values
 
 
 def export_adapter(
-    folder: Path, adapters: Adapters, index: int, base_name: str, score_head: Tensor | None = None
+    folder: Path,
+    adapters: Adapters,
+    index: int,
+    base_name: str,
+    score_head: Tensor | None = None,
+    *,
+    fan_in_fan_out: bool = False,
 ) -> None:
     """Write condition `index` as a PEFT folder. With `score_head [d]` it is a one-label sequence classifier (a reward
-    model) whose head is saved with the adapter, otherwise a causal language model."""
+    model) whose head is saved with the adapter, otherwise a causal language model. `fan_in_fan_out`: the adapted layers
+    are Conv1D (`AdapterBank.conv1d`)."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for name in adapters.a:
@@ -49,7 +56,7 @@ def export_adapter(
         "lora_alpha": adapters.scale * rank,
         "lora_dropout": 0.0,
         "bias": "none",
-        "fan_in_fan_out": False,
+        "fan_in_fan_out": fan_in_fan_out,
         "target_modules": sorted({name.rsplit(".", 1)[-1] for name in adapters.a}),
         "inference_mode": True,
         "modules_to_save": None if score_head is None else ["score"],

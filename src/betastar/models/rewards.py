@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from betastar.models.bank import AdapterBank, Adapters
-from betastar.models.logprobs import backbone
-from betastar.models.sequences import RightPadded, Row, pieces, right_pad
+from betastar.models.bank import AdapterBank, Adapters, Dropout
+from betastar.models.logprobs import backbone, pair_states
+from betastar.models.sequences import PairBatch, RightPadded, Row, pieces, right_pad
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,13 @@ class RewardEnsemble:
         return RewardEnsemble(Adapters.from_state(state, scale), state["head"])
 
 
-def member_scores(bank: AdapterBank, ensemble: RewardEnsemble, batch: RightPadded) -> Tensor:
-    """Scores `[K, B]` of a batch whose rows are grouped by member (`K · B` rows)."""
-    with bank.use(ensemble.adapters):
-        hidden = backbone(bank.model)(input_ids=batch.tokens, use_cache=False).last_hidden_state
-    last = last_response_position(batch)
-    state = hidden[torch.arange(len(last), device=last.device), last]
+def pair_scores(bank: AdapterBank, ensemble: RewardEnsemble, batch: PairBatch, dropout: Dropout | None) -> Tensor:
+    """Scores `[K, B, 2]` of chosen and rejected responses of pairs grouped by member (`K · B` pairs), with gradient."""
+    with bank.use(ensemble.adapters, dropout):
+        state = pair_states(bank.model, batch)[batch.last]
     members = len(ensemble)
-    return torch.einsum("kbd,kd->kb", state.view(members, -1, state.shape[-1]).float(), ensemble.head)
+    scores = torch.einsum("kbd,kd->kb", state.view(members, -1, state.shape[-1]).float(), ensemble.head)
+    return scores.view(members, -1, 2)
 
 
 def last_response_position(batch: RightPadded) -> Tensor:
@@ -78,7 +77,7 @@ def score(
     members, width = len(ensemble), ensemble.head.shape[1]
     scores = torch.empty(members, len(rows), device=device)
     embedding = torch.empty(len(rows), width, device=device) if embed else None
-    for index, piece in pieces([[(row,) for row in rows]], max(1, most_tokens // members)):
+    for _, index, piece in pieces([rows], max(1, most_tokens // members)):
         batch = right_pad(piece, pad, device)
         at = index[0].to(device)
         repeated = RightPadded(batch.tokens.repeat(members, 1), batch.response.repeat(members, 1))
@@ -90,7 +89,7 @@ def score(
         if embedding is not None:
             # hidden_states: the embeddings, then every layer's output; the second to last enters the last layer.
             entering = output.hidden_states[-2][: len(at)].float()
-            real = torch.tensor([len(r.prompt) + len(r.response) for r in piece], device=device)
+            real = torch.tensor([row.length for row in piece], device=device)
             keep = torch.arange(entering.shape[1], device=device)[None, :] < real[:, None]
             embedding[at] = (entering * keep[:, :, None]).sum(dim=1) / real[:, None]
     return Scored(scores, embedding)

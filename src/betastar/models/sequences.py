@@ -15,6 +15,27 @@ class Row(NamedTuple):
     prompt: Sequence[int]
     response: Sequence[int]
 
+    @property
+    def length(self) -> int:
+        """Tokens in all."""
+        return len(self.prompt) + len(self.response)
+
+
+class Pair(NamedTuple):
+    """Two responses to one prompt, as token ids."""
+
+    prompt: Sequence[int]
+    chosen: Sequence[int]
+    rejected: Sequence[int]
+
+    @property
+    def length(self) -> int:
+        """Tokens in all, the prompt counted once."""
+        return len(self.prompt) + len(self.chosen) + len(self.rejected)
+
+    def rows(self) -> tuple[Row, Row]:
+        return Row(self.prompt, self.chosen), Row(self.prompt, self.rejected)
+
 
 class RightPadded(NamedTuple):
     """`tokens [R, T]` with padding on the right, and `response [R, T]`, true at response tokens.
@@ -28,35 +49,85 @@ class RightPadded(NamedTuple):
 
 def right_pad(rows: Sequence[Row], pad: int, device: torch.device | str) -> RightPadded:
     """Stack rows into one batch padded to the longest."""
-    width = max(len(row.prompt) + len(row.response) for row in rows)
+    width = max(row.length for row in rows)
     tokens = torch.full((len(rows), width), pad, dtype=torch.long)
     response = torch.zeros((len(rows), width), dtype=torch.bool)
     for index, row in enumerate(rows):
-        start, end = len(row.prompt), len(row.prompt) + len(row.response)
-        tokens[index, :end] = torch.tensor([*row.prompt, *row.response])
-        response[index, start:end] = True
+        tokens[index, : row.length] = torch.tensor([*row.prompt, *row.response])
+        response[index, len(row.prompt) : row.length] = True
     return RightPadded(tokens.to(device), response.to(device))
 
 
+class PairBatch(NamedTuple):
+    """R pairs, each one sequence `prompt | chosen | rejected`, so that the prompt is read once.
+
+    `position [R, T]`: both responses continue the prompt's positions. `mask [R, 1, T, T]`: true where a token may be
+    seen; the responses do not see each other. For the N response tokens of all: `source [N]`, the place (in the
+    flattened batch) of the state that predicts it; `target [N]`, the token; `owner [N]`, its response, `2 · row` for
+    the chosen and `2 · row + 1` for the rejected one. `last [2R]`: the place of each response's last token.
+    """
+
+    tokens: Tensor
+    position: Tensor
+    mask: Tensor
+    source: Tensor
+    target: Tensor
+    owner: Tensor
+    last: Tensor
+
+
+def pair_pad(pairs: Sequence[Pair], pad: int, device: torch.device | str) -> PairBatch:
+    """Stack pairs into one batch padded to the longest."""
+    width = max(pair.length for pair in pairs)
+    tokens = torch.full((len(pairs), width), pad, dtype=torch.long)
+    part = torch.full((len(pairs), width), 3, dtype=torch.int8)  # 0 prompt, 1 chosen, 2 rejected, 3 padding
+    position = torch.zeros((len(pairs), width), dtype=torch.long)
+    source, target, owner, last = [], [], [], []
+    for r, pair in enumerate(pairs):
+        start, at = len(pair.prompt), r * width
+        tokens[r, : pair.length] = torch.tensor([*pair.prompt, *pair.chosen, *pair.rejected])
+        part[r, :start] = 0
+        position[r, :start] = torch.arange(start)
+        for which, response in enumerate((pair.chosen, pair.rejected)):
+            end = start + len(response)
+            part[r, start:end] = 1 + which
+            position[r, start:end] = torch.arange(len(pair.prompt), len(pair.prompt) + len(response))
+            source += [at + len(pair.prompt) - 1, *range(at + start, at + end - 1)]
+            target += response
+            owner += [2 * r + which] * len(response)
+            last.append(at + end - 1)
+            start = end
+    seen, seer = part[:, None, None, :], part[:, None, :, None]
+    mask = ((seen == 0) | (seen == seer)) & torch.ones(width, width, dtype=torch.bool).tril()
+    indices = (torch.tensor(values) for values in (source, target, owner, last))
+    return PairBatch(*(tensor.to(device) for tensor in (tokens, position, mask, *indices)))
+
+
 class Piece(NamedTuple):
-    """Part of a grid of items. `places [C, b]` are the indices within each condition; `rows` are the items' rows,
-    grouped by condition, then by row of the item, so that they view as `[C, m, b]`."""
+    """Part of a grid of items `[C][B]`. `conditions` is the slice of C it covers, c of them; `places [c, b]` are the
+    indices of its items within each condition; `items` are the items themselves, grouped by condition."""
 
+    conditions: slice
     places: Tensor
-    rows: list[Row]
+    items: list
 
 
-def pieces(items: Sequence[Sequence[Sequence[Row]]], most_tokens: int) -> Iterator[Piece]:
-    """Cut a grid `[C][B]` of items of m rows each (a response, or a pair of them) into pieces of at most `most_tokens`
-    tokens, padding included, but at least one item per condition. Items are sorted by length within each condition
-    first, which keeps padding small."""
-    lengths = torch.tensor([[max(len(r.prompt) + len(r.response) for r in item) for item in row] for row in items])
+def pieces(grid: Sequence[Sequence], most_tokens: int) -> Iterator[Piece]:
+    """Cut a grid `[C][B]` of rows or pairs into pieces of at most `most_tokens` tokens, padding included, but at least
+    one item. Items are sorted by length within each condition first, which keeps padding small; conditions are
+    separated only where one item of each is already too much."""
+    lengths = torch.tensor([[item.length for item in row] for row in grid])
     order = lengths.argsort(dim=1, descending=True, stable=True)
-    widest = lengths.gather(1, order).amax(dim=0).tolist()  # the width at each place of the sorted grid
-    conditions, rows_per_item, start = len(items), len(items[0][0]), 0
+    widest = lengths.gather(1, order).amax(dim=0).clamp(min=1).tolist()  # the width at each place of the sorted grid
+    start = 0
     while start < len(widest):
-        count = max(1, most_tokens // (conditions * rows_per_item * max(widest[start], 1)))
-        index = order[:, start : start + count]
-        rows = [items[c][i][m] for c in range(conditions) for m in range(rows_per_item) for i in index[c].tolist()]
-        yield Piece(index, rows)
+        together = min(len(grid), max(1, most_tokens // widest[start]))
+        count = max(1, most_tokens // (together * widest[start])) if together == len(grid) else 1
+        for first in range(0, len(grid), together):
+            part = slice(first, min(first + together, len(grid)))
+            index = order[part, start : start + count]
+            items = [
+                grid[c][i] for c, row in zip(range(part.start, part.stop), index.tolist(), strict=True) for i in row
+            ]
+            yield Piece(part, index, items)
         start += count

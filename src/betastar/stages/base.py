@@ -7,14 +7,15 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from betastar.config import BaseModelChoice, FolderBase, MicroTask, TrainedBase
-from betastar.errors import BetastarError
 from betastar.micro.language import draw_problem, draw_request, draw_style, is_held_out, write_response
 from betastar.micro.tokenizer import build_tokenizer
-from betastar.models.loading import build_byte_tokenizer, build_model, quiet
+from betastar.models.hub import fingerprint
+from betastar.models.loading import quiet
 from betastar.models.optimise import one_cycle_schedule, optimiser_state, restore_optimiser, set_learning_rate
+from betastar.models.tiny import build_byte_tokenizer, build_model
 from betastar.randomness import numpy_generator
-from betastar.store import Artefact, content_key
+from betastar.sections import BaseModelChoice, MicroTask, PretrainedBase, TrainedBase
+from betastar.store import Artefact
 from betastar.workbench.context import Context, write_json
 
 VERSION = 1
@@ -25,10 +26,14 @@ ROWS_PER_PIECE = 64  # sorted by length: shorter pieces waste less padding, long
 
 def run(ctx: Context, choice: BaseModelChoice) -> Artefact:
     quiet()
-    if isinstance(choice, FolderBase):
-        folder = choice.folder.resolve()
-        settings = [VERSION, str(folder), fingerprint(folder)]
-        return ctx.made(STAGE, settings, [], lambda out, key: write_json(out / "folder.json", {"folder": str(folder)}))
+    if isinstance(choice, PretrainedBase):
+        where = choice.model_dump()
+        return ctx.made(
+            STAGE,
+            [VERSION, where, fingerprint(choice)],
+            [],
+            lambda out, key: write_json(out / "pretrained.json", where),
+        )
     settings = [VERSION, choice.model_dump(mode="json"), ctx.config.root_seed]
     if isinstance(choice, TrainedBase):
         task = ctx.config.task
@@ -42,14 +47,6 @@ def run(ctx: Context, choice: BaseModelChoice) -> Artefact:
         tokenizer.save_pretrained(out / "model")
 
     return ctx.made(STAGE, settings, [], random)
-
-
-def fingerprint(folder: Path) -> str:
-    """Names, sizes and modification times of a model folder's files: cheap where the weights are tens of gigabytes."""
-    if not (folder / "config.json").is_file():
-        raise BetastarError(f"{folder}: no Hugging Face model folder (config.json is missing); correct base.folder.")
-    files = [p for p in sorted(folder.iterdir()) if p.is_file()]
-    return content_key([(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files])
 
 
 def _demonstrations(choice: TrainedBase, largest: int, root_seed: int, step: int) -> list[str]:

@@ -13,23 +13,23 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from betastar.config import Kl, Online
-from betastar.data.chat import prompt_tokens
 from betastar.maths.distributions import ensemble_score
 from betastar.maths.objectives import advantage, kl_coefficient, online_loss
 from betastar.models.bank import Adapters
-from betastar.models.logprobs import grid_logprobs, response_statistics
+from betastar.models.logprobs import response_logprobs
 from betastar.models.optimise import StackedOptimiser, constant_schedule, optimiser_state, restore_optimiser
 from betastar.models.peft_io import export_adapter
 from betastar.models.sequences import Row, pieces, right_pad
 from betastar.randomness import numpy_generator, stream_key
+from betastar.sections import Kl, Online
+from betastar.sections.training import Numbers
 from betastar.store import content_key
 from betastar.workbench import readers
 from betastar.workbench.context import Condition, Context, Inputs, OnlineCondition, Parts, Policy, write_jsonl
 from betastar.workbench.evaluate import answer, evaluate, held_out, probe_prompts, sampled_logprobs
 from betastar.workbench.scoring import Scorer
 
-VERSION = 1
+VERSION = 2
 STAGE = "online"
 
 
@@ -72,6 +72,7 @@ class _Bank(NamedTuple):
     questions: Sequence[str]
     prompts: Sequence[Sequence[int]]
     limit: int
+    numbers: Numbers
 
 
 def _adapt(
@@ -83,11 +84,12 @@ def _adapt(
     folders: Sequence[Path],
     key: str,
 ) -> None:
-    policy, reward = ctx.policy(inputs.base), ctx.policy(inputs.reward_base)
+    policy, reward = ctx.policy(inputs.base), ctx.reward_model(inputs.reward_base)
     rewards, problems = readers.rewards(ctx, inputs.ensemble), readers.problems(inputs.problems)
     references = readers.checkpoints(policy.bank, [checkpoints[c.checkpoint] for c in conditions])
     adapters = references.trainable()
     questions = [p.question for p in getattr(problems, settings.prompt_split)]
+    numbers = settings.numbers(settings.steps)
     bank = _Bank(
         policy=policy,
         scorer=Scorer(ctx, policy, reward, rewards.ensemble),
@@ -95,10 +97,11 @@ def _adapt(
         penalties=[ctx.config.variant(c.variant).kl for c in conditions],
         adapters=adapters,
         references=references,
-        optimiser=StackedOptimiser(adapters.parameters(), settings.learning_rate, settings.weight_decay, settings.clip),
+        optimiser=StackedOptimiser(adapters.parameters(), numbers.learning_rate, numbers.weight_decay, numbers.clip),
         questions=questions,
-        prompts=prompt_tokens(policy.base.tokenizer, questions),
+        prompts=policy.chat.prompts(questions),
         limit=readers.response_limit(ctx, inputs.preferences),
+        numbers=numbers,
     )
     chosen, probes = held_out(ctx, problems.test), probe_prompts(ctx, problems.test)
     seeds = [c.checkpoint.seed for c in conditions]
@@ -128,7 +131,7 @@ def _adapt(
     frozen = bank.adapters.frozen()
     logs = {name: checkpoint.log(name) for name in ("metrics", "samples", "training")}
     for c, (condition, folder) in enumerate(zip(conditions, folders, strict=True)):
-        export_adapter(folder / "adapter", frozen, c, policy.base.name)
+        export_adapter(folder / "adapter", frozen, c, policy.base.name, fan_in_fan_out=policy.bank.conv1d)
         for name, rows in logs.items():
             mine = [
                 {k: v for k, v in row.items() if k != "condition"} for row in rows if row["condition"] == str(condition)
@@ -138,13 +141,13 @@ def _adapt(
 
 def _step(ctx: Context, bank: _Bank, settings: Online, step: int) -> list[dict[str, Any]]:
     """Sample, score, and take one gradient step on Eq. 8, for all conditions at once; returns a log row each."""
-    seed, tokens = ctx.config.root_seed, ctx.config.compute.tokens_per_forward
+    seed = ctx.config.root_seed
     chosen = {
         c.checkpoint.seed: _prompts_of_step(ctx, bank, settings, c.checkpoint.seed, step) for c in bank.conditions
     }
     indices = [chosen[c.checkpoint.seed] for c in bank.conditions]
     keys = [
-        [stream_key(seed, "online", c.checkpoint.seed, step, place) for place in range(settings.batch_size)]
+        [stream_key(seed, "online", c.checkpoint.seed, step, place) for place in range(bank.numbers.batch_size)]
         for c in bank.conditions
     ]
     prompts = [[bank.prompts[i] for i in row] for row in indices]
@@ -160,18 +163,24 @@ def _step(ctx: Context, bank: _Bank, settings: Online, step: int) -> list[dict[s
     advantages = advantage(reward)
 
     policy = bank.policy
-    reference = grid_logprobs(policy.bank, bank.references, grid, policy.pad, tokens)
+    reference = ctx.row_logprobs(policy, bank.references, grid)
     # κ needs the whole batch's log-ratios before the first piece's gradient.
     log_ratio = sampled_logprobs(ctx, policy, bank.adapters, samples, grid) - reference
     kappa = torch.stack([_kappa(kl, d, c) for kl, d, c in zip(bank.penalties, log_ratio, bank.conditions, strict=True)])
-    with policy.bank.use(bank.adapters):
-        for index, rows in pieces([[(row,) for row in part] for part in grid], tokens):
-            at = index.to(ctx.device)
-            logprob = response_statistics(policy.bank.model, right_pad(rows, policy.pad, ctx.device)).logprob
-            loss = online_loss(logprob.view(at.shape), reference.gather(1, at), advantages.gather(1, at), kappa)
+
+    def gradients(most_tokens: int) -> None:
+        bank.optimiser.adam.zero_grad(set_to_none=True)
+        for part, places, rows in pieces(grid, most_tokens):
+            at = places.to(ctx.device)
+            with policy.bank.use(bank.adapters[part]):
+                logprob = response_logprobs(policy.bank.model, right_pad(rows, policy.pad, ctx.device))
+            fixed, weight = (value[part].gather(1, at) for value in (reference, advantages))
+            loss = online_loss(logprob.view(at.shape), fixed, weight, kappa[part])
             # The piece holds a share of each condition's batch, over which Eq. 8 takes its means.
-            (loss.sum() * at.shape[1] / settings.batch_size).backward()
-    norms = bank.optimiser.step(constant_schedule(step - 1, settings.steps))
+            (loss.sum() * at.shape[1] / bank.numbers.batch_size).backward()
+
+    ctx.room.for_tokens(max(row.length for part in grid for row in part), gradients)
+    norms = bank.optimiser.step(constant_schedule(step - 1, bank.numbers.warmup_steps))
     disagreement = proxy.disagreement.view(len(grid), -1)
     return [
         {
@@ -183,7 +192,7 @@ def _step(ctx: Context, bank: _Bank, settings: Online, step: int) -> list[dict[s
             "kappa": kappa[c].item(),
             "mean_abs_log_ratio": log_ratio[c].abs().mean().item(),
             "gradient_norm": norms[c].item(),
-            "response_tokens": sum(len(s.tokens) for s in samples[c]) / settings.batch_size,
+            "response_tokens": sum(len(s.tokens) for s in samples[c]) / bank.numbers.batch_size,
         }
         for c, condition in enumerate(bank.conditions)
     ]
@@ -191,7 +200,7 @@ def _step(ctx: Context, bank: _Bank, settings: Online, step: int) -> list[dict[s
 
 def _prompts_of_step(ctx: Context, bank: _Bank, settings: Online, seed: int, step: int) -> list[int]:
     """Indices of the problems of one step: the next of a reshuffled pass over all, the same for every β of a seed."""
-    n, size = len(bank.prompts), settings.batch_size
+    n, size = len(bank.prompts), bank.numbers.batch_size
     places = range((step - 1) * size, step * size)
     passes = {
         p: numpy_generator(ctx.config.root_seed, "online", "order", seed, p).permutation(n)

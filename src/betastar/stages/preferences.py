@@ -1,11 +1,9 @@
-"""Stage: preference pairs. Read from the user's file, or sampled from the base and rated by the micro annotator."""
+"""Stage: preference pairs. Read from a dataset, or sampled from the base and rated by the micro annotator."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from betastar.config import JsonlPreferences, MicroPreferences, MicroTask
-from betastar.data.chat import decode, prompt_tokens, response_tokens
 from betastar.data.coverage import coverage, sequence_lengths
 from betastar.data.preferences import (
     LoadedPreferences,
@@ -14,34 +12,35 @@ from betastar.data.preferences import (
     split_by_prompt,
     write_pairs,
 )
-from betastar.errors import BetastarError
+from betastar.data.sources import open_rows
 from betastar.micro import annotator
 from betastar.micro.language import Prompt, draw_problem, draw_request, is_held_out
 from betastar.models.generation import generate
 from betastar.randomness import numpy_generator, stream_key
-from betastar.store import Artefact, file_digest
+from betastar.sections import DatasetPreferences, MicroPreferences, MicroTask
+from betastar.store import Artefact
 from betastar.workbench.context import Context, write_json
 
-VERSION = 1
+VERSION = 2
 STAGE = "preferences"
 
 
 def run(ctx: Context, base: Artefact) -> Artefact:
     config = ctx.config
     source, lengths = config.preferences, config.lengths.model_dump(include={"prompt", "response"})
+    max_bad_share = config.data.max_bad_share
     settings = [VERSION, source.model_dump(mode="json"), lengths, config.root_seed]
-    if isinstance(source, JsonlPreferences):
-        if not source.path.is_file():
-            raise BetastarError(f"{source.path}: no such file; correct preferences.path.")
-        settings.append(file_digest(source.path))
-    else:
-        settings.append(config.task.model_dump(mode="json"))
+    rows = open_rows(source.source, "preferences.source") if isinstance(source, DatasetPreferences) else None
+    settings += [config.task.model_dump(mode="json")] if rows is None else [rows.digest, max_bad_share]
 
     def build(out: Path, key: str) -> None:
-        if isinstance(source, JsonlPreferences):
-            loaded = read_preferences(source.path, source.limit)
-        else:
+        if isinstance(source, MicroPreferences):
             loaded = _annotated(ctx, base, source)
+        else:
+            assert rows is not None
+            loaded = read_preferences(rows, source.columns, source.source.limit, max_bad_share)
+        if loaded.malformed.n:
+            ctx.reporter.say(f"{STAGE}: {loaded.malformed}")
         splits = split_by_prompt(loaded.pairs)
         for name, pairs in splits._asdict().items():
             write_pairs(out / f"{name}.jsonl", pairs)
@@ -52,10 +51,10 @@ def run(ctx: Context, base: Artefact) -> Artefact:
 
 def _statistics(ctx: Context, base: Artefact, loaded: LoadedPreferences) -> dict:
     """Coverage of the logging data and the sequence lengths, in tokens of the policy's tokenizer."""
-    tokenizer, lengths = ctx.policy(base).base.tokenizer, ctx.config.lengths
+    chat, lengths = ctx.policy(base).chat, ctx.config.lengths
     pairs = loaded.pairs
-    prompts = prompt_tokens(tokenizer, [p.prompt for p in pairs])
-    sides = {side: response_tokens(tokenizer, [getattr(p, side) for p in pairs]) for side in ("chosen", "rejected")}
+    prompts = chat.prompts([p.prompt for p in pairs])
+    sides = {side: chat.responses([getattr(p, side) for p in pairs]) for side in ("chosen", "rejected")}
     counts = {name: [len(row) for row in part] for name, part in {"prompt": prompts, **sides}.items()}
     responses = counts["chosen"] + counts["rejected"]
     auto = sequence_lengths(counts["prompt"], responses, numpy_generator(ctx.config.root_seed, "lengths"))
@@ -64,8 +63,8 @@ def _statistics(ctx: Context, base: Artefact, loaded: LoadedPreferences) -> dict
     seen = {token for part in (prompts, *sides.values()) for row in part for token in row}
     return {
         "coverage": coverage(
-            pairs, counts["prompt"], counts["chosen"], counts["rejected"], len(seen), len(tokenizer),
-            loaded.n_equal_dropped,
+            pairs, counts["prompt"], counts["chosen"], counts["rejected"], len(seen), len(chat.tokenizer),
+            loaded.n_equal_dropped, loaded.malformed,
         ),
         "lengths": {
             "prompt": prompt,
@@ -86,7 +85,7 @@ def _annotated(ctx: Context, base: Artefact, source: MicroPreferences) -> Loaded
         prompt = draw_request(rng) if rng.random() < source.request_share else draw_problem(rng, task.largest)
         if not prompt.gold or not is_held_out(prompt.text):
             prompts.append(prompt)
-    tokens = prompt_tokens(policy.base.tokenizer, [p.text for p in prompts])
+    tokens = policy.chat.prompts([p.text for p in prompts])
     texts: list[list[str]] = []
     size = max(1, ctx.config.compute.rows_per_decode // 2)
     # Prompts of similar length share a batch.
@@ -102,7 +101,7 @@ def _annotated(ctx: Context, base: Artefact, source: MicroPreferences) -> Loaded
             pad=policy.pad,
             max_new_tokens=source.max_new_tokens,
         )[0]
-        decoded = [decode(policy.base.tokenizer, sample.tokens) for sample in samples]
+        decoded = [policy.chat.text(sample.tokens) for sample in samples]
         texts += [decoded[i : i + 2] for i in range(0, len(decoded), 2)]
         ctx.reporter.progress(len(texts), len(prompts), "prompts")
     pairs = []
@@ -113,4 +112,4 @@ def _annotated(ctx: Context, base: Artefact, source: MicroPreferences) -> Loaded
                 rate, annotator.score(prompts[i], first), annotator.score(prompts[i], second)
             )
             pairs.append(PreferencePair(prompts[i].text, *((first, second) if wins else (second, first))))
-    return LoadedPreferences(pairs, len(prompts), len(prompts) - len(pairs), len(pairs) - len(set(pairs)))
+    return LoadedPreferences(pairs, len(prompts) - len(pairs))

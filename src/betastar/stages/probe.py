@@ -7,12 +7,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from betastar.data.answers import grade
-from betastar.data.chat import decode, prompt_tokens, response_tokens
 from betastar.data.tasks import Problem
 from betastar.micro import annotator
 from betastar.micro.language import Prompt
-from betastar.models.rewards import RewardEnsemble, score
+from betastar.models.rewards import RewardEnsemble
 from betastar.models.sequences import Row
 from betastar.randomness import stream_key
 from betastar.store import content_key
@@ -36,7 +34,7 @@ def run(ctx: Context, inputs: Inputs, checkpoints: Parts[Condition]) -> Parts[Co
     keys = {c: content_key(STAGE, settings, sources, key) for c, key in checkpoints.keys_of.items()}
 
     def build(todo: Sequence[Condition], folders: Sequence[Path], key: str) -> None:
-        policy, reward = ctx.policy(inputs.base), ctx.policy(inputs.reward_base)
+        policy, reward = ctx.policy(inputs.base), ctx.reward_model(inputs.reward_base)
         learned = readers.rewards(ctx, inputs.ensemble)
         adapters = readers.checkpoints(policy.bank, [checkpoints[c] for c in todo])
         limit = readers.response_limit(ctx, inputs.preferences)
@@ -59,7 +57,7 @@ def run(ctx: Context, inputs: Inputs, checkpoints: Parts[Condition]) -> Parts[Co
             record = {
                 "start": {"step": 0, **points[0][c].metrics},
                 "again": {"step": 0, **points[1][c].metrics},
-                "base": _accuracy(chosen, base_texts[condition.seed]),
+                "base": _accuracy(ctx, chosen, base_texts[condition.seed]),
                 "win_rate": sum(wins) / len(wins),
                 "judge": "annotator" if learned.judge is None else "reward model not used online",
             }
@@ -73,16 +71,16 @@ def _base_answers(
     ctx: Context, policy: Policy, seeds: Sequence[int], problems: Sequence[Problem], limit: int
 ) -> list[list[str]]:
     """The bare base's answers per seed, with the noise that the conditions of the seed have."""
-    prompts = prompt_tokens(policy.base.tokenizer, [p.question for p in problems])
+    prompts = policy.chat.prompts([p.question for p in problems])
     keys = [stream_key(ctx.config.root_seed, "evaluation", seed, 0, p.problem_id) for seed in seeds for p in problems]
     samples = answer(ctx, policy, None, [prompts * len(seeds)], [keys], limit, ctx.config.evaluation.temperature)[0]
-    texts = [decode(policy.base.tokenizer, sample.tokens) for sample in samples]
+    texts = [policy.chat.text(sample.tokens) for sample in samples]
     return [texts[i * len(problems) : (i + 1) * len(problems)] for i in range(len(seeds))]
 
 
-def _accuracy(problems: Sequence[Problem], texts: Sequence[str]) -> dict[str, float]:
+def _accuracy(ctx: Context, problems: Sequence[Problem], texts: Sequence[str]) -> dict[str, float]:
     """The bare base's own accuracy on the evaluation problems."""
-    grades = [grade(text, p.gold) for text, p in zip(texts, problems, strict=True)]
+    grades = [ctx.grade(text, p.gold) for text, p in zip(texts, problems, strict=True)]
     return {
         "true_strict": sum(g.strict for g in grades) / len(grades),
         "true_lenient": sum(g.lenient for g in grades) / len(grades),
@@ -111,6 +109,6 @@ def _wins(
 def _judged(
     ctx: Context, reward: Policy, judge: RewardEnsemble, problems: Sequence[Problem], texts: Sequence[str]
 ) -> list[float]:
-    prompts = prompt_tokens(reward.base.tokenizer, [p.question for p in problems])
-    rows = [Row(x, y) for x, y in zip(prompts, response_tokens(reward.base.tokenizer, texts), strict=True)]
-    return score(reward.bank, judge, rows, reward.pad, ctx.config.compute.tokens_per_forward).scores[0].tolist()
+    prompts = reward.chat.prompts([p.question for p in problems])
+    rows = [Row(x, y) for x, y in zip(prompts, reward.chat.responses(texts), strict=True)]
+    return ctx.scored(reward, judge, rows).scores[0].tolist()

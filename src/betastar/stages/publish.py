@@ -32,10 +32,11 @@ def run(
     checkpoints: Parts[Condition],
     probes: Parts[Condition],
     online: Parts[OnlineCondition],
+    hyperparameters: dict[str, Any],
 ) -> dict[str, Any]:
     """Write everything and return the results."""
     config, folder = ctx.config, ctx.store.folder
-    settings = [VERSION, config.model_dump(mode="json", exclude={"compute"})]
+    settings = [VERSION, config.model_dump(mode="json", exclude={"compute"}), hyperparameters]
     sources = [preferences.key, ensemble.key, problems.key]
     for parts in (checkpoints, probes, online):
         sources += [f"{condition}: {key}" for condition, key in parts.keys_of.items()]
@@ -49,7 +50,7 @@ def run(
         results = build_results(
             points,
             {(c.beta, c.seed): _extra(probes[c], checkpoints[c]) for c in checkpoints},
-            _context(ctx, preferences, ensemble, problems),
+            {**_context(ctx, preferences, ensemble, problems), "hyperparameters": hyperparameters},
             root_seed=config.root_seed,
             trade_off=config.law.trade_off,
         )

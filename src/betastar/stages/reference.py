@@ -8,26 +8,24 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from betastar.config import Grid
 from betastar.maths.grid import geometric_grid, log_ratio_magnitude, percentile_grid
-from betastar.models.logprobs import grid_logprobs
+from betastar.sections import Grid
 from betastar.store import Artefact
 from betastar.workbench import readers
 from betastar.workbench.context import Context
 
-VERSION = 1
+VERSION = 2
 STAGE = "reference"
 
 
-def run(ctx: Context, base: Artefact, preferences: Artefact) -> Artefact:
+def run(ctx: Context, base: Artefact, preferences: Artefact, problems: Artefact) -> Artefact:
     def build(out: Path, key: str) -> None:
-        policy, tokens = ctx.policy(base), ctx.config.compute.tokens_per_forward
-        splits = readers.pair_rows(ctx, base, preferences)
+        readers.check_context(ctx, base, preferences, readers.problems(problems))
+        policy = ctx.policy(base)
+        splits = readers.token_pairs(policy.chat, preferences)
         result = {}
         for name, pairs in splits._asdict().items():
-            rows = [row for side in (0, 1) for row in (pair[side] for pair in pairs)]
-            logprobs = grid_logprobs(policy.bank, None, [rows], policy.pad, tokens)[0]
-            result[name] = logprobs.view(2, len(pairs)).cpu()
+            result[name] = ctx.pair_logprobs(policy, None, [pairs])[:, 0].cpu()
         save_file(result, out / "logprobs.safetensors")
 
     return ctx.made(STAGE, [VERSION], [base.key, preferences.key], build)

@@ -6,41 +6,42 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from betastar.config import MicroTask
-from betastar.data.tasks import Problem, read_gsm8k
+from betastar.data.rows import Malformed
+from betastar.data.tasks import Problem, load_task, task_digests
 from betastar.errors import BetastarError
 from betastar.micro.language import draw_problem, is_held_out
 from betastar.randomness import numpy_generator
-from betastar.store import Artefact, file_digest
-from betastar.workbench.context import Context
+from betastar.sections import DatasetTask, MicroTask
+from betastar.store import Artefact
+from betastar.workbench.context import Context, write_json
 from betastar.workbench.readers import Problems
 
-VERSION = 1
+VERSION = 2
 STAGE = "task"
 MICRO_TRAIN_PROBLEMS = 4000
 
 
 def run(ctx: Context) -> Artefact:
-    task = ctx.config.task
+    task, max_bad_share = ctx.config.task, ctx.config.data.max_bad_share
     settings = [VERSION, task.model_dump(mode="json"), ctx.config.root_seed]
     if not isinstance(task, MicroTask):
-        settings += [_digest(task.train), _digest(task.test)]
+        settings.append(task_digests(task))
+    if isinstance(task, DatasetTask):
+        settings.append(max_bad_share)
 
     def build(out: Path, key: str) -> None:
         if isinstance(task, MicroTask):
-            problems = Problems(*(_micro_problems(ctx, part) for part in ("train", "test")))
+            problems, malformed = Problems(*(_micro_problems(ctx, part) for part in ("train", "test"))), Malformed()
         else:
-            problems = Problems(read_gsm8k(task.train, task.train_limit), read_gsm8k(task.test, task.test_limit))
+            loaded = load_task(task, max_bad_share)
+            problems, malformed = Problems(loaded.train, loaded.test), loaded.malformed
+        if malformed.n:
+            ctx.reporter.say(f"{STAGE}: {malformed}")
         for part, rows in problems._asdict().items():
             (out / f"{part}.json").write_text(json.dumps([asdict(p) for p in rows], ensure_ascii=False))
+        write_json(out / "statistics.json", malformed.record())
 
     return ctx.made(STAGE, settings, [], build)
-
-
-def _digest(path: Path) -> str:
-    if not path.is_file():
-        raise BetastarError(f"{path}: no such file; correct task.train or task.test.")
-    return file_digest(path)
 
 
 def _micro_problems(ctx: Context, part: str) -> list[Problem]:

@@ -13,12 +13,21 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 
 from betastar.config import Config
-from betastar.data.chat import end_tokens
+from betastar.data.answers import Grader
+from betastar.data.chat import ChatFormat, end_tokens
+from betastar.data.tasks import task_grader
 from betastar.errors import BetastarError
-from betastar.models.bank import AdapterBank
-from betastar.models.loading import Base, load_base
+from betastar.maths.appendix_c import lora_rank
+from betastar.models.bank import AdapterBank, Adapters
+from betastar.models.checkpointing import checkpoint_layers
+from betastar.models.loading import Base, hidden_size, load_base
+from betastar.models.logprobs import grid_logprobs, grid_pair_logprobs
+from betastar.models.rewards import RewardEnsemble, Scored, score
+from betastar.models.sequences import Pair, Row
 from betastar.progress import Reporter
+from betastar.sections import Adapter, PretrainedBase
 from betastar.store import Artefact, Store, content_key
+from betastar.workbench.memory import Room
 
 K = TypeVar("K", bound=Hashable)
 
@@ -65,10 +74,12 @@ class Parts(dict[K, Path], Generic[K]):
 
 @dataclass
 class Policy:
-    """A base with its bank, tokenizer and special tokens."""
+    """A base with an adapter bank on it, how it is spoken to, and its special tokens."""
 
+    settings: PretrainedBase
     base: Base
     bank: AdapterBank
+    chat: ChatFormat
     pad: int
     ends: list[int]
 
@@ -78,7 +89,8 @@ class Context:
     config: Config
     store: Store
     reporter: Reporter
-    _policies: dict[str, Policy] = field(default_factory=dict)
+    _bases: dict[str, Base] = field(default_factory=dict)
+    _policies: dict[tuple[str, Adapter], Policy] = field(default_factory=dict)
 
     @cached_property
     def device(self) -> torch.device:
@@ -93,17 +105,59 @@ class Context:
             first = str(error).split("\n")[0]
             raise BetastarError(f"compute.device: {wanted} cannot be used ({first}); choose cpu or auto.") from None
 
+    @cached_property
+    def room(self) -> Room:
+        """How much is computed at once; it shrinks where memory runs out."""
+        return Room(self.config.compute.tokens_per_forward, self.config.compute.rows_per_decode, self.reporter)
+
+    @cached_property
+    def grade(self) -> Grader:
+        """The task's grader."""
+        return task_grader(self.config.task)
+
     def policy(self, base: Artefact) -> Policy:
-        """The base model of an artefact with an adapter bank on it, loaded once per process."""
-        if base.key not in self._policies:
-            loaded = load_base(base_folder(base), self.device)
-            adapter = self.config.adapter
-            bank = AdapterBank(loaded.model, adapter.target_modules, adapter.rank, adapter.alpha)
-            ends = end_tokens(loaded.model, loaded.tokenizer)
-            pad = loaded.tokenizer.pad_token_id
+        """The base model of an artefact with a bank of policy adapters on it, loaded once per process."""
+        return self._adapted(base, self.config.adapter)
+
+    def reward_model(self, base: Artefact) -> Policy:
+        """The same for reward models, whose adapters may have another shape."""
+        return self._adapted(base, self.config.reward_adapter or self.config.adapter)
+
+    def row_logprobs(self, policy: Policy, adapters: Adapters | None, grid: Sequence[Sequence[Row]]) -> torch.Tensor:
+        """Response log-probabilities `[C, B]`, no gradients, in pieces that fit the memory."""
+        return self._in_pieces(grid_logprobs, policy, adapters, grid)
+
+    def pair_logprobs(self, policy: Policy, adapters: Adapters | None, grid: Sequence[Sequence[Pair]]) -> torch.Tensor:
+        """Log-probabilities `[2, C, B]` of chosen and rejected responses, no gradients, likewise."""
+        return self._in_pieces(grid_pair_logprobs, policy, adapters, grid)
+
+    def _in_pieces(self, compute: Callable, policy: Policy, adapters: Adapters | None, grid: Sequence) -> torch.Tensor:
+        longest = max(item.length for row in grid for item in row)
+        return self.room.for_tokens(longest, lambda most: compute(policy.bank, adapters, grid, policy.pad, most))
+
+    def scored(self, model: Policy, ensemble: RewardEnsemble, rows: Sequence[Row], embed: bool = False) -> Scored:
+        """Scores of rows by all members of an ensemble, in pieces that fit the memory."""
+        longest = max(row.length for row in rows) * len(ensemble)
+        return self.room.for_tokens(longest, lambda most: score(model.bank, ensemble, rows, model.pad, most, embed))
+
+    def _adapted(self, artefact: Artefact, adapter: Adapter) -> Policy:
+        if (artefact.key, adapter) not in self._policies:
+            settings = base_settings(artefact)
+            if artefact.key not in self._bases:
+                self._bases[artefact.key] = load_base(settings, self.device)
+            base, chat = self._bases[artefact.key], self.config.chat
+            rank = int(lora_rank(hidden_size(base.model)).value) if adapter.rank == "auto" else adapter.rank
+            alpha = 2 * rank if adapter.alpha == "auto" else adapter.alpha
+            bank = AdapterBank(base.model, adapter.target_modules, rank, alpha)
+            if self.config.compute.gradient_checkpointing:
+                checkpoint_layers(bank)
+            pad = base.tokenizer.pad_token_id
             assert isinstance(pad, int)  # load_base sees to it
-            self._policies[base.key] = Policy(loaded, bank, pad, ends)
-        return self._policies[base.key]
+            spoken = ChatFormat(base.tokenizer, chat.thinking, chat.system)
+            self._policies[artefact.key, adapter] = Policy(
+                settings, base, bank, spoken, pad, end_tokens(base.model, base.tokenizer)
+            )
+        return self._policies[artefact.key, adapter]
 
     def made(self, stage: str, settings: Any, inputs: list[str], build: Callable[[Path, str], None]) -> Artefact:
         """The artefact of a stage with these settings and input keys: found, or built now by `build(folder, key)`."""
@@ -145,10 +199,12 @@ class Context:
         return Parts({condition: found[key] for condition, key in keys.items()}, keys)
 
 
-def base_folder(base: Artefact) -> Path:
-    """Where the base's model folder is: in the artefact, or the user's own folder that it points to."""
-    pointer = base.folder / "folder.json"
-    return Path(json.loads(pointer.read_text())["folder"]) if pointer.exists() else base.folder / "model"
+def base_settings(base: Artefact) -> PretrainedBase:
+    """The model of an artefact: in it, or the user's own that it points to."""
+    pointer = base.folder / "pretrained.json"
+    if pointer.exists():
+        return PretrainedBase(**read_json(pointer))
+    return PretrainedBase(source="pretrained", model=str(base.folder / "model"), dtype="float32")
 
 
 def read_json(path: Path) -> Any:

@@ -8,13 +8,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from betastar.data.answers import grade
-from betastar.data.chat import decode, prompt_tokens
 from betastar.data.tasks import Problem
 from betastar.maths.distributions import cosine_distance_to, ensemble_score, mean_pairwise_cosine_distance
 from betastar.models.bank import Adapters
 from betastar.models.generation import Sample, generate
-from betastar.models.logprobs import grid_logprobs, prompt_entropy
+from betastar.models.logprobs import prompt_entropy
 from betastar.models.sequences import Row
 from betastar.randomness import numpy_generator, stream_key
 from betastar.workbench.context import Context, Policy
@@ -54,10 +52,11 @@ def answer(
     temperature: float,
 ) -> list[list[Sample]]:
     """Responses to a grid of prompts `[C][B]`, sampled in pieces that fit `compute.rows_per_decode`."""
-    size = max(1, ctx.config.compute.rows_per_decode // len(prompts))
     result: list[list[Sample]] = [[] for _ in prompts]
-    for start in range(0, len(prompts[0]), size):
-        part = generate(
+
+    def some(most: int) -> list[list[Sample]]:
+        start, size = len(result[0]), max(1, most // len(prompts))
+        return generate(
             policy.bank,
             adapters,
             [row[start : start + size] for row in prompts],
@@ -67,7 +66,9 @@ def answer(
             max_new_tokens=limit,
             temperature=temperature,
         )
-        for row, samples in zip(result, part, strict=True):
+
+    while len(result[0]) < len(prompts[0]):
+        for row, samples in zip(result, ctx.room.for_rows(len(prompts), some), strict=True):
             row += samples
     return result
 
@@ -79,7 +80,7 @@ def sampled_logprobs(
     already, exact to rounding; in less precision decoding rounds otherwise than a whole pass does, so one is made."""
     if policy.base.model.dtype == torch.float32:
         return torch.tensor([[sample.logprob for sample in part] for part in samples], device=ctx.device)
-    return grid_logprobs(policy.bank, adapters, rows, policy.pad, ctx.config.compute.tokens_per_forward)
+    return ctx.row_logprobs(policy, adapters, rows)
 
 
 def evaluate(
@@ -103,30 +104,30 @@ def evaluate(
     """
     config, seed = ctx.config, ctx.config.root_seed
     questions = [p.question for p in problems]
-    prompts = prompt_tokens(policy.base.tokenizer, questions)
+    prompts = policy.chat.prompts(questions)
     keys = [[stream_key(seed, "evaluation", s, replicate, p.problem_id) for p in problems] for s in seeds]
     grid = answer(ctx, policy, adapters, [prompts] * len(seeds), keys, limit, config.evaluation.temperature)
     rows = [[Row(x, sample.tokens) for x, sample in zip(prompts, part, strict=True)] for part in grid]
-    tokens = config.compute.tokens_per_forward
     if references is None:
         log_ratio = torch.zeros(len(seeds), len(problems))
     else:
         log_ratio = sampled_logprobs(ctx, policy, adapters, grid, rows)
-        log_ratio = log_ratio - grid_logprobs(policy.bank, references, rows, policy.pad, tokens)
+        log_ratio = log_ratio - ctx.row_logprobs(policy, references, rows)
     flat_rows = [row for part in rows for row in part]
     flat_samples = [sample for part in grid for sample in part]
     scored = scorer(questions * len(seeds), flat_rows, flat_samples, embed=True)
     assert scored.embedding is not None
-    entropies = prompt_entropy(
-        policy.bank, adapters, prompt_tokens(policy.base.tokenizer, [p.question for p in probes]), policy.pad, tokens
+    probed = policy.chat.prompts([p.question for p in probes])
+    entropies = ctx.room.for_tokens(
+        max(map(len, probed)), lambda most: prompt_entropy(policy.bank, adapters, probed, policy.pad, most)
     )
     n, result = len(problems), []
     for c, part in enumerate(grid):
         scores = scored.scores[:, c * n : (c + 1) * n]
         proxy = ensemble_score(scores)
         embedding = scored.embedding[c * n : (c + 1) * n]
-        texts = [decode(policy.base.tokenizer, sample.tokens) for sample in part]
-        grades = [grade(text, p.gold) for text, p in zip(texts, problems, strict=True)]
+        texts = [policy.chat.text(sample.tokens) for sample in part]
+        grades = [ctx.grade(text, p.gold) for text, p in zip(texts, problems, strict=True)]
         metrics = {
             "n": n,
             "proxy": proxy.mean.mean().item(),

@@ -4,56 +4,110 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from betastar.config import Training
+from betastar.models.bank import Dropout
 from betastar.models.optimise import StackedOptimiser, linear_schedule, optimiser_state, restore_optimiser
-from betastar.models.sequences import Row, pieces
+from betastar.models.sequences import Pair, pieces
+from betastar.randomness import stream_key
+from betastar.sections import Training
 from betastar.store import Checkpoint
-from betastar.workbench.context import Context
+from betastar.workbench.memory import Room
+
+
+class Part(NamedTuple):
+    """What one forward and backward pass is about: pairs `items` grouped by condition, of the slice `conditions`, with
+    indices `which [c, b]` into the training pairs, and the dropout of the pass."""
+
+    conditions: slice
+    items: list[Pair]
+    which: Tensor
+    dropout: Dropout | None
 
 
 def batches(rng: np.random.Generator, n: int, settings: Training, bootstrap: bool = False) -> np.ndarray:
     """Indices of the pairs in each step, `[steps, batch]`: reshuffled passes over n pairs, or over one bootstrap
     resample of them (n draws with replacement)."""
-    size = min(settings.batch_size, n)
+    size = min(settings.numbers(1).batch_size, n)
     steps = max(1, math.ceil(settings.epochs * n / size))
     pool = rng.integers(n, size=n) if bootstrap else np.arange(n)
     passes = math.ceil(steps * size / n)
     return np.concatenate([rng.permutation(pool) for _ in range(passes)])[: steps * size].reshape(steps, size)
 
 
-def train_on_pairs(
-    ctx: Context,
-    settings: Training,
-    weights: Sequence[Tensor],
-    pairs: Sequence[tuple[Row, Row]],
-    order: Sequence[np.ndarray],
-    losses: Callable[[list[Row], Tensor], Tensor],
-    checkpoint: Checkpoint,
-) -> None:
-    """Train stacked `weights` in place. Condition c sees pairs `order[c] [steps, batch]`; `losses(rows, which)` gives
-    the loss of each pair `[C, b]` for rows that view as `[C, 2, b]` and the pairs' indices `which [C, b]`."""
-    optimiser = StackedOptimiser(weights, settings.learning_rate, settings.weight_decay, settings.clip)
-    steps, size = order[0].shape
+class PairTrainer:
+    """Stacked `weights` of C conditions trained in place; condition c sees pairs `order[c] [steps, batch]`.
+
+    `losses(part)` gives the loss of each pair `[c, b]`. `streams [C]` key the dropout `p` of each condition.
+    """
+
+    def __init__(
+        self,
+        settings: Training,
+        weights: Sequence[Tensor],
+        pairs: Sequence[Pair],
+        order: Sequence[np.ndarray],
+        losses: Callable[[Part], Tensor],
+        room: Room,
+        dropout: float = 0.0,
+        streams: Sequence[int] = (),
+    ):
+        self.steps, self.batch = order[0].shape
+        numbers = settings.numbers(self.steps)
+        self.optimiser = StackedOptimiser(weights, numbers.learning_rate, numbers.weight_decay, numbers.clip)
+        self.warm_up = numbers.warmup_steps
+        self.pairs, self.order, self.losses, self.room = pairs, order, losses, room
+        self.p, self.streams = dropout, streams
+
+    def step(self, step: int) -> tuple[list[float], list[float]]:
+        """One optimiser step (from 0); returns the loss and the gradient norm before clipping of each condition."""
+        which = torch.tensor(np.stack([rows[step] for rows in self.order]))
+        grid = [[self.pairs[i] for i in row] for row in which.tolist()]
+        longest = max(pair.length for row in grid for pair in row)
+        total = self.room.for_tokens(longest, lambda most: self._gradients(step, which, grid, most))
+        norms = self.optimiser.step(linear_schedule(step, self.steps, self.warm_up))
+        return total.tolist(), norms.tolist()
+
+    def _gradients(self, step: int, which: Tensor, grid: list[list[Pair]], most_tokens: int) -> Tensor:
+        """Gradients of the batch, piece by piece; returns each condition's mean loss."""
+        self.optimiser.adam.zero_grad(set_to_none=True)
+        total = torch.zeros(len(grid), device=self.optimiser.weights[0].device)
+        for part, places, items in pieces(grid, most_tokens):
+            chosen = which[part].gather(1, places)
+            # A condition's loss is its batch mean; the sum over conditions keeps their gradients apart.
+            loss = self.losses(Part(part, items, chosen, self._dropout(step, part, chosen, items))) / self.batch
+            loss.sum().backward()
+            total[part] += loss.detach().sum(dim=1)
+        return total
+
+    def _dropout(self, step: int, part: slice, which: Tensor, items: Sequence[Pair]) -> Dropout | None:
+        if self.p == 0:
+            return None
+        streams = self.streams[part]
+        keys = [stream_key(s, "dropout", step, i) for s, row in zip(streams, which.tolist(), strict=True) for i in row]
+        return Dropout(self.p, keys, [pair.length for pair in items])
+
+
+def train(
+    trainer: PairTrainer, checkpoint: Checkpoint, save_every: int, progress: Callable[[int, int, str, str], None]
+) -> list[list[dict[str, float]]]:
+    """Run all steps, from the checkpoint if there is one; returns a row per step for each condition."""
     start = 0
     if saved := checkpoint.load():
         start, state, _ = saved
-        restore_optimiser(optimiser.adam, state)
-    for step in range(start, steps):
-        which = torch.tensor(np.stack([rows[step] for rows in order]))
-        items = [[pairs[i] for i in row] for row in which.tolist()]
-        total = 0.0
-        for index, rows in pieces(items, ctx.config.compute.tokens_per_forward):
-            # A condition's loss is its batch mean; the sum over conditions keeps their gradients apart.
-            loss = losses(rows, which.gather(1, index)).sum() / size
-            loss.backward()
-            total += loss.item()
-        norms = optimiser.step(linear_schedule(step, steps))
-        checkpoint.append("training", [{"step": step + 1, "loss": total / len(order), "norms": norms.tolist()}])
-        ctx.reporter.progress(step + 1, steps, "steps", f"loss {total / len(order):.3f}")
-        if (step + 1) % settings.save_every == 0 and step + 1 < steps:
-            checkpoint.save(step + 1, optimiser_state(optimiser.adam))
+        restore_optimiser(trainer.optimiser.adam, state)
+    for step in range(start, trainer.steps):
+        losses, norms = trainer.step(step)
+        checkpoint.append("training", [{"step": step + 1, "loss": losses, "norm": norms}])
+        progress(step + 1, trainer.steps, "steps", f"loss {sum(losses) / len(losses):.3f}")
+        if (step + 1) % save_every == 0 and step + 1 < trainer.steps:
+            checkpoint.save(step + 1, optimiser_state(trainer.optimiser.adam))
+    log = checkpoint.log("training")
+    return [
+        [{"step": row["step"], "loss": row["loss"][c], "norm": row["norm"][c]} for row in log]
+        for c in range(len(trainer.order))
+    ]

@@ -10,28 +10,24 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from betastar.data.chat import prompt_tokens, response_tokens
+from betastar.data.chat import ChatFormat
 from betastar.data.preferences import PreferencePair, Splits, load_pairs
 from betastar.data.tasks import Problem
+from betastar.errors import BetastarError
 from betastar.models.bank import AdapterBank, Adapters
 from betastar.models.peft_io import import_adapter
 from betastar.models.rewards import RewardEnsemble
-from betastar.models.sequences import Row
+from betastar.models.sequences import Pair
 from betastar.store import Artefact
 from betastar.workbench.context import Context, read_json
 
 
-class PairRows(NamedTuple):
-    """A preference pair as token ids."""
+class TokenPairs(NamedTuple):
+    """The preference pairs of each split as token ids."""
 
-    chosen: Row
-    rejected: Row
-
-
-class SplitRows(NamedTuple):
-    train: list[PairRows]
-    validation: list[PairRows]
-    test: list[PairRows]
+    train: list[Pair]
+    validation: list[Pair]
+    test: list[Pair]
 
 
 class Problems(NamedTuple):
@@ -49,18 +45,17 @@ class Rewards(NamedTuple):
     offset: Tensor
 
 
-def pair_rows(ctx: Context, base: Artefact, preferences: Artefact) -> SplitRows:
+def token_pairs(chat: ChatFormat, preferences: Artefact) -> TokenPairs:
     """All splits in tokens of this base's tokenizer, cut to the lengths that the preferences stage decided."""
     limits = read_json(preferences.folder / "statistics.json")["lengths"]
 
-    def rows(pairs: list[PreferencePair]) -> list[PairRows]:
-        tokenizer = ctx.policy(base).base.tokenizer
-        prompts = prompt_tokens(tokenizer, [p.prompt for p in pairs], limits["prompt"])
-        chosen = response_tokens(tokenizer, [p.chosen for p in pairs], limits["response"])
-        rejected = response_tokens(tokenizer, [p.rejected for p in pairs], limits["response"])
-        return [PairRows(Row(x, w), Row(x, l)) for x, w, l in zip(prompts, chosen, rejected, strict=True)]  # noqa: E741
+    def pairs_of(pairs: list[PreferencePair]) -> list[Pair]:
+        prompts = chat.prompts([p.prompt for p in pairs], limits["prompt"])
+        chosen = chat.responses([p.chosen for p in pairs], limits["response"])
+        rejected = chat.responses([p.rejected for p in pairs], limits["response"])
+        return [Pair(*parts) for parts in zip(prompts, chosen, rejected, strict=True)]
 
-    return SplitRows(*(rows(load_pairs(preferences.folder / f"{name}.jsonl")) for name in Splits._fields))
+    return TokenPairs(*(pairs_of(load_pairs(preferences.folder / f"{name}.jsonl")) for name in Splits._fields))
 
 
 def problems(artefact: Artefact) -> Problems:
@@ -78,7 +73,8 @@ def rewards(ctx: Context, artefact: Artefact) -> Rewards:
         name: tensor.to(ctx.device) for name, tensor in load_file(artefact.folder / "ensemble.safetensors").items()
     }
     centroid = state.pop("centroid")
-    everyone = RewardEnsemble.from_state(state, ctx.config.adapter.alpha / ctx.config.adapter.rank)
+    adapter = (ctx.config.reward_adapter or ctx.config.adapter).numbers()
+    everyone = RewardEnsemble.from_state(state, adapter.alpha / adapter.rank)
     metrics = read_json(artefact.folder / "metrics.json")
     members = metrics["members"]
     judge = everyone[members:] if len(everyone) > members else None
@@ -89,6 +85,26 @@ def rewards(ctx: Context, artefact: Artefact) -> Rewards:
 def checkpoints(bank: AdapterBank, folders: Sequence[Path]) -> Adapters:
     """The adapters in these folders of the offline stage as one stack."""
     return Adapters.concatenate([import_adapter(folder / "adapter", bank)[0] for folder in folders])
+
+
+def check_context(ctx: Context, base: Artefact, preferences: Artefact, tasks: Problems) -> None:
+    """Raises BetastarError where a problem and the longest answer to it, or a pair, do not fit the model's context."""
+    policy, lengths = ctx.policy(base), read_json(preferences.folder / "statistics.json")["lengths"]
+    if policy.base.context is None:
+        return
+    limit = response_limit(ctx, preferences)
+    for part, found in tasks._asdict().items():
+        for problem, prompt in zip(found, policy.chat.prompts([p.question for p in found]), strict=True):
+            if len(prompt) + limit > policy.base.context:
+                raise BetastarError(
+                    f"task.{part}: problem {problem.problem_id} has {len(prompt)} tokens, with {limit} of an answer "
+                    f"more than the model's context of {policy.base.context}; leave it out or lower lengths.generated."
+                )
+    if lengths["prompt"] + lengths["response"] > policy.base.context:
+        raise BetastarError(
+            f"lengths: prompts of {lengths['prompt']} and responses of {lengths['response']} tokens are together more "
+            f"than the model's context of {policy.base.context}; lower lengths.prompt or lengths.response."
+        )
 
 
 def response_limit(ctx: Context, preferences: Artefact) -> int:

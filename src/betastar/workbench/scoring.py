@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from betastar.data.chat import decode, prompt_tokens, response_tokens
 from betastar.models.generation import Sample
-from betastar.models.rewards import RewardEnsemble, Scored, score
+from betastar.models.rewards import RewardEnsemble, Scored
 from betastar.models.sequences import Row
 from betastar.workbench.context import Context, Policy
 
@@ -27,19 +26,17 @@ class Scorer:
         self, questions: Sequence[str], rows: Sequence[Row], samples: Sequence[Sample], embed: bool = False
     ) -> Scored:
         """Score responses. With one base for both, the sampled tokens are scored as they are; else their text is."""
-        if self.reward is not self.policy:
+        if self.reward.base is not self.policy.base:
             rows = self._retokenised(questions, samples)
         # Conditions that share noise often give the same response: each distinct one is scored once.
         place = {row: i for i, row in enumerate(dict.fromkeys((tuple(r.prompt), tuple(r.response)) for r in rows))}
-        tokens = self.ctx.config.compute.tokens_per_forward
-        scored = score(self.reward.bank, self.ensemble, [Row(*r) for r in place], self.reward.pad, tokens, embed)
+        scored = self.ctx.scored(self.reward, self.ensemble, [Row(*r) for r in place], embed)
         at = torch.tensor([place[tuple(r.prompt), tuple(r.response)] for r in rows], device=scored.scores.device)
         return Scored(scored.scores[:, at], None if scored.embedding is None else scored.embedding[at])
 
     def _retokenised(self, questions: Sequence[str], samples: Sequence[Sample]) -> list[Row]:
-        theirs = self.reward.base.tokenizer
-        texts = [decode(self.policy.base.tokenizer, sample.tokens) for sample in samples]
-        responses = response_tokens(theirs, texts)
+        theirs = self.reward.chat
+        responses = theirs.responses([self.policy.chat.text(sample.tokens) for sample in samples])
         # A response cut at the limit has no end token: the reward model should see that it was cut.
         cut = [row[:-1] or row if s.hit_limit else row for row, s in zip(responses, samples, strict=True)]
-        return [Row(x, y) for x, y in zip(prompt_tokens(theirs, list(questions)), cut, strict=True)]
+        return [Row(x, y) for x, y in zip(theirs.prompts(questions), cut, strict=True)]

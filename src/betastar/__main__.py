@@ -1,0 +1,5 @@
+"""`python -m betastar` is `betastar`."""
+
+from betastar.cli import main
+
+main()

@@ -1,0 +1,39 @@
+"""The command line: the only package that prints, asks or exits. One file per command."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from betastar.cli import analyze, doctor, plan, run, settings
+from betastar.errors import BetastarError, InternalError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Does conservative offline preference training make online reward hacking worse? Measure it.",
+    epilog="Start with `betastar run`: the embedded micro world, minutes on a laptop.",
+)
+for command in (run.run, plan.plan, doctor.doctor, analyze.analyze, settings.presets, settings.config):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point: one sentence per mistake, exit code 2 for the user's and 1 for ours."""
+    # Threads of GNU OpenMP, which torch uses on the CPU, spin while they wait. Beside another busy process the default
+    # makes small steps some 40 times slower; this limit costs little alone (docs/benchmarks.md). It is
+    # read when torch loads, so it must be set before.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    try:
+        app()
+    except BetastarError as error:
+        for line in str(error).split("\n"):
+            print(f"betastar: {line}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except MemoryError:
+        text = "out of memory; lower compute.tokens_per_forward or compute.rows_per_decode"
+        print(f"betastar: {text}", file=sys.stderr)
+        raise SystemExit(InternalError.exit_code) from None

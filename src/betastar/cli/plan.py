@@ -1,0 +1,219 @@
+"""`betastar plan`: what a run will take, before it is started."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from betastar.cli.options import Overrides
+from betastar.errors import BetastarError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from betastar.config import Config
+    from betastar.derive import DerivedValue
+    from betastar.models.facts import ModelFacts
+    from betastar.planning.plan import Plan
+    from betastar.planning.timing import Timing
+    from betastar.planning.work import Stage
+    from betastar.sections import BaseModelChoice
+
+GIB = 2**30
+SMALLEST = 0.005  # GiB; what is less everywhere is not listed
+
+
+def plan(
+    source: Annotated[str, typer.Argument(metavar="[PRESET | FILE.yaml]", help="What to plan.")] = "micro",
+    overrides: Overrides = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Measure on this machine, about a minute, and say how long it takes.")
+    ] = False,
+    memory: Annotated[
+        float | None, typer.Option(metavar="GB", help="Plan for a GPU of this size, not for this machine.")
+    ] = None,
+    tokens: Annotated[
+        str | None, typer.Option(metavar="PROMPT,RESPONSE", help="Token limits, where only the data could say them.")
+    ] = None,
+    pairs: Annotated[
+        int | None, typer.Option(min=1, help="Training pairs, where only the data could say them.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run directory whose data are looked at; without it runs/NAME.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the plan as JSON, too.")
+    ] = None,
+) -> None:
+    """Show what a run derives, needs and computes. Reads configurations, never weights."""
+    from betastar.config import load_config
+
+    config = load_config(source, overrides or [])
+    limits = _tokens(tokens)
+    if memory is not None and memory <= 0:
+        raise BetastarError(f"--memory {memory:g}: should be above 0.")
+    if memory is not None and probe:
+        raise BetastarError("--probe measures this machine, which --memory plans without; leave one of them out.")
+    from betastar.planning.plan import make_plan, record
+
+    made = make_plan(config, memory_gb=memory, tokens=limits, pairs=pairs, folder=out)
+    console = _console()
+    for line in _inputs(config, made):
+        console.print(line, markup=False, soft_wrap=True)
+    _print(console, "Values by Appendix C", ("setting", "value", "formula", "with", ""), _values(made.values), right=1)
+    _print_memory(console, made)
+    timing, why = _timed(made, source) if probe else (None, f"not measured; {_again(source)} measures it here")
+    _print_work(console, made, timing, why)
+    if json_file is not None:
+        text = json.dumps(record(made, timing), indent=1, ensure_ascii=False)
+        try:
+            json_file.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise BetastarError(f"--json {json_file}: cannot be written ({error.strerror}).") from None
+
+
+def _tokens(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise BetastarError(f"--tokens {text}: write two whole numbers from 1, as in --tokens 256,512.")
+    return int(parts[0]), int(parts[1])
+
+
+def _timed(made: Plan, source: str) -> tuple[Timing | None, str]:
+    from betastar.planning.timing import probe
+
+    try:
+        timing = probe(made)
+    except BetastarError as error:
+        return None, f"not measured: {error}"
+    return timing, timing.method
+
+
+def _again(source: str) -> str:
+    return f"`betastar plan {source} --probe`"
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 130)
+
+
+def _print(console: Any, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: int) -> None:
+    """A table whose column number `right` and, where it is negative, all but the first are numbers."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for place, name in enumerate(columns):
+        table.add_column(name, justify="right" if place == right or (right < 0 < place) else "left", no_wrap=place < 2)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _inputs(config: Config, made: Plan) -> Iterator[str]:
+    facts, counts = made.facts, made.counts
+    policy = _model(config.base, facts.policy)
+    reward = _model(config.reward_base, facts.reward) if config.reward_base else "the same base"
+    yield f"{config.name}: policies on {policy}; reward models on {reward}"
+    variants = "1 variant" if len(config.variants) == 1 else f"{len(config.variants)} variants"
+    yield (
+        f"{counts.checkpoints // len(config.seeds)} β × {len(config.seeds)} seed{'s' * (len(config.seeds) > 1)}: "
+        f"{counts.checkpoints} checkpoints; {variants}: {counts.adapted} conditions online, {counts.at_once} at once"
+    )
+    yield f"n = {_whole(facts.train_pairs)} training pairs: {made.from_where['n']}"
+    yield (
+        f"tokens: prompt {facts.prompt_tokens}, response {facts.response_tokens}, sampled {facts.generated_tokens}: "
+        f"{made.from_where['tokens']}"
+    )
+    yield f"V = {facts.memory_gb:.4g} GiB: {made.from_where['V']}"
+
+
+def _model(choice: BaseModelChoice, facts: ModelFacts) -> str:
+    size = f"{facts.parameters / 1e9:.2f} billion" if facts.parameters >= 1e7 else _whole(facts.parameters)
+    if choice.source != "pretrained":
+        name = "a model trained here" if choice.source == "train" else "a random model"
+        return f"{name} ({size} weights)"
+    kept = "NF4" if choice.quantization == "nf4" else "not quantised"
+    return f"{choice.model} ({size} weights, {kept})"
+
+
+def _whole(number: float) -> str:
+    return f"{number:,.0f}".replace(",", " ")
+
+
+def _number(value: float) -> str:
+    """Whole numbers in full, others to three digits."""
+    return _whole(value) if float(value).is_integer() and value < 1e15 else f"{value:.3g}"
+
+
+def _values(values: Sequence[DerivedValue]) -> list[tuple[str, ...]]:
+    rows = []
+    for v in values:
+        note = ""
+        if v.given is not None:
+            note = f"set; by formula {_number(v.value)}"
+        elif v.clipped:
+            note = f"{'upper' if v.clipped == 'high' else 'lower'} bound, not {_number(v.raw)}"
+        inputs = " ".join(
+            f"{name}={value:.3g}" if name in "VP" else f"{name}={value}" for name, value in v.inputs.items()
+        )
+        rows.append((v.setting, _number(v.used), v.formula, inputs, note))
+    return rows
+
+
+def _print_memory(console: Any, made: Plan) -> None:
+    names = [phase.name for phase in made.phases]
+    parts = dict.fromkeys(part for phase in made.phases for part in phase.parts)
+    rows = []
+    parts.pop("libraries")  # to the end
+    for part in (*parts, "libraries"):
+        sizes = [phase.parts.get(part, 0) / GIB for phase in made.phases]
+        if max(sizes) >= SMALLEST:
+            rows.append((part, *(f"{size:.2f}" if size >= SMALLEST else "" for size in sizes)))
+    rows.append(("together", *(f"{phase.total / GIB:.2f}" for phase in made.phases)))
+    _print(console, f"Memory by phase, GiB, estimated (parts from {SMALLEST})", ("", *names), rows, right=-1)
+    need, have = made.largest.total / GIB, made.memory.total
+    console.print(
+        f"  {made.largest.name} needs most, {need:.1f} GiB; {made.memory.name}: {have:.1f} GiB: "
+        f"{'it fits' if made.fits else 'IT DOES NOT FIT'}.",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _print_work(console: Any, made: Plan, timing: Timing | None, why: str) -> None:
+    columns = ["stage", "adapters", "steps", "trained on", "read", "sampled"]
+    rows = []
+    for stage in made.stages:
+        row = [stage.name, str(stage.adapters or ""), str(stage.steps or ""), *_millions(stage)]
+        rows.append([*row, *([_duration(timing.seconds[stage.name])] if timing else [])])
+    if timing:
+        columns.append("time")
+        known = [seconds for seconds in timing.seconds.values() if seconds is not None]
+        rows.append(["together", "", "", "", "", "", _duration(sum(known))])
+    _print(console, "Work by stage, million tokens, at most", columns, rows, right=-1)
+    console.print(f"  Time: {why.rstrip('.')}.", markup=False, soft_wrap=True)
+
+
+def _millions(stage: Stage) -> list[str]:
+    sums = [sum(pair) for pair in zip(stage.policy, stage.reward, strict=True)]
+    in_order = [sums[1], sums[0], sums[2]]
+    return [f"{tokens / 1e6:.3g}" if tokens >= 1e3 else "" for tokens in in_order]
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "not measured"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"

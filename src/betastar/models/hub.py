@@ -1,0 +1,211 @@
+"""Where a model is, a local folder or the Hugging Face hub, and what goes wrong there, in one sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from betastar.disk import content_key
+from betastar.errors import BetastarError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from betastar.sections import PretrainedBase
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+WEIGHTS = ("model.safetensors.index.json", "model.safetensors")
+
+
+class Location(NamedTuple):
+    """What transformers' `from_pretrained` takes: a folder, or a hub id with the commit that its revision is now.
+    `local`: everything is on this machine, or the hub cannot be reached."""
+
+    where: str
+    commit: str | None
+    local: bool
+
+    def options(self) -> dict[str, Any]:
+        """Arguments that keep `from_pretrained` in this place: of a hub model one commit is read throughout, and no
+        code that came with a model is run."""
+        return {"revision": self.commit, "local_files_only": self.local, "trust_remote_code": False}
+
+
+def locate(model: str, revision: str | None = None) -> Location:
+    """Find a folder (begins with / . or ~, or exists), or a hub model's commit: of the hub, or of its cache where the
+    hub cannot be reached. Only config.json is downloaded. Raises BetastarError where there is none."""
+    if not model.startswith(("/", ".", "~")) and not Path(model).is_dir():
+        return _on_hub(model, revision)
+    with explained(model, revision):
+        folder = Path(model).expanduser()
+    if not (folder / "config.json").is_file():
+        what = "no Hugging Face model folder (config.json is missing)" if folder.is_dir() else "no such folder"
+        raise BetastarError(f"{folder}: {what}; correct the path of the model.")
+    return Location(str(folder), None, local=True)
+
+
+def _on_hub(model: str, revision: str | None) -> Location:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+
+    try:
+        with explained(model, revision):
+            get_hf_file_metadata(hf_hub_url(model, "config.json", revision=revision))  # fails without trying again
+            config, local = hf_hub_download(model, "config.json", revision=revision), False
+    except Unreachable:
+        config, local = try_to_load_from_cache(model, "config.json", revision=revision), True
+        if not isinstance(config, str):
+            raise
+    return Location(model, Path(config).parent.name, local)  # …/snapshots/<commit>/config.json
+
+
+def fingerprint(choice: PretrainedBase) -> str:
+    """What changes when a model does, without its weights: of a folder the names, sizes and modification times of its
+    files, of a hub model its commit; where the hub cannot be reached and nothing is cached, id and revision."""
+    if COMMIT.fullmatch(choice.revision or "") and not Path(choice.model).exists():
+        return f"{choice.model}@{choice.revision}"
+    try:
+        location = locate(choice.model, choice.revision)
+    except Unreachable:
+        return f"{choice.model}@{choice.revision}"
+    if location.commit is not None:
+        return f"{choice.model}@{location.commit}"
+    files = [p for p in sorted(Path(location.where).iterdir()) if p.is_file()]
+    return content_key([(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files])
+
+
+def read_config(location: Location) -> PreTrainedConfig:
+    """A model's configuration. Raises BetastarError where it cannot be read."""
+    from transformers import AutoConfig
+
+    with explained(location.where, location.commit):
+        return AutoConfig.from_pretrained(location.where, **location.options())
+
+
+def fetch_weights(location: Location) -> None:
+    """See that the weights are there in safetensors format; a hub model's are downloaded (where they are several
+    files: their index). Pickled weights can run code when they are read, so they are refused with a BetastarError."""
+    if location.commit is None:
+        found = any((Path(location.where) / name).is_file() for name in WEIGHTS)
+    else:
+        found = _in_cache(location) or any(_download(location, name) for name in WEIGHTS)
+    if not found:
+        raise BetastarError(
+            f"{location.where}: no weights in safetensors format (pickled ones, .bin, are refused: they can run code); "
+            "convert them where you trust them, with AutoModelForCausalLM.from_pretrained(…).save_pretrained(FOLDER)."
+        )
+
+
+def _in_cache(location: Location) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = [try_to_load_from_cache(location.where, name, revision=location.commit) for name in WEIGHTS]
+    return any(isinstance(path, str) for path in cached)
+
+
+def _download(location: Location, name: str) -> bool:
+    """Whether the hub has the file, which then is in the cache."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    with explained(location.where, location.commit):
+        try:
+            hf_hub_download(location.where, name, revision=location.commit, local_files_only=location.local)
+        except RemoteEntryNotFoundError:
+            return False
+    return True
+
+
+class Unreachable(BetastarError):
+    """The hub cannot be reached, and what is wanted is not in its cache."""
+
+
+@contextmanager
+def explained(model: str, revision: str | None) -> Iterator[None]:
+    """Turn what transformers and the hub's client raise into one sentence. Memory that runs out and a full disk are
+    not about the model and pass through."""
+    try:
+        yield
+    except (BetastarError, MemoryError):
+        raise
+    except Exception as error:
+        chain = list(_causes(error))
+        if any(isinstance(e, torch.OutOfMemoryError) or "allocate memory" in str(e) or _disk(e) for e in chain):
+            raise
+        about_hub = None if Path(model).exists() else _hub_sentence(model, revision, chain)
+        if about_hub is not None:
+            raise about_hub from error
+        raise BetastarError(f"{model}: {_local_sentence(chain)}") from error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _disk(error: BaseException) -> bool:
+    import errno
+
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+def _hub_sentence(model: str, revision: str | None, chain: list[BaseException]) -> BetastarError | None:
+    """For the first cause that the hub or the way to it gave, the more particular before the more general."""
+    from huggingface_hub import errors as hub
+
+    def caused_by(*kinds: type[BaseException]) -> BaseException | None:
+        return next((error for error in chain if isinstance(error, kinds)), None)
+
+    if caused_by(hub.GatedRepoError):
+        return BetastarError(
+            f"{model}: this model is gated; accept its terms on its page, https://huggingface.co/{model}, and log in "
+            "with `hf auth login`."
+        )
+    if caused_by(hub.DisabledRepoError):
+        return BetastarError(f"{model}: the hub has disabled this model; choose another.")
+    if caused_by(hub.RevisionNotFoundError):
+        return BetastarError(f"{model}: there is no revision {revision}; name a branch, tag or commit that it has.")
+    if caused_by(hub.RepositoryNotFoundError, hub.HFValidationError):
+        return BetastarError(
+            f"{model}: no such model on the hub (or it is private) and no such folder here; correct it, or log in with "
+            "`hf auth login`."
+        )
+    if caused_by(hub.RemoteEntryNotFoundError):
+        return BetastarError(
+            f"{model}: this hub repository has no config.json, so it holds no model in Transformers' format; choose "
+            "one that does."
+        )
+    answer = caused_by(hub.HfHubHTTPError)
+    if isinstance(answer, hub.HfHubHTTPError):
+        status = answer.response.status_code
+        if status in (401, 403):
+            return BetastarError(f"{model}: the hub refused access (HTTP status {status}); `hf auth login` again.")
+        return Unreachable(f"{model}: the hub answered with HTTP status {status}; try again later.")
+    remedy = "connect, or download the model elsewhere and give its folder."
+    if caused_by(hub.OfflineModeIsEnabled):
+        remedy = f"unset HF_HUB_OFFLINE and {remedy}"
+    from_client = any(type(error).__module__.startswith(("httpx", "httpcore")) for error in chain)
+    if from_client or caused_by(ConnectionError, hub.LocalEntryNotFoundError):
+        return Unreachable(f"{model}: not in the hub's cache here, and the hub cannot be reached; {remedy}")
+    return None
+
+
+def _local_sentence(chain: list[BaseException]) -> str:
+    from safetensors import SafetensorError
+
+    error = chain[0]
+    reason = " ".join(str(error).strip().split("\n")[0].split()).rstrip(".") or type(error).__name__
+    if any(isinstance(e, SafetensorError) for e in chain):
+        return f"the weights are damaged ({reason}); get them again."
+    if "ignore_mismatched_sizes" in str(error):
+        return "the weights have other sizes than config.json says; give the files of one model."
+    if isinstance(error, ImportError):
+        return f"a package is missing ({reason}); install it."
+    if "remote code" in str(error).lower() or "trust_remote_code" in str(error):
+        return "this model brings its own code, which betastar does not run; choose one that Transformers knows."
+    return f"the model or its tokenizer cannot be loaded ({reason})."

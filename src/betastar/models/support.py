@@ -1,0 +1,150 @@
+"""What can be sampled and adapted here: one sentence for any other model, before its weights are fetched where its
+configuration shows it, else by comparing a short text with the model's own forward pass."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from betastar.errors import BetastarError
+from betastar.models.bank import adapted_layers
+from betastar.models.logprobs import backbone, lm_head
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+BLOCK = 64  # numbers that share one constant in NF4
+# Largest deviation of our logits from the model's own, relative to their size. Rounding stays far below: for random
+# Qwen3 models of up to 48 layers it gave 2e-6 in float32 and 0.025 in bfloat16, an ignored mask 1 and ignored positions
+# 0.13 or more.
+TOLERANCE = {torch.float32: 0.01, torch.bfloat16: 0.1}
+
+
+def context_length(config: PreTrainedConfig) -> int | None:
+    """Most tokens of a sequence that are computed exactly: the model's positions, or the window of its sliding
+    attention where that is shorter (within the window it is ordinary attention); None without a limit."""
+    text = config.get_text_config()
+    limits = [getattr(text, "max_position_embeddings", None)]
+    kinds = getattr(text, "layer_types", None)
+    if kinds is None or "sliding_attention" in kinds:
+        limits.append(getattr(text, "sliding_window", None))
+    if kinds is not None and "chunked_attention" in kinds:
+        limits.append(getattr(text, "attention_chunk_size", None))
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def empty_model(config: PreTrainedConfig, name: str) -> Any:
+    """The causal language model of a configuration, without weights (on the meta device). Raises BetastarError for
+    what is none, or cannot be sampled and adapted here."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
+
+    text = config.get_text_config()
+    if config.is_encoder_decoder:
+        raise BetastarError(f"{name}: an encoder-decoder ({config.model_type}); choose a decoder-only language model.")
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise BetastarError(f"{name}: no causal language model ({config.model_type}); choose one that writes text.")
+    if getattr(config, "quantization_config", None) is not None:
+        raise BetastarError(
+            f"{name}: its weights are quantised already; give the original model and set quantization: nf4."
+        )
+    if getattr(text, "attn_logit_softcapping", None) or getattr(text, "final_logit_softcapping", None):
+        raise BetastarError(
+            f"{name}: {config.model_type} caps its logits, which sampling and scoring here leave out; choose another."
+        )
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", trust_remote_code=False)
+    except ValueError as error:
+        if "scaled_dot_product_attention" not in str(error):
+            raise
+        raise BetastarError(
+            f"{name}: {config.model_type} has no attention through scaled_dot_product_attention; choose another model."
+        ) from error
+    if model.config.get_text_config() is not model.config:
+        raise BetastarError(f"{name}: {config.model_type} reads more than text; give its language model alone.")
+    return model
+
+
+def check_quantisable(model: Any, name: str) -> None:
+    """Raises BetastarError where a linear layer's input does not divide into blocks of NF4."""
+    for layer, (d_in, _) in adapted_layers(model, "all-linear").items():
+        if d_in % BLOCK:
+            raise BetastarError(
+                f"{name}: layer {layer} reads {d_in} numbers, no multiple of {BLOCK}, so it cannot be quantised to "
+                "nf4; set quantization: none."
+            )
+
+
+@torch.no_grad()
+def check_agreement(model: Any, precision: torch.dtype, name: str) -> None:
+    """Raises BetastarError where the parts of the model as betastar uses them (custom masks and positions, its own
+    cache, the head apart) do not compute what the model's own forward pass does. `precision`: the lowest in use."""
+    try:
+        error = _deviation(model)
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as failure:  # whatever an unknown architecture does with what it does not expect
+        reason = str(failure).split("\n")[0]
+        raise BetastarError(
+            f"{name}: {model.config.model_type} cannot be run with betastar's masks, positions and cache ({reason}); "
+            "choose another model."
+        ) from failure
+    if not error <= TOLERANCE[precision]:
+        raise BetastarError(
+            f"{name}: betastar's way of running {model.config.model_type} gives other logits than the model itself "
+            f"(they differ by {error:.2g} of their size); choose another model."
+        )
+
+
+def _deviation(model: Any) -> float:
+    """Relative distance between the logits of a short text alone, and of the same text with foreign tokens before and
+    within it that the mask hides and the positions skip, read in two pieces into a cache."""
+    from betastar.models.cache import roomy_cache
+
+    def integers(*values: int) -> Tensor:
+        return torch.tensor(values, device=model.device)
+
+    text = torch.arange(1, 9, device=model.device) % model.get_input_embeddings().weight.shape[0]
+    own = model(input_ids=text[None], use_cache=False).logits[0].float()
+    place, width = integers(2, 3, 4, 25, 26, 27, 28, 29), 30
+    tokens = torch.zeros(width, dtype=torch.long, device=model.device).index_copy(0, place, text)
+    position = torch.zeros_like(tokens).index_copy(0, place, integers(*range(8)))
+    foreign = torch.ones_like(tokens, dtype=torch.bool).index_fill(0, place, False)
+    bias = torch.zeros(width, dtype=model.dtype, device=model.device)
+    bias = bias.masked_fill(foreign, torch.finfo(model.dtype).min / 2)
+    cache = roomy_cache(model.config.get_text_config().num_hidden_layers, width)
+    states = []
+    for begin, end in ((0, 27), (27, width)):
+        later = bias.new_full((end - begin, end), -torch.inf).triu(begin + 1)
+        output = backbone(model)(
+            input_ids=tokens[None, begin:end],
+            attention_mask=(bias[:end] + later)[None, None],
+            position_ids=position[None, begin:end],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        states.append(output.last_hidden_state[0])
+    ours = lm_head(model)(torch.cat(states)[place]).float()
+    return ((ours - own).norm() / own.norm()).item()
+
+
+def guard_context(model: Any, most: int, name: str) -> None:
+    """Refuse longer sequences with a BetastarError: beyond its positions a model fails or misreads, and beyond its
+    window sliding attention is not what is computed here."""
+
+    def check(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        cache, position = kwargs.get("past_key_values"), kwargs.get("position_ids")
+        if cache is None and isinstance(position, Tensor):
+            longest = int(position.max()) + 1
+        else:
+            tokens = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
+            longest = tokens.shape[1] + (0 if cache is None else cache.get_seq_length())
+        if longest > most:
+            raise BetastarError(
+                f"{name}: a sequence of {longest} tokens does not fit the model's context of {most}; lower "
+                "lengths.prompt, lengths.response or lengths.generated."
+            )
+
+    backbone(model).register_forward_pre_hook(check, with_kwargs=True)

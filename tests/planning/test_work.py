@@ -1,0 +1,59 @@
+"""Tokens of every stage, worked by hand."""
+
+from __future__ import annotations
+
+from betastar.config import load_config
+from betastar.derive import Facts
+from betastar.models.facts import ModelFacts
+from betastar.planning.work import Stage, Tokens, counts, stages
+
+MODEL = ModelFacts(64, 2, 2, 1, 32, 128, 10**6, 10**4, ((64, 64),) * 8, None)
+FACTS = Facts(MODEL, MODEL, 80, 10, 20, 30, 16.0)  # 80 pairs of the 80/10/10 split; a pair has 10 + 20 + 20 tokens
+
+
+def test_conditions_are_counted() -> None:
+    micro = counts(load_config("micro"))
+    assert micro == (3, 9, 18, 18)  # 3 members and no judge; 3 β × 3 seeds; 2 variants
+    assert counts(load_config("paper")) == (4, 3, 3, 3)  # a judge beside 3 members; 3 β × 1 seed; 1 variant
+    assert counts(load_config("paper-strict")) == (4, 21, 42, 14)  # 7 β × 3 seeds; 14 at once
+    listed = load_config("micro", ["grid={method: list, values: [0.1, 1]}", "seeds=[4]", "variants.fixed="])
+    assert counts(listed) == (3, 2, 2, 2)
+
+
+def test_stages_of_a_small_run() -> None:
+    settings = [
+        "base.training={steps: 5, batch_size: 4}", "preferences={prompts: 100, max_new_tokens: 7}",
+        "rewards={batch_size: 32, epochs: 0.5}", "offline={batch_size: 100, epochs: 2}",
+        "online={steps: 25, batch_size: 8}", "variants.fixed={steps: 3}", "evaluation.every=10",
+    ]  # fmt: skip
+    found = stages(load_config("micro", settings), FACTS, problems=6, float32=True)
+    assert found == [
+        Stage("base", 0, 5, Tokens(trained=5 * 4 * 30)),
+        Stage("preferences", 0, None, Tokens(read=200 * 10, sampled=200 * 7)),
+        # ⌈0.5 · 80 / 32⌉ = 2 steps of 3 members; validation and test pairs, 20, scored by 3 members
+        Stage("rewards", 3, 2, reward=Tokens(read=20 * 3 * 50, trained=3 * 2 * 32 * 50)),
+        Stage("reference", 0, None, Tokens(read=100 * 50)),
+        # a batch of at most 80 pairs: 2 steps; the 10 test pairs
+        Stage("offline", 9, 2, Tokens(read=9 * 10 * 50, trained=9 * 2 * 80 * 50)),
+        # 2 · 9 answers to 6 problems and 3 of the bare base; sampling reads prompts of 10
+        Stage("probe", 9, None, Tokens((108 + 18) * 10, 0, (108 + 18) * 30), Tokens(read=108 * 3 * 40)),
+        # updates: 9 · (25 + 3) · 8 = 2016; evaluations: 9 · (3 + 1) points · 6 = 216; each read by the reference
+        Stage(
+            "online", 18, 25, Tokens(2232 * (10 + 40), 2016 * 40, 2232 * 30), Tokens(read=2232 * 3 * 40)
+        ),
+    ]  # fmt: skip
+
+
+def test_less_precision_reads_responses_once_more() -> None:
+    exact, rounded = (stages(load_config("micro"), FACTS, 6, float32=kind)[-1].policy for kind in (True, False))
+    rows = exact.sampled / 30
+    assert rounded.read - exact.read == rows * 40
+    assert rounded[1:] == exact[1:]
+
+
+def test_trl_reads_the_prompt_with_each_response() -> None:
+    bank, trl = (
+        stages(load_config("micro", [f"offline.engine={engine}"]), FACTS, 6, float32=True)[4].policy.trained
+        for engine in ("bank", "trl")
+    )
+    assert trl / bank == (2 * 10 + 2 * 20) / (10 + 2 * 20)

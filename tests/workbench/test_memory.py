@@ -1,0 +1,68 @@
+"""Work that does not fit is cut smaller and comes out the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from betastar.errors import BetastarError
+from betastar.progress import Reporter
+from betastar.workbench.memory import Room
+
+
+class Lines(Reporter):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def machine(fits: int, error: Exception):
+    """Work that runs out of memory with more than `fits`; notes every size that was tried."""
+    tried: list[int] = []
+
+    def attempt(most: int) -> str:
+        tried.append(most)
+        if most > fits:
+            raise error
+        return f"done with {most}"
+
+    return attempt, tried
+
+
+OUT = [
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to ..."),
+    RuntimeError("MPS backend out of memory"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", OUT, ids=lambda error: str(error)[:12])
+def test_pieces_halve_until_they_fit_and_stay_small(error: Exception) -> None:
+    said = Lines()
+    room = Room(4096, 64, said)
+    attempt, tried = machine(700, error)
+    assert room.for_tokens(100, attempt) == "done with 512"
+    assert tried == [4096, 2048, 1024, 512]
+    assert "512 tokens at once" in said.lines[-1]
+    assert room.for_tokens(100, attempt) == "done with 512"
+    assert tried[4:] == [512]
+
+
+def test_one_sequence_that_does_not_fit_is_one_sentence() -> None:
+    room = Room(1000, 8, Lines())
+    attempt, tried = machine(200, MemoryError())
+    with pytest.raises(BetastarError, match=r"one sequence of 300 tokens at a time; lower lengths\.prompt"):
+        room.for_tokens(300, attempt)
+    assert tried == [1000, 500, 300]
+    attempt, tried = machine(3, MemoryError())
+    with pytest.raises(BetastarError, match=r"each of 5 conditions; lower lengths\.generated"):
+        room.for_rows(5, attempt)
+    assert tried == [8, 5]
+
+
+def test_other_errors_are_not_taken_for_a_full_memory() -> None:
+    attempt, tried = machine(0, RuntimeError("shapes do not match"))
+    with pytest.raises(RuntimeError, match="shapes"):
+        Room(1000, 8, Lines()).for_tokens(1, attempt)
+    assert tried == [1000]
