@@ -181,7 +181,7 @@ def offline(bank: AdapterBank, sizes: Sizes, clock: Clock, rate: float, repeats:
 def parameters(model: Any) -> int:
     """Number of weights; a 4-bit one counts as one, not as half a byte."""
     linear = {id(m.weight): m.in_features * m.out_features for m in model.modules() if isinstance(m, torch.nn.Linear)}
-    return sum(linear.get(id(weight), weight.numel()) for weight in model.parameters())
+    return sum(int(linear.get(id(weight)) or weight.numel()) for weight in model.parameters())
 
 
 def scoring(bank: AdapterBank, sizes: Sizes, clock: Clock, repeats: int) -> list[str]:

@@ -37,7 +37,7 @@ def test_help_answers_in_half_a_second() -> None:
 
 def test_presets_are_listed_with_what_they_are() -> None:
     listed = betastar("presets").stdout.splitlines()
-    assert [line.split()[0] for line in listed] == ["files", "micro"]
+    assert [line.split()[0] for line in listed] == ["files", "micro", "paper", "paper-strict", "qwen3-0.6b"]
     assert all(len(line) > 30 for line in listed)
 
 

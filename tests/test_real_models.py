@@ -61,7 +61,7 @@ def write_model(folder: Path, texts: list[str]) -> None:
     config = Qwen3Config(
         vocab_size=704, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, head_dim=32, max_position_embeddings=512, tie_word_embeddings=True,
-        initializer_range=0.1, eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.1, eos_token_id=tokenizer.convert_tokens_to_ids("<|im_end|>"),
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -13,7 +13,7 @@ Where Appendix C is silent:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,12 +46,13 @@ class Facts:
 
 class DerivedValue(NamedTuple):
     """What Appendix C gives for one setting, by the `formula` of its equation (`in low…high`: clipped to that).
-    `clipped`: the bound ("low" or "high") on which it sits, `raw` what the formula gave before; `given`: the configured number that counts instead, if there is one."""
+    `clipped`: the bound ("low" or "high") on which it sits, `raw` what the formula gave before; `given`: the configured
+    number that counts instead, if there is one."""
 
     setting: str
     value: float
     formula: str
-    inputs: dict[str, float]
+    inputs: Mapping[str, float]
     raw: float
     clipped: str | None
     given: float | None
@@ -161,7 +162,7 @@ def _loop(
     yield _value(f"{section}.warmup_steps", settings.warmup_steps, Derived(warm_up, warm_up), "B.6: ⌊√T⌋", {"T": steps})
 
 
-def _value(setting: str, configured: Any, derived: Derived, formula: str, inputs: dict[str, float]) -> DerivedValue:
+def _value(setting: str, configured: Any, derived: Derived, formula: str, inputs: Mapping[str, float]) -> DerivedValue:
     whole = setting.rpartition(".")[2] in ("rank", "batch_size", "warmup_steps")
     value = int(derived.value) if whole else derived.value
     return DerivedValue(

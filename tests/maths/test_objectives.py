@@ -21,8 +21,8 @@ from betastar.maths.objectives import (
 from betastar.models.bank import AdapterBank
 from betastar.models.loading import quiet
 from betastar.models.logprobs import response_statistics
-from betastar.models.rewards import RewardEnsemble, member_scores
-from betastar.models.sequences import RightPadded
+from betastar.models.rewards import RewardEnsemble, pair_scores
+from betastar.models.sequences import Pair, RightPadded, pair_pad
 from betastar.models.tiny import build_byte_tokenizer, build_model
 from betastar.sections import Geometry
 
@@ -122,10 +122,18 @@ def test_bradley_terry_loss_is_trls(tmp_path: Path) -> None:
 
     bank = AdapterBank(tiny_model(0), ("q_proj",), rank=2, alpha=2)
     ensemble = RewardEnsemble(bank.create([0]), head)
-    scores = member_scores(bank, ensemble, RightPadded(batch["input_ids"], batch["attention_mask"].bool()))
-    chosen, rejected = scores[0].chunk(2)
+    rows = [row[kept.bool()].tolist() for row, kept in zip(batch["input_ids"], batch["attention_mask"], strict=True)]
+    half = len(rows) // 2  # TRL's batches hold all chosen rows, then all rejected ones
+    pairs = [Pair(*_split(*sides)) for sides in zip(rows[:half], rows[half:], strict=True)]
+    chosen, rejected = pair_scores(bank, ensemble, pair_pad(pairs, 0, "cpu"), None)[0].unbind(-1)
     torch.testing.assert_close(bradley_terry_loss(chosen, rejected).mean(), theirs, rtol=1e-5, atol=1e-6)
     assert float((chosen - rejected).abs().min()) > 0.01
+
+
+def _split(chosen: list[int], rejected: list[int]) -> tuple[list[int], list[int], list[int]]:
+    """The first token, which both begin with, as the prompt of both."""
+    assert chosen[0] == rejected[0]
+    return chosen[:1], chosen[1:], rejected[1:]
 
 
 def test_dpo_loss_by_hand() -> None:

@@ -86,7 +86,8 @@ def make_trainer(model_folder: str, tokenizer: Any, tmp_path: Path) -> Callable[
             "dataloader_pin_memory": False,
             "seed": 0,
         }
-        config, trainer = (GRPOConfig, GRPOTrainer) if kind == "grpo" else (RLOOConfig, RLOOTrainer)
+        kinds: Any = (GRPOConfig, GRPOTrainer) if kind == "grpo" else (RLOOConfig, RLOOTrainer)
+        config, trainer = kinds
         adapter = None if lora is None else LoraConfig(r=2, lora_dropout=lora, target_modules=["q_proj", "v_proj"])
         made = trainer(
             model=AutoModelForCausalLM.from_pretrained(model_folder) if model is None else model,

@@ -46,8 +46,9 @@ def reward_models(tokenizer: Any) -> list[Any]:
     for seed in range(3):
         config = Qwen3Config(
             vocab_size=8, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
-            num_key_value_heads=1, head_dim=8, initializer_range=0.3, pad_token_id=0, num_labels=1,
+            num_key_value_heads=1, head_dim=8, initializer_range=0.3, pad_token_id=0,
         )  # fmt: skip
+        config.num_labels = 1
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             made.append(Qwen3ForSequenceClassification(config).eval())

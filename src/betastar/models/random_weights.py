@@ -44,7 +44,8 @@ def _quantised(linear: nn.Linear, device: torch.device | str, dtype: torch.dtype
     import bitsandbytes
 
     drawn = torch.empty(linear.weight.shape, device=device, dtype=dtype).normal_(0, SPREAD, generator=generator)
-    made = bitsandbytes.nn.Linear4bit(
+    kinds: Any = bitsandbytes.nn  # its annotations name fewer arguments than it takes
+    made = kinds.Linear4bit(
         linear.in_features,
         linear.out_features,
         bias=linear.bias is not None,
@@ -53,9 +54,7 @@ def _quantised(linear: nn.Linear, device: torch.device | str, dtype: torch.dtype
         quant_type="nf4",
         device="meta",
     )
-    made.weight = bitsandbytes.nn.Params4bit(
-        drawn, requires_grad=False, compress_statistics=True, quant_type="nf4", module=made
-    )
+    made.weight = kinds.Params4bit(drawn, requires_grad=False, compress_statistics=True, quant_type="nf4", module=made)
     if linear.bias is not None:
         made.bias = nn.Parameter(torch.zeros(linear.out_features, device=device, dtype=dtype), requires_grad=False)
     made.support_avx512bf16_for_cpu = False  # a repacking at the first pass that would leave no way for gradients

@@ -79,7 +79,8 @@ def _losses(
         logprobs = pair_logprobs(policy.bank.model, pair_pad(part.items, policy.pad, ctx.device))
     chosen, rejected = logprobs.view(*part.which.shape, 2).unbind(-1)
     beta = torch.tensor(betas, device=ctx.device)[part.conditions, None]
-    return dpo_loss(implicit_reward_margin(chosen, rejected, *reference[:, part.which.to(ctx.device)], beta))
+    base_chosen, base_rejected = reference[:, part.which.to(ctx.device)]
+    return dpo_loss(implicit_reward_margin(chosen, rejected, base_chosen, base_rejected, beta))
 
 
 def _write(
@@ -95,7 +96,7 @@ def _write(
     """Each condition's adapter, training log, and how well its implicit reward ranks the test pairs."""
     betas = torch.tensor([[c.beta] for c in conditions], device=ctx.device)
     chosen, rejected = ctx.pair_logprobs(policy, adapters, [test] * len(conditions))
-    margin = implicit_reward_margin(chosen, rejected, *reference[:, None], betas)
+    margin = implicit_reward_margin(chosen, rejected, reference[0], reference[1], betas)
     for c, (condition, folder) in enumerate(zip(conditions, folders, strict=True)):
         export_adapter(folder / "adapter", adapters, c, policy.base.name, fan_in_fan_out=policy.bank.conv1d)
         write_jsonl(folder / "training.jsonl", log[c])
