@@ -11,11 +11,14 @@ import numpy as np
 import pandas as pd
 
 from betastar import __version__
+from betastar.analysis.chain import chains
 from betastar.analysis.conditions import condition_records
+from betastar.analysis.differences import paired_differences
+from betastar.analysis.signals import warning_signs
 from betastar.analysis.summary import summarise
 from betastar.analysis.warnings import warnings
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def build_results(
@@ -42,6 +45,9 @@ def build_results(
             )
             for variant in variants
         },
+        "differences": paired_differences(records.conditions, root_seed=root_seed),
+        "warning_signs": warning_signs(records.conditions),
+        "chain": chains(records.conditions, root_seed=root_seed),
     }
     results["warnings"] = warnings(results)
     return results

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from betastar.cli.options import Details
 from betastar.cli.showing import show
 from betastar.errors import BetastarError
 
@@ -48,6 +49,7 @@ def analyze(
     true_unit: Annotated[TrueUnit | None, typer.Option(help="What the true reward is, if not a share.")] = None,
     until: Annotated[int | None, typer.Option(metavar="STEP", help="The last step that counts.")] = None,
     out: Annotated[Path, typer.Option(help="Where results.json, metrics.jsonl and charts go.")] = Path("analysis"),
+    details: Details = False,
 ) -> None:
     """Analyse logs of finished runs, ours or other people's: no model is needed."""
     from betastar.analysis.analyze import analyze_paths
@@ -72,7 +74,7 @@ def analyze(
     for note in analysis.notes:
         print(f"Note: {note}")
     results = write_analysis(analysis, out)
-    show(results, out, time.time() - started)
+    show(results, out, time.time() - started, details)
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:

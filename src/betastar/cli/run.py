@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from betastar.cli.options import Overrides
+from betastar.cli.options import Details, Overrides
 from betastar.cli.reporters import reporter as new_reporter
 from betastar.cli.showing import show
 
@@ -18,6 +18,7 @@ def run(
     source: Annotated[str, typer.Argument(metavar="[PRESET | FILE.yaml]", help="What to run.")] = "micro",
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; without it runs/NAME.")] = None,
+    details: Details = False,
 ) -> None:
     """Run the experiment, or finish an interrupted run of it: finished work is reused."""
     from betastar.config import load_config
@@ -38,4 +39,4 @@ def run(
         raise SystemExit(130) from None
     finally:
         reporter.close()
-    show(results, folder, time.time() - started)
+    show(results, folder, time.time() - started, details)

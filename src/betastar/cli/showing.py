@@ -3,41 +3,90 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 
-def show(results: dict[str, Any], folder: Path, seconds: float) -> None:
-    """The end of a run: a table per variant, what follows from it, warnings, and where the files are."""
-    from rich import box
+def show(results: dict[str, Any], folder: Path, seconds: float, details: bool = False) -> None:
+    """The end of a run: per variant a table and what follows from it; warning signs, warnings, where the files are.
+    `details` adds the tables of the warning signs and of the paper's causal chain."""
     from rich.console import Console
-    from rich.table import Table
 
-    from betastar.report.words import DAMAGE_COLUMNS, MECHANISM_COLUMNS, conclusions, damage_rows, mechanism_rows
+    from betastar.report.words import (
+        DAMAGE_COLUMNS,
+        MECHANISM_COLUMNS,
+        conclusions,
+        damage_rows,
+        difference_sentences,
+        mechanism_rows,
+        signs_sentence,
+    )
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
     for variant, summary in results["summary"].items():
-        penalty = results.get("variants", {}).get(variant, {}).get("kl")  # a run trained elsewhere has none
-        kl = ""
-        if penalty:
-            kl = f"κ = {penalty['kappa']:g} for every β; " if penalty["coupling"] == "fixed" else "κ ∝ β (Eq. 10); "
-        title = f"variant {variant}: {kl}mean ± standard error over seeds (n = {len(summary['seeds'])})"
-        for heading, columns, rows in (
-            (title, DAMAGE_COLUMNS, damage_rows(summary)),
-            (None, MECHANISM_COLUMNS, mechanism_rows(summary)),
-        ):
-            table = Table(*columns, title=heading, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-            for row in rows:
-                table.add_row(*row)
-            console.print(table)
-        for line in conclusions(summary):
-            console.print(f"  {line}", markup=False, soft_wrap=True)
+        _table(console, _title(results, variant), DAMAGE_COLUMNS, damage_rows(summary))
+        _table(console, None, MECHANISM_COLUMNS, mechanism_rows(summary))
+        _lines(console, conclusions(summary))
         console.print()
+    _lines(console, [*difference_sentences(results), signs_sentence(results)])
+    console.print()
+    if details:
+        _details(console, results)
     for text in results["warnings"]:
         console.print(f"Warning: {text}", markup=False, soft_wrap=True)
-    console.print(
-        f"\nFiles in {folder}: results.json, metrics.jsonl, samples.jsonl, charts/, adapters/",
-        markup=False,
-        soft_wrap=True,
-    )
+    names = [name for name in ("results.json", "metrics.jsonl", "samples.jsonl") if (folder / name).is_file()]
+    names += [f"{name}/" for name in ("charts", "adapters") if (folder / name).is_dir()]
+    console.print(f"\nFiles in {folder}: {', '.join(names)}", markup=False, soft_wrap=True)
     console.print(f"Took {seconds:.0f} s.", markup=False)
+
+
+def _title(results: Mapping[str, Any], variant: str) -> str:
+    penalty = results.get("variants", {}).get(variant, {}).get("kl")  # a run trained elsewhere has none
+    kl = ""
+    if penalty:
+        kl = f"κ = {penalty['kappa']:g} for every β; " if penalty["coupling"] == "fixed" else "κ ∝ β (Eq. 10); "
+    seeds = len(results["summary"][variant]["seeds"])
+    return f"variant {variant}: {kl}mean ± standard error over seeds (n = {seeds})"
+
+
+def _details(console: Any, results: Mapping[str, Any]) -> None:
+    from betastar.report.signs import (
+        CHAIN_COLUMNS,
+        SIGNAL_COLUMNS,
+        TIMING_COLUMNS,
+        chain_notes,
+        chain_rows,
+        signal_notes,
+        signal_rows,
+        timing_rows,
+    )
+
+    signs = results["warning_signs"]
+    horizon, pooled = signs["headline_horizon"], signs["pooled"]
+    title = (
+        f"Do the warning signs warn? True reward lower by {signs['drop']:g} within {horizon} points, all runs pooled"
+    )
+    _table(console, title, SIGNAL_COLUMNS, signal_rows(pooled, horizon))
+    _table(console, None, TIMING_COLUMNS, timing_rows(pooled, horizon))
+    _lines(console, signal_notes(signs))
+    console.print()
+    for variant, links in results["chain"].items():
+        _table(console, f"The paper's chain, variant {variant}", CHAIN_COLUMNS, chain_rows(links))
+        _lines(console, chain_notes(links))
+        console.print()
+
+
+def _table(console: Any, title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(*columns, title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _lines(console: Any, lines: Sequence[str]) -> None:
+    for line in lines:
+        console.print(f"  {line}", markup=False, soft_wrap=True)

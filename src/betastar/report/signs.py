@@ -6,23 +6,11 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
+from betastar.report.words import SIGNAL_NAMES
+
 SIGNAL_COLUMNS = ("signal", "said to", "AUC, 95 %", "verdict", "AUC minus the proxy's", "events / others")
 TIMING_COLUMNS = ("signal", "ρ with the later gap", "lead before onset", "warned", "band ±")
 CHAIN_COLUMNS = ("link", "paper says", "its numbers", "measured", "exact p", "n", "agreement")
-
-NAMES = {
-    "disagreement": "û",
-    "disagreement_centred": "û centred",
-    "response_entropy": "response entropy",
-    "ood_distance": "OOD distance",
-    "diversity": "diversity",
-    "kl": "KL",
-    "response_tokens": "response length",
-    "at_limit": "at length limit",
-    "constant": "(a constant)",
-    "step": "(the clock)",
-    "proxy": "(proxy reward)",
-}
 
 
 def signal_rows(table: Mapping[str, Any], horizon: int) -> list[list[str]]:
@@ -34,7 +22,7 @@ def signal_rows(table: Mapping[str, Any], horizon: int) -> list[list[str]]:
         difference = roc["minus_proxy"]
         rows.append(
             [
-                NAMES[name],
+                SIGNAL_NAMES[name],
                 "–" if signal["baseline"] else _DIRECTIONS[signal["direction"]],
                 _estimate(roc["area"], roc["interval"]),
                 roc["verdict"],
@@ -61,7 +49,7 @@ def timing_rows(table: Mapping[str, Any], lag: int) -> list[list[str]]:
         lead = signal["lead"]
         rows.append(
             [
-                NAMES[name],
+                SIGNAL_NAMES[name],
                 _estimate(later["value"], later["interval"], "+"),
                 _lead(lead),
                 f"{lead['n_warned']} of {lead['n_onset']}",

@@ -7,24 +7,38 @@ from typing import Any
 
 DAMAGE_COLUMNS = (
     "β",
-    "AUGC standardised",
+    "AUGC standardised, 95 %",
     "AUGC paper",
     "onset step by seed",
     "true reward: start → lowest → end",
     "proxy rise, sd",
 )
+SIGNAL_NAMES = {
+    "disagreement": "û",
+    "disagreement_centred": "û centred",
+    "response_entropy": "response entropy",
+    "ood_distance": "OOD distance",
+    "diversity": "diversity",
+    "kl": "KL",
+    "response_tokens": "response length",
+    "at_limit": "at length limit",
+    "constant": "(a constant)",
+    "step": "(the clock)",
+    "proxy": "(proxy reward)",
+}
 MECHANISM_COLUMNS = ("β", "û", "entropy", "OOD distance", "diversity", "û–gap r")
 
 
 def damage_rows(summary: Mapping[str, Any]) -> list[list[str]]:
-    """One row of text per β: what adaptation did to both rewards; means over seeds ± standard errors."""
+    """One row of text per β: what adaptation did to both rewards; means over seeds ± standard errors, of the leading
+    form of AUGC with its interval."""
     rows = []
     for row in summary["by_beta"]:
         true = " → ".join(_mean(row[name], 2) for name in ("true_start", "true_lowest", "true_end"))
         rows.append(
             [
                 _beta(row),
-                _mean(row["augc_standardised"]),
+                _mean_interval(row["augc_standardised"]),
                 _mean(row["augc_paper"]),
                 _onsets(row["onset_steps"]),
                 true,
@@ -57,12 +71,55 @@ def conclusions(summary: Mapping[str, Any]) -> list[str]:
             lines.append(f"{form}: no rank correlation between β and AUGC ({rho['reason']}).")
         else:
             exact = "exact" if rho["exact"] else "Monte Carlo"
+            page = part["page"]
+            trend = "" if page["p_two_sided"] is None else f"; Page's trend over seeds: p = {page['p_two_sided']:.2g}"
             lines.append(
                 f"{form}: Spearman ρ(β, mean AUGC) = {rho['rho']:+.2f}, {exact} two-sided p = {rho['p_two_sided']:.2g} "
-                f"({rho['n']} β, {seeds} seed{'s' * (seeds != 1)})."
+                f"({rho['n']} β, {seeds} seed{'s' * (seeds != 1)}){trend}."
             )
         lines.append(f"{form}: {_law_sentence(part)}")
+    return [*lines, noise_sentence(summary)]
+
+
+def noise_sentence(summary: Mapping[str, Any]) -> str:
+    """How much of a gap is the instrument's (A/A), in a sentence."""
+    noise, augc = summary["instrument_noise"]["gap"], summary["instrument_noise"]["augc"]["value"]
+    if noise["standard_deviation"] is None:
+        return f"instrument noise unknown: {noise['reason']}."
+    low, high = noise["interval"]["low"], noise["interval"]["high"]
+    interval = "" if low is None else f" (95 % {low:.2g} to {high:.2g})"
+    return (
+        f"instrument noise: two evaluations of the same checkpoint differ in the gap by {noise['standard_deviation']:.2g} "
+        f"sd{interval}, n = {noise['n']}; fresh at every point, that alone would make an AUGC of {augc:.2g}."
+    )
+
+
+def difference_sentences(results: Mapping[str, Any]) -> list[str]:
+    """How variants differ in damage, paired within seeds and averaged over β, in sentences."""
+    lines = []
+    for pair in results["differences"]:
+        entry = pair["over_beta"]["augc_standardised"]
+        if entry["mean"] is None:
+            lines.append(f"{pair['variant']} minus {pair['minus']}: undefined ({entry['reason']}).")
+            continue
+        seeds = f"{entry['n']} seed{'s' * (entry['n'] != 1)}"
+        lines.append(
+            f"{pair['variant']} minus {pair['minus']}, AUGC standardised, paired within seeds, mean over β: "
+            f"{_mean_interval(entry, '+')} ({seeds})."
+        )
     return lines
+
+
+def signs_sentence(results: Mapping[str, Any]) -> str:
+    """Which candidate warning signs warned, all runs pooled, in a sentence."""
+    signs = results["warning_signs"]
+    found: dict[str, list[str]] = {}
+    for name, signal in signs["pooled"]["signals"].items():
+        if not signal["baseline"]:
+            verdict = signal["verdict"].split(":")[0]
+            found.setdefault(verdict, []).append(SIGNAL_NAMES[name])
+    parts = "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in found.items())
+    return f"warning signs, {signs['headline_horizon']} points ahead of a fall of {signs['drop']:g}: {parts}."
 
 
 def _law_sentence(part: Mapping[str, Any]) -> str:
@@ -93,6 +150,14 @@ def _mean(entry: Mapping[str, Any], digits: int | None = None) -> str:
         return "–"
     shape = (lambda v: f"{v:.3g}") if digits is None else (lambda v: f"{v:.{digits}f}")
     return shape(mean) if error is None else f"{shape(mean)} ± {shape(error) if digits is not None else f'{error:.2g}'}"
+
+
+def _mean_interval(entry: Mapping[str, Any], sign: str = "") -> str:
+    """Mean and 95 % interval; a dash where the mean is undefined."""
+    if entry["mean"] is None:
+        return "–"
+    low, high = entry["interval"]["low"], entry["interval"]["high"]
+    return f"{entry['mean']:{sign}.3g}" + ("" if low is None else f" [{low:{sign}.3g}, {high:{sign}.3g}]")
 
 
 def _onsets(onsets: Sequence[int | None]) -> str:

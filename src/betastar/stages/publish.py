@@ -20,7 +20,7 @@ from betastar.workbench.context import (
     write_jsonl,
 )
 
-VERSION = 1
+VERSION = 2
 STAGE = "results"
 
 
