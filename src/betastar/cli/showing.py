@@ -26,7 +26,8 @@ def show(results: dict[str, Any], folder: Path, seconds: float, details: bool = 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
     for variant, summary in results["summary"].items():
         _table(console, _title(results, variant), DAMAGE_COLUMNS, damage_rows(summary))
-        _table(console, None, MECHANISM_COLUMNS, mechanism_rows(summary))
+        if mechanism := mechanism_rows(summary):
+            _table(console, None, MECHANISM_COLUMNS, mechanism)
         _lines(console, conclusions(summary))
         console.print()
     _lines(console, [*difference_sentences(results), signs_sentence(results)])

@@ -8,7 +8,7 @@ from typing import Any
 
 from betastar.report.words import SIGNAL_NAMES
 
-SIGNAL_COLUMNS = ("signal", "said to", "AUC, 95 %", "verdict", "AUC minus the proxy's", "events / others")
+SIGNAL_COLUMNS = ("signal", "said to", "ROC area, 95 %", "verdict", "minus the proxy's", "events / others")
 TIMING_COLUMNS = ("signal", "ρ with the later gap", "lead before onset", "warned", "band ±")
 CHAIN_COLUMNS = ("link", "paper says", "its numbers", "measured", "exact p", "n", "agreement")
 

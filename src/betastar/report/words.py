@@ -49,7 +49,8 @@ def damage_rows(summary: Mapping[str, Any]) -> list[list[str]]:
 
 
 def mechanism_rows(summary: Mapping[str, Any]) -> list[list[str]]:
-    """One row of text per β: the quantities of the paper's causal chain; means over seeds ± standard errors."""
+    """One row of text per β: the quantities of the paper's causal chain; means over seeds ± standard errors. None where
+    nothing of it was logged."""
     digits = {
         "disagreement": 2,
         "policy_entropy": 3,
@@ -57,6 +58,8 @@ def mechanism_rows(summary: Mapping[str, Any]) -> list[list[str]]:
         "diversity": 3,
         "uq_gap_correlation": 2,
     }
+    if all(row[name]["mean"] is None for row in summary["by_beta"] for name in digits):
+        return []
     return [[_beta(row), *(_mean(row[name], places) for name, places in digits.items())] for row in summary["by_beta"]]
 
 
@@ -89,8 +92,8 @@ def noise_sentence(summary: Mapping[str, Any]) -> str:
     low, high = noise["interval"]["low"], noise["interval"]["high"]
     interval = "" if low is None else f" (95 % {low:.2g} to {high:.2g})"
     return (
-        f"instrument noise: two evaluations of the same checkpoint differ in the gap by {noise['standard_deviation']:.2g} "
-        f"sd{interval}, n = {noise['n']}; fresh at every point, that alone would make an AUGC of {augc:.2g}."
+        f"instrument noise: two evaluations of a checkpoint differ by {noise['standard_deviation']:.2g} sd in the gap"
+        f"{interval}, n = {noise['n']}; fresh at every point, that alone would make an AUGC of {augc:.2g}."
     )
 
 
@@ -113,6 +116,8 @@ def difference_sentences(results: Mapping[str, Any]) -> list[str]:
 def signs_sentence(results: Mapping[str, Any]) -> str:
     """Which candidate warning signs warned, all runs pooled, in a sentence."""
     signs = results["warning_signs"]
+    if all(signal["verdict"].startswith("undefined") for signal in signs["pooled"]["signals"].values()):
+        return f"warning signs: undefined: {signs['pooled']['signals']['proxy']['verdict'].partition(': ')[2]}."
     found: dict[str, list[str]] = {}
     for name, signal in signs["pooled"]["signals"].items():
         if not signal["baseline"]:
