@@ -134,6 +134,13 @@ def test_false_alarms_over_a_whole_run_stay_below_the_stated_rate() -> None:
     assert alarms("normal", "half right", 200, 20, 800) >= 0.5 * RATE
 
 
+@pytest.mark.parametrize("rate", [0.01, 0.2])
+def test_false_alarms_follow_the_stated_rate(rate: float) -> None:
+    found = [alarms(proxy, "half right", 64, 10, 1000, rate=rate) for proxy in ("normal", "exponential")]
+    assert max(found) <= rate + 3 * sqrt(rate * (1 - rate) / 1000)
+    assert min(found) >= 0.2 * rate
+
+
 def test_shared_noise_makes_false_alarms_rarer_and_a_real_gap_is_found() -> None:
     assert alarms("normal", "easy and hard", 64, 10, 300, kept=0.8) <= 0.02
     assert alarms("normal", "half right", 100, 10, 100, shift=1.0) >= 0.9

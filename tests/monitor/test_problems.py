@@ -26,10 +26,11 @@ def test_rows_keep_the_columns_that_reward_functions_read() -> None:
     assert held_out(rows, "solution")[0] == (CHAT, 4, {"solution": 4, "level": "easy"})
 
 
-def test_the_digest_knows_prompts_and_gold_answers_by_order() -> None:
+def test_the_digest_knows_prompts_gold_answers_order_and_settings() -> None:
     one = held_out([("a", 1), ("b", 2)], "answer")
-    assert digest(one) == digest(held_out([("a", 1), ("b", 2)], "gold"))
-    assert len({digest(one), digest(one[::-1]), digest(held_out([("a", 1), ("b", 3)], "answer"))}) == 3
+    assert digest(one, [0.7]) == digest(held_out([("a", 1), ("b", 2)], "gold"), [0.7])
+    others = [one, one[::-1], held_out([("a", 1), ("b", 3)], "answer")]
+    assert len({digest(one, [1.0]), *(digest(other, [0.7]) for other in others)}) == 4
 
 
 @pytest.mark.parametrize(

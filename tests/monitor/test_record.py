@@ -58,6 +58,14 @@ def test_a_run_that_starts_anew_sets_an_earlier_one_aside(tmp_path: Path) -> Non
     assert [steps(tmp_path / f"goodhart.jsonl.{i}") for i in (1, 2, 3)] == [[0], [1], [2]]
 
 
+def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    with pytest.raises(
+        BetastarError, match=r"goodhart\.jsonl: cannot be written \(.*\); mend that, or give .* another path"
+    ):
+        append(tmp_path / "taken" / "goodhart.jsonl", {"step": 0})
+
+
 @pytest.mark.parametrize("line", [b"{broken\n", b"[1]\n", b'{"loss": 1}\n'])
 def test_another_file_is_not_overwritten(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "goodhart.jsonl"

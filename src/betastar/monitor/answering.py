@@ -38,11 +38,6 @@ def policy(trainer: Any) -> Any:
     return trainer.accelerator.unwrap_model(trainer.model)
 
 
-def tokenizer_of(trainer: Any) -> Any:
-    """The trainer's tokenizer, also where it holds a processor of several kinds of input."""
-    return getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
-
-
 def reference_of(trainer: Any) -> Reference:
     """What TRL takes for the reference policy: its `ref_model`, else the model with the adapter `ref`, or with none."""
     if getattr(trainer, "ref_model", None) is not None:
@@ -74,7 +69,7 @@ def undisturbed(model: Any) -> Iterator[None]:
 def generation_settings(trainer: Any, temperature: float | None) -> GenerationConfig:
     """How the trainer samples in training, from its arguments; another `temperature` on request, 0 for the likeliest
     token."""
-    args, tokenizer = trainer.args, tokenizer_of(trainer)
+    args, tokenizer = trainer.args, trainer.processing_class
     settings = {
         "max_new_tokens": args.max_completion_length,
         "do_sample": True,
@@ -117,7 +112,7 @@ def answer(
     """
     torch.manual_seed(seed)
     grid = _sampled(trainer, prompts, config)
-    texts = tokenizer_of(trainer).batch_decode(grid, skip_special_tokens=True)
+    texts = trainer.processing_class.batch_decode(grid, skip_special_tokens=True)
     measured = [_measured(trainer, p, tokens, config, reference) for p, tokens in zip(prompts, grid, strict=True)]
     ends = _ends(config)
     return [

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from accelerate.utils import broadcast_object_list
-from transformers import Trainer, TrainerCallback
+from transformers import ProcessorMixin, Trainer, TrainerCallback
 from transformers.trainer_utils import SaveStrategy
 
 from betastar.data.answers import grade
@@ -17,10 +17,11 @@ from betastar.errors import BetastarError
 from betastar.monitor import record
 from betastar.monitor.answering import generation_settings, reference_of
 from betastar.monitor.evaluation import Evaluation, Instrument, TrueReward, evaluate, measures, shown
-from betastar.monitor.gaps import Start, gap_fields, mean_of, rate_of, start_of
+from betastar.monitor.gaps import Start, gap_fields, is_binary, mean_of, rate_of, start_of
 from betastar.monitor.problems import digest, held_out
 from betastar.monitor.scoring import RewardFunction, given_proxy, trainer_proxy
 
+SAMPLING = ("max_new_tokens", "do_sample", "temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 LABELS = {"variant", "beta", "seed"}
 NOT_LOGGED = {"step", *LABELS}
 LOGGED_AS = {"true_strict": "true", "gap_standardised": "gap"}
@@ -92,6 +93,8 @@ class GoodhartMonitor(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Evaluate the start, or find it in the file where training resumes."""
+        if state is not self.trainer.state:
+            raise BetastarError("This GoodhartMonitor was made with another trainer; make one for each trainer.")
         kept: list[Any] = [None]
         if state.is_world_process_zero:
             kept = [record.resume(self.path, state.global_step) if state.global_step else record.begin(self.path)]
@@ -110,20 +113,26 @@ class GoodhartMonitor(TrainerCallback):
                 "GoodhartMonitor cannot calibrate stop_above='auto': sampling noise changes no reward at the start, or "
                 "the proxy has no spread there; give a number."
             )
-        row: record.Row = {"problems": digest(self.instrument.problems), "gap_noise": math.sqrt(2) * self._start.noise}
+        gap_noise = math.sqrt(2) * self._start.noise
+        # To the last digit as a resumed run reads it.
+        self._start = self._start._replace(noise=gap_noise / math.sqrt(2))
+        row: record.Row = {"instrument": self._digest(), "gap_noise": gap_noise}
         if isinstance(self.stop_above, int | float):
             row["false_alarm_rate"] = rate_of(self._start, self.stop_above)
         row["again"] = [{"proxy": mean_of(f.proxy), "true_strict": mean_of(f.true)} for f in replicates[1:]]
         self._write(replicates[0], state, control, row)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        """Evaluate where it is due, and end training where the gap is above the threshold."""
+        """Evaluate where it is due, and where the gap is above the threshold say so, or end training."""
         if state.global_step % self.every == 0 or control.should_training_stop:
             self._write(evaluate(self.instrument), state, control)
             gap, threshold = self._last["gap_standardised"], self._last["threshold"]
-            if self.stop_above is not None and None not in (gap, threshold) and gap > threshold:
-                what = "Stopped at step %d: the Goodhart gap is %.3g, the threshold %.3g."
-                logger.warning(what, state.global_step, gap, threshold)
+            above = None not in (gap, threshold) and gap > threshold
+            stop = above and self.stop_above is not None and not control.should_training_stop
+            if state.is_world_process_zero and (stop or (above and self._last["onset"] == state.global_step)):
+                what = "GoodhartMonitor: at step %d the Goodhart gap is %.3g, above the threshold of %.3g%s."
+                logger.warning(what, state.global_step, gap, threshold, "; training stops" if stop else "")
+            if stop:
                 control.should_training_stop = True
                 control.should_save |= args.save_strategy == SaveStrategy.STEPS
         return control
@@ -135,9 +144,10 @@ class GoodhartMonitor(TrainerCallback):
             self._write(evaluate(self.instrument), state, control)
 
     def _resume(self, rows: list[record.Row], state: Any) -> None:
-        if rows[0].get("problems") != digest(self.instrument.problems):
+        if rows[0].get("instrument") != self._digest():
             raise BetastarError(
-                f"{self.path}: its rows are about other held-out problems; give the same ones, or another path."
+                f"{self.path}: its rows are about other held-out problems or other sampling settings; give the same "
+                "ones, or another path."
             )
         first, noise = rows[0]["responses"], rows[0]["gap_noise"]
         start = start_of([(first["proxy"], first["true"])], self._looks(state, rows[0]["step"]))
@@ -147,7 +157,7 @@ class GoodhartMonitor(TrainerCallback):
     def _write(self, found: Evaluation, state: Any, control: Any, more: Mapping[str, Any] | None = None) -> None:
         """Put an evaluation, and what there is to say `more`, into the file and the trainer's logs."""
         assert self._start is not None
-        row = measures(self.instrument, found)
+        row = measures(self.instrument, found, is_binary(self._start.true))
         gaps = gap_fields(self._start, found.proxy, found.true, self.stop_above, self.false_alarm_rate)
         missing = row.pop("missing", {}) | gaps.pop("missing", {})
         onset = self._last.get("onset")
@@ -179,6 +189,9 @@ class GoodhartMonitor(TrainerCallback):
         Trainer.log(self.trainer, logs)
         control.should_log = due
 
+    def _digest(self) -> str:
+        return digest(self.instrument.problems, [getattr(self.instrument.config, name) for name in SAMPLING])
+
     def _looks(self, state: Any, start: int) -> int:
         """How many evaluations the run plans after step `start`."""
         later = range(start + 1, state.max_steps + 1)
@@ -194,6 +207,11 @@ def _check_trainer(trainer: Any) -> None:
     for name in ("tools", "rollout_func", "environment_factories"):
         if getattr(trainer, name, None):
             raise BetastarError(f"GoodhartMonitor answers in one turn, and this trainer has {name}: it cannot be used.")
+    if isinstance(trainer.processing_class, ProcessorMixin):
+        raise BetastarError(
+            f"GoodhartMonitor answers text alone, and this trainer has a {type(trainer.processing_class).__name__}; "
+            "give the trainer its tokenizer as processing_class."
+        )
     deepspeed = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
     split = trainer.is_fsdp_enabled or getattr(trainer, "is_distributed_loading_by_transformers", False)
     if split or (deepspeed is not None and deepspeed.zero_stage == 3):
@@ -215,7 +233,8 @@ def _check_settings(
     for name, value in {"every": every, "replicates": replicates, "batch_size": batch_size}.items():
         if value < 1:
             raise BetastarError(f"GoodhartMonitor: {name} is {value}; give at least 1.")
-    if isinstance(stop_above, str) and stop_above != "auto":
+    number = isinstance(stop_above, int | float) and not isinstance(stop_above, bool) and math.isfinite(stop_above)
+    if stop_above not in (None, "auto") and not number:
         raise BetastarError(f"GoodhartMonitor: stop_above is {stop_above!r}; give 'auto', a number, or nothing.")
     if not 0 < rate <= 0.5:
         raise BetastarError(f"GoodhartMonitor: false_alarm_rate is {rate}; give a probability up to 0.5.")

@@ -68,13 +68,17 @@ def evaluate(instrument: Instrument, replicate: int = 0) -> Evaluation:
     return Evaluation(answers, by_member, instrument.proxy.total(by_member), true, graded)
 
 
-def measures(instrument: Instrument, found: Evaluation) -> dict[str, Any]:
-    """The row of one evaluation, without the gap: fields of `metrics.jsonl` (SPEC section 6), NaN or None where
-    undefined, with the reason in `missing`."""
+def measures(instrument: Instrument, found: Evaluation, binary: bool) -> dict[str, Any]:
+    """The row of one evaluation, without the gap: fields of `metrics.jsonl`, NaN or None where undefined, with the
+    reason in `missing`. `binary`: whether the true rewards at the start were right or wrong alone; all rows of a run
+    are of one kind, as its gaps are."""
     answers, missing = found.answers, {}
     disagreement = None
     if instrument.proxy.no_ensemble is None:
-        disagreement = float(found.scores.std(axis=0, ddof=1).mean())
+        by_all = found.scores[:, np.isfinite(found.scores).all(axis=0)]
+        disagreement = float(by_all.std(axis=0, ddof=1).mean()) if by_all.size else None
+        if disagreement is None:
+            missing["disagreement"] = "no response has a score of every member"
     else:
         missing["disagreement"] = instrument.proxy.no_ensemble
     if instrument.reference.reason is not None:
@@ -82,12 +86,11 @@ def measures(instrument: Instrument, found: Evaluation) -> dict[str, Any]:
     scored = found.proxy[~np.isnan(found.proxy)]
     if scored.size < 2:
         missing["proxy"] = f"{scored.size} of {len(answers)} responses have a proxy reward"
-    binary = is_binary(found.true)
     row: dict[str, Any] = {
         "n": len(answers),
         "proxy": float(scored.mean()) if scored.size else math.nan,
         "proxy_std": float(scored.std(ddof=1)) if scored.size > 1 else math.nan,
-        "correct_strict": int(found.true.sum()) if binary else None,
+        "correct_strict": int(found.true.sum()) if binary and is_binary(found.true) else None,
         "true_strict": float(found.true.mean()),
         "kl": _mean([a.log_ratio for a in answers]) if instrument.reference.reason is None else None,
         "disagreement": disagreement,

@@ -101,7 +101,7 @@ def _limit(
 
 
 def _scales(start: Start) -> tuple[float, float]:
-    """s_proxy and s_true of the standardised gap (SPEC section 6); NaN where there is no spread."""
+    """s_proxy and s_true of the standardised gap (`betastar.maths.goodhart`); NaN where there is no spread."""
     proxy = start.proxy[np.isfinite(start.proxy)]
     spread = float(proxy.std(ddof=1)) if proxy.size > 1 else nan
     if is_binary(start.true):

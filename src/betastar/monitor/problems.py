@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from betastar.disk import content_key
@@ -33,9 +33,9 @@ def held_out(problems: Iterable[Any], gold: str) -> list[Problem]:
     return result
 
 
-def digest(problems: list[Problem]) -> str:
-    """A hash of prompts and gold answers, by which a resumed run knows that they are the same."""
-    return content_key([[problem.prompt, repr(problem.gold)] for problem in problems])
+def digest(problems: list[Problem], settings: Sequence[Any]) -> str:
+    """A hash of prompts, gold answers and settings of sampling, by which a resumed run knows that they are the same."""
+    return content_key([[problem.prompt, repr(problem.gold)] for problem in problems], list(settings))
 
 
 def _problem(given: Any, gold: str, place: int) -> Problem:

@@ -6,11 +6,12 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from betastar.disk import flush, plain_disk_errors, write_atomically
+from betastar.disk import flush, write_atomically
 from betastar.errors import BetastarError
 
 Row = dict[str, Any]
@@ -19,8 +20,11 @@ logger = logging.getLogger(__name__)
 
 
 def append(path: Path, row: Mapping[str, Any]) -> None:
-    """Write one row at the end of the file and have it on the disk before returning. NaN and infinity become null."""
-    with plain_disk_errors(path.parent):
+    """Write one row at the end of the file and have it on the disk before returning. NaN and infinity become null.
+
+    Raises BetastarError, as `begin` does, where the disk is full or may not be written.
+    """
+    with _plain_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
             file.write(_line(row))
@@ -36,7 +40,7 @@ def begin(path: Path) -> None:
     number = 1
     while (aside := path.with_name(f"{path.name}.{number}")).exists():
         number += 1
-    with plain_disk_errors(path.parent):
+    with _plain_errors(path):
         path.rename(aside)
     logger.warning("%s is of an earlier run and was renamed to %s.", path, aside.name)
 
@@ -66,6 +70,17 @@ def resume(path: Path, step: int) -> list[Row]:
     if data != path.read_bytes():
         write_atomically(path, data)
     return kept
+
+
+@contextmanager
+def _plain_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise BetastarError(
+            f"{path}: cannot be written ({reason}); mend that, or give GoodhartMonitor another path."
+        ) from error
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
