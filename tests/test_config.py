@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from betastar.config import PRESETS, TASKS, Config, load_config, merged, preset_names, task_names
 from betastar.errors import BetastarError
-from betastar.sections import DatasetPreferences, DatasetTask, PretrainedBase
+from betastar.sections import DatasetPreferences, DatasetSource, DatasetTask, PretrainedBase
 
 
 def refusal(source: str | Path = "micro", *overrides: str) -> str:
@@ -297,3 +297,26 @@ def test_merged_starts_a_mapping_afresh_when_its_kind_or_source_changes() -> Non
     assert merged(base, {"task": {"kind": "micro", "x": 1}})["task"] == {"kind": "micro", "largest": 20, "x": 1}
     assert merged(base, {"base": {"source": "random"}})["base"] == {"source": "random"}
     assert merged({"base": {}}, {"base": {"source": "random"}})["base"] == {"source": "random"}
+
+
+def test_another_dataset_keeps_the_rest_of_its_section(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "preset: files\npreferences: {kind: dataset, source: a.jsonl, columns: {prompt: q}}\n"
+        "task: {preset: gsm8k, train: a.jsonl, test: b.jsonl}\n"
+    )
+
+    def changed(*overrides: str) -> Config:
+        return load_config(str(path), overrides)
+
+    other = changed("preferences.source=b.jsonl").preferences
+    assert isinstance(other, DatasetPreferences)
+    assert (other.source.dataset, other.columns.prompt) == ("b.jsonl", "q")
+    both = changed("preferences.source=b.jsonl", "preferences.source.limit=7", "task.test.limit=5")
+    assert isinstance(both.preferences, DatasetPreferences)
+    assert isinstance(both.task, DatasetTask)
+    assert both.preferences.source == DatasetSource(dataset="b.jsonl", limit=7)
+    assert both.task.test == DatasetSource(dataset="b.jsonl", limit=5)
+    fewer = load_config("paper", ["preferences.source.limit=100"]).preferences
+    assert isinstance(fewer, DatasetPreferences)
+    assert (fewer.source.limit, fewer.source.split) == (100, "train_prefs")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import importlib.metadata
+import shutil
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
+from test_files import write_files
 
+from betastar import doctor
 from betastar.config import load_config
 from betastar.doctor import Finding, examine
+from betastar.models.tiny import build_byte_tokenizer, build_model
+from betastar.sections import Geometry
 
 
 @pytest.fixture
@@ -32,6 +37,15 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HTTPServer]:
     server.server_close()
 
 
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nobody answers, and nothing is in the caches."""
+    for switch in ("huggingface_hub.constants.HF_HUB_OFFLINE", "datasets.config.HF_HUB_OFFLINE"):
+        monkeypatch.setattr(switch, True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+
+
 def by_name(preset: str | None, folder: Path, *overrides: str) -> dict[str, Finding]:
     config = load_config(preset, overrides) if preset else None
     return {finding.what: finding for finding in examine(config, folder)}
@@ -44,14 +58,61 @@ def test_versions_disk_and_a_hub_that_answers(hub: HTTPServer, tmp_path: Path) -
     assert found["hub"] == ("hub", "ok", f"http://127.0.0.1:{hub.server_port}", "")
 
 
-def test_what_a_preset_needs_is_a_failure_and_else_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+def test_what_a_preset_needs_is_a_failure_and_else_a_warning(offline: None, tmp_path: Path) -> None:
     assert by_name("micro", tmp_path)["hub"].level == "warning"
-    needed = by_name("paper", tmp_path)["hub"]
+    found = list(examine(load_config("paper"), tmp_path))
+    needed = next(finding for finding in found if finding.what == "hub")
     assert needed.level == "failure"
     assert "give their folders" in needed.remedy
-    local = by_name("files", tmp_path, f"base.model={tmp_path}")
-    assert local["hub"].level == "warning"
+    lacking = [finding.found.split(": ")[-2] for finding in found if finding.what in ("model", "data")]
+    ours = ["Qwen/Qwen3-14B", "Qwen/Qwen3-1.7B", "HuggingFaceH4/ultrafeedback_binarized", *["openai/gsm8k"] * 2]
+    assert lacking == ours
+    assert all(finding.remedy for finding in found if finding.level != "ok")
+
+
+def test_files_that_are_there_need_no_hub(offline: None, tmp_path: Path) -> None:
+    geometry = Geometry(hidden_size=32, intermediate_size=48, heads=2, key_value_heads=1)
+    build_model(geometry, 258, root_seed=0).save_pretrained(tmp_path / "model")
+    build_byte_tokenizer().save_pretrained(tmp_path / "model")
+    settings = [f"base.model={tmp_path}/model", *write_files(tmp_path)]
+    found = list(examine(load_config("files", settings), tmp_path))
+    assert [finding.what for finding in found if finding.level != "ok"] == ["hub"]
+    (tmp_path / "test.jsonl").unlink()
+    bad = [finding for finding in examine(load_config("files", settings), tmp_path) if finding.level == "failure"]
+    start = f"correct task.test (relative paths start at {Path.cwd()})"
+    assert bad == [("data", "failure", f"{tmp_path}/test.jsonl: no such file", start)]
+
+
+def test_memory_and_download_are_held_against_what_there_is(
+    offline: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(0, 0, 20 * doctor.GIB))
+    monkeypatch.setattr("betastar.planning.machine.ram", lambda: 16 * doctor.GIB)
+    found = by_name("paper", tmp_path, "compute.device=cpu")
+    assert found["memory"].level == "warning"
+    assert found["memory"].found.endswith("RAM of this machine: 16.0 GiB")
+    # 14.77 and 1.72 billion weights of two bytes are 30.7 GiB.
+    assert found["download"][1:3] == (
+        "failure", f"about 30.7 GiB of weights to download, 20 GiB free in {tmp_path}"
+    )  # fmt: skip
+    assert by_name("micro", tmp_path)["memory"].level == "ok"
+    assert "download" not in by_name("micro", tmp_path)
+
+
+def test_old_and_missing_packages_are_named(offline: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    real = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name == "math-verify":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "0.1" if name == "trl" else real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    found = by_name("files", tmp_path, "task={preset: math500}")
+    assert found["trl"].found.startswith("0.1, where >=")
+    assert found["trl"].remedy == "pip install --upgrade trl"
+    assert found["math-verify"] == ("math-verify", "failure", "not installed", "pip install math-verify")
+    assert "math-verify" not in by_name("micro", tmp_path)
 
 
 def test_a_gpu_that_is_asked_for_and_not_there(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """`betastar.analyze`, loaded when it is first asked for, so that `import betastar` stays light."""
+    """`betastar.analyze` and `betastar.GoodhartMonitor`, loaded when first asked for: `import betastar` stays light."""
     if name == "analyze":
         return import_module("betastar.analysis.analyze").analyze
+    if name == "GoodhartMonitor":
+        return import_module("betastar.monitor").GoodhartMonitor
     raise AttributeError(f"module 'betastar' has no attribute {name!r}")

@@ -29,8 +29,10 @@ from betastar.sections import (
     Rewards,
     Section,
     Task,
+    Tracking,
     Training,
 )
+from betastar.sections.merging import TAGS, merged
 
 PRESETS = Path(__file__).parent / "presets"
 TASKS = PRESETS / "tasks"  # ready-made settings of `task`
@@ -72,6 +74,7 @@ class Config(Section):
     )
     evaluation: Evaluation = Field(default_factory=Evaluation, description="what is measured, and how often")
     law: Law = Field(default_factory=Law, description="the conservatism law (Eq. 14-15, Def. 6.1)")
+    tracking: Tracking = Field(default_factory=Tracking, description="experiment trackers; none changes a result")
 
     @field_validator("variants", mode="before")
     @classmethod
@@ -106,24 +109,6 @@ class Config(Section):
             return Online.model_validate(merged(self.online.model_dump(), self.variants[name]))
         except ValidationError as error:
             raise Faults(_sentences(error, Online, f"variants.{name}.")) from None
-
-
-CHOICES = ("kind", "source", "method", "dataset")  # keys whose value decides what the others of a section mean
-
-
-def merged(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
-    """`override` laid over `base`, nested mappings merged; a mapping that names another of what it may be (its `kind`,
-    `source`, `method`, `dataset` or `preset`) starts afresh."""
-    result = dict(base)
-    for key, value in override.items():
-        old = result.get(key)
-        if isinstance(value, dict) and isinstance(old, dict):
-            fresh = any(tag in value and value[tag] != old.get(tag, value[tag]) for tag in CHOICES) or "preset" in value
-            fresh |= "preset" in old and "kind" in value
-            result[key] = value if fresh else merged(old, value)
-        else:
-            result[key] = value
-    return result
 
 
 def preset_names() -> list[str]:
@@ -228,9 +213,6 @@ def _override(text: str) -> dict[str, Any]:
     for part in reversed(parts):
         parsed = {part: parsed}
     return parsed
-
-
-TAGS = {"train", "random", "pretrained", "micro", "dataset", "custom"}
 
 
 def _sentences(error: ValidationError, root: type[BaseModel], prefix: str = "") -> list[str]:

@@ -125,7 +125,8 @@ def hyperparameters(config: Config, values: list[DerivedValue]) -> dict[str, dic
 
 
 def _whence(value: DerivedValue) -> dict[str, Any]:
-    return {"formula": value.formula, "inputs": value.inputs, "raw": value.raw, "clipped": value.clipped}
+    clipped = {"clipped": value.clipped} if value.clipped else {}
+    return {"formula": value.formula, "inputs": value.inputs, "raw": value.raw, **clipped}
 
 
 def _adapter(section: str, settings: Adapter, model: ModelFacts, train_pairs: int) -> Iterator[DerivedValue]:

@@ -243,3 +243,20 @@ def test_a_sequence_beyond_the_context_is_refused(folder: Path) -> None:
     model.base_model(input_ids=packed, position_ids=torch.arange(100)[None] % 60)
     with pytest.raises(BetastarError, match="a sequence of 66 tokens"):
         model.base_model(input_ids=packed, position_ids=torch.arange(100)[None] % 66)
+
+
+@pytest.mark.parametrize(
+    ("quantization", "remedy"),
+    [("none", "set quantization: nf4 or choose a smaller model"), ("nf4", "choose a smaller model")],
+)
+def test_weights_that_do_not_fit_are_one_sentence(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, quantization: str, remedy: str
+) -> None:
+    import transformers
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", full)
+    with pytest.raises(BetastarError, match=f"the weights do not fit the memory of cpu; {remedy}"):
+        load(folder, quantization=quantization)

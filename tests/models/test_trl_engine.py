@@ -16,9 +16,10 @@ from torch import Tensor
 from betastar.errors import BetastarError
 from betastar.maths.objectives import bradley_terry_loss, dpo_loss, implicit_reward_margin
 from betastar.models.bank import AdapterBank, Adapters
-from betastar.models.loading import load_base
+from betastar.models.loading import Base, load_base
 from betastar.models.logprobs import grid_pair_logprobs, pair_logprobs
 from betastar.models.optimise import StackedOptimiser, linear_schedule
+from betastar.models.out_of_memory import FULL
 from betastar.models.peft_io import import_adapter
 from betastar.models.rewards import RewardEnsemble, pair_scores, score
 from betastar.models.sequences import Pair, pair_pad
@@ -268,6 +269,50 @@ def test_finished_work_is_reused(full: Setting, tmp_path: Path) -> None:
     assert train(replace(job, order=make_order(1)[:2]), beta=0.7) == 2
     (tmp_path / "done.json").unlink()  # as if killed at the end
     assert train(replace(job, order=make_order(1)[:2]), beta=0.7) == 2
+
+
+def test_where_memory_runs_out_it_begins_again_with_less_at_once(
+    full: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from betastar.models import trl_worker
+
+    make, at_once, most = trl_worker.make_trainer, [], 1
+
+    def make_trainer(folder: Path, base: Base) -> Any:
+        trainer = make(folder, base)
+        at_once.append(trainer.args.per_device_train_batch_size)
+        if at_once[-1] > most:
+            step = trainer.training_step
+
+            def fails_later(*args: Any, **kwargs: Any) -> Any:
+                if trainer.state.global_step == 2:
+                    raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+                return step(*args, **kwargs)
+
+            trainer.training_step = fails_later
+        return trainer
+
+    monkeypatch.setattr(trl_worker, "make_trainer", make_trainer)
+    told: list[str] = []
+    job = make_job(full, make_order(0), compute=Compute(tokens_per_forward=10_000), say=told.append)
+    whole = curves(train_dpo(job, 0.5, tmp_path / "shrinks"))
+    assert at_once == [6, 3, 1]
+    assert len(told) == 2
+    most = 6
+    torch.testing.assert_close(whole, curves(train_dpo(job, 0.5, tmp_path / "fits")), rtol=1e-4, atol=1e-4)
+    most = 0
+    with pytest.raises(BetastarError, match=r"Out of memory in TRL with one pair .*; lower lengths\.prompt"):
+        train_dpo(job, 0.5, tmp_path / "never fits")
+
+
+def test_a_launched_process_whose_memory_runs_out(full: Setting, tmp_path: Path) -> None:
+    launcher = tmp_path / "launcher"
+    launcher.write_text(f"#!/bin/sh\nshift 2\necho again >> {tmp_path}/ran\nprintf '{FULL}' > $1/error.txt\nexit 1\n")
+    launcher.chmod(0o755)
+    compute = Compute(tokens_per_forward=160, launch=str(launcher))
+    with pytest.raises(BetastarError, match="Out of memory in TRL with one pair"):
+        train_dpo(make_job(full, make_order(0), compute=compute), 0.5, tmp_path / "job")
+    assert (tmp_path / "ran").read_text() == "again\nagain\n"  # with two pairs at once, and with one
 
 
 def test_a_training_that_diverges_is_refused(full: Setting, tmp_path: Path) -> None:

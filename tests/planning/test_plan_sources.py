@@ -85,6 +85,26 @@ def test_local_data_are_counted_as_the_run_counts_them(tmp_path: Path) -> None:
     assert other[0].source == f"counted in {tmp_path}/pairs.jsonl"  # the run in that folder had other data
 
 
+def test_local_pairs_are_counted_also_for_a_model_that_is_not_here(tmp_path: Path, no_network: None) -> None:
+    local = [*write_files(tmp_path), "base.model=Qwen/Qwen3-0.6B"]
+    pairs, tokens = sources.data(load_config("files", local), None, None, tmp_path)
+    assert pairs.source == f"counted in {tmp_path}/pairs.jsonl"
+    assert 50 < pairs.train < 79  # of 80 pairs one prefers nothing, and a fifth is held out
+    assert tokens.source.startswith("assumed")
+    (tmp_path / "pairs.jsonl").unlink()
+    with pytest.raises(BetastarError, match=r"pairs\.jsonl: no such file; correct preferences\.source"):
+        sources.data(load_config("files", local), None, None, tmp_path)
+
+
+def test_local_problems_are_counted_and_missing_ones_named(tmp_path: Path) -> None:
+    local = [*write_files(tmp_path), "evaluation.problems=1000"]
+    assert sources.problems(load_config("files", local)) == 30
+    assert sources.problems(load_config("files", [*local, "task.test.limit=7"])) == 7
+    (tmp_path / "train.jsonl").unlink()
+    with pytest.raises(BetastarError, match=r"train\.jsonl: no such file; correct task\.train"):
+        sources.problems(load_config("files", local))
+
+
 def test_problems_are_not_more_than_there_are() -> None:
     assert sources.problems(load_config("micro", ["evaluation.problems=1000"])) == 400
     assert sources.problems(load_config("paper", ["evaluation.problems=5000"])) == 1_319

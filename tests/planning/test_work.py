@@ -51,9 +51,10 @@ def test_less_precision_reads_responses_once_more() -> None:
     assert rounded[1:] == exact[1:]
 
 
-def test_trl_reads_the_prompt_with_each_response() -> None:
+def test_trl_reads_the_prompt_with_each_response_and_the_reference_at_every_step() -> None:
     bank, trl = (
-        stages(load_config("micro", [f"offline.engine={engine}"]), FACTS, 6, float32=True)[4].policy.trained
+        stages(load_config("micro", [f"offline.engine={engine}"]), FACTS, 6, float32=True)[4].policy
         for engine in ("bank", "trl")
     )
-    assert trl / bank == (2 * 10 + 2 * 20) / (10 + 2 * 20)
+    assert trl.trained / bank.trained == (2 * 10 + 2 * 20) / (10 + 2 * 20)
+    assert trl.read - bank.read == trl.trained

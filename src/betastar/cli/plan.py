@@ -133,6 +133,12 @@ def _inputs(config: Config, made: Plan) -> Iterator[str]:
         f"tokens: prompt {facts.prompt_tokens}, response {facts.response_tokens}, sampled {facts.generated_tokens}: "
         f"{made.from_where['tokens']}"
     )
+    contexts = [model.context for model in (facts.policy, facts.reward) if model.context is not None]
+    if contexts and made.longest > min(contexts):
+        yield (
+            f"TOO LONG: a prompt with its response has {made.longest} tokens, a model's context {min(contexts)}; lower "
+            "lengths.prompt, lengths.response or lengths.generated"
+        )
     yield f"V = {facts.memory_gb:.4g} GiB: {made.from_where['V']}"
 
 

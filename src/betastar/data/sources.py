@@ -11,6 +11,7 @@ from betastar.data.rows import Rows
 from betastar.disk import file_digest
 from betastar.errors import BetastarError
 from betastar.sections import DatasetSource
+from betastar.sections.data import FILE_ENDINGS
 
 
 def open_rows(source: DatasetSource, setting: str) -> Rows:
@@ -37,6 +38,11 @@ def open_rows(source: DatasetSource, setting: str) -> Rows:
     if ending or not HUB_ID.fullmatch(source.dataset):
         raise BetastarError(f"{path}: no such file; correct {setting} (relative paths start at {Path.cwd()}).")
     return _prepared(source, setting)
+
+
+def is_local(source: DatasetSource) -> bool:
+    """Whether a dataset is a file or folder, or is meant to be one."""
+    return source.dataset.lower().endswith(FILE_ENDINGS) or Path(source.dataset).expanduser().exists()
 
 
 def _prepared(source: DatasetSource, setting: str, digest: str | None = None) -> Rows:

@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-
 from betastar.disk import content_key
 from betastar.errors import BetastarError
+from betastar.models.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -39,7 +38,7 @@ class Location(NamedTuple):
 def locate(model: str, revision: str | None = None) -> Location:
     """Find a folder (begins with / . or ~, or exists), or a hub model's commit: of the hub, or of its cache where the
     hub cannot be reached. Only config.json is downloaded. Raises BetastarError where there is none."""
-    if not model.startswith(("/", ".", "~")) and not Path(model).is_dir():
+    if not is_local(model):
         return _on_hub(model, revision)
     with explained(model, revision):
         folder = Path(model).expanduser()
@@ -47,6 +46,11 @@ def locate(model: str, revision: str | None = None) -> Location:
         what = "no Hugging Face model folder (config.json is missing)" if folder.is_dir() else "no such folder"
         raise BetastarError(f"{folder}: {what}; correct the path of the model.")
     return Location(str(folder), None, local=True)
+
+
+def is_local(model: str) -> bool:
+    """Whether a model is a folder, or is meant to be one."""
+    return model.startswith(("/", ".", "~")) or Path(model).is_dir()
 
 
 def _on_hub(model: str, revision: str | None) -> Location:
@@ -92,7 +96,7 @@ def fetch_weights(location: Location) -> None:
     if location.commit is None:
         found = any((Path(location.where) / name).is_file() for name in WEIGHTS)
     else:
-        found = _in_cache(location) or any(_download(location, name) for name in WEIGHTS)
+        found = has_weights(location.where, location.commit) or any(_download(location, name) for name in WEIGHTS)
     if not found:
         raise BetastarError(
             f"{location.where}: no weights in safetensors format (pickled ones, .bin, are refused: they can run code); "
@@ -100,11 +104,11 @@ def fetch_weights(location: Location) -> None:
         )
 
 
-def _in_cache(location: Location) -> bool:
+def has_weights(model: str, revision: str | None) -> bool:
+    """Whether the hub's cache here holds a model's weights (where they are several files: their index)."""
     from huggingface_hub import try_to_load_from_cache
 
-    cached = [try_to_load_from_cache(location.where, name, revision=location.commit) for name in WEIGHTS]
-    return any(isinstance(path, str) for path in cached)
+    return any(isinstance(try_to_load_from_cache(model, name, revision=revision), str) for name in WEIGHTS)
 
 
 def _download(location: Location, name: str) -> bool:
@@ -134,7 +138,7 @@ def explained(model: str, revision: str | None) -> Iterator[None]:
         raise
     except Exception as error:
         chain = list(_causes(error))
-        if any(isinstance(e, torch.OutOfMemoryError) or "allocate memory" in str(e) or _disk(e) for e in chain):
+        if any(is_out_of_memory(e) or _disk(e) for e in chain):
             raise
         about_hub = None if Path(model).exists() else _hub_sentence(model, revision, chain)
         if about_hub is not None:

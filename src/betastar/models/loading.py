@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from betastar.errors import BetastarError
 from betastar.models.hub import Location, explained, fetch_weights, locate, read_config
+from betastar.models.out_of_memory import is_out_of_memory
 from betastar.models.support import (
     check_agreement,
     check_quantisable,
@@ -44,6 +46,7 @@ def quiet() -> None:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on a CPU it advises a package that runs hub code
 
 
 def hidden_size(model: Any) -> int:
@@ -110,18 +113,24 @@ def _load_model(
 ) -> Any:
     from transformers import AutoModelForCausalLM
 
-    with explained(location.where, location.commit):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            location.where,
-            config=config,
-            dtype=dtype,
-            device_map={"": device},
-            attn_implementation="sdpa",
-            use_safetensors=True,
-            quantization_config=quantization,
-            output_loading_info=True,
-            **location.options(),
-        )
+    try:
+        with explained(location.where, location.commit):
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                location.where,
+                config=config,
+                dtype=dtype,
+                device_map={"": device},
+                attn_implementation="sdpa",
+                use_safetensors=True,
+                quantization_config=quantization,
+                output_loading_info=True,
+                **location.options(),
+            )
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        smaller = "choose a smaller model" if quantization else "set quantization: nf4 or choose a smaller model"
+        raise BetastarError(f"{location.where}: the weights do not fit the memory of {device}; {smaller}.") from None
     model, report = loaded
     if report["missing_keys"]:
         raise BetastarError(

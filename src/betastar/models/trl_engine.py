@@ -8,6 +8,7 @@ written last. A killed training begins again; conditions that were finished are 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shlex
@@ -27,6 +28,7 @@ from torch import Tensor
 from betastar.disk import file_digest, plain_disk_errors, sealed, unsealed, write_atomically
 from betastar.errors import BetastarError, InternalError
 from betastar.models.bank import Adapters
+from betastar.models.out_of_memory import FULL, OutOfMemory
 from betastar.models.peft_io import export_adapter
 from betastar.models.sequences import Pair
 
@@ -56,15 +58,16 @@ class Job:
     seed: int
     compute: Compute
     device: torch.device
+    say: Callable[[str], None] = lambda text: None  # is told when a training begins again with less at once
 
 
 def train_dpo(job: Job, beta: float, folder: Path, on_step: OnStep = lambda row: None) -> Steps:
     """DPO with `beta` by TRL's DPOTrainer, the base as reference (arXiv:2606.30627 Eq. 1). Leaves the adapter in
     `folder/adapter`, and returns a row per step; `on_step` gets each as it comes.
 
-    A folder with the finished result of the same job is reused; one left half done is begun again. Raises BetastarError
-    where TRL or the launcher is missing, the batch cannot be dealt to the processes, memory runs out, or the training
-    diverges.
+    A folder with the finished result of the same job is reused; one left half done is begun again, and where memory
+    runs out the training begins again with smaller micro-batches. Raises BetastarError where TRL or the launcher is
+    missing, the batch cannot be dealt to the processes, a single pair does not fit, or the training diverges.
     """
     return _train(job, beta, None, folder, on_step)
 
@@ -85,18 +88,46 @@ def _train(job: Job, beta: float | None, head: Tensor | None, folder: Path, on_s
         write_job(job, beta, head, folder)
         given = {name: file_digest(folder / name) for name in GIVEN}
         if not _is_done(folder, given):
-            for name in ("done.json", "error.txt", "log.txt", "training.jsonl"):
-                (folder / name).unlink(missing_ok=True)
-            for name in ("adapter", "trainer"):
-                shutil.rmtree(folder / name, ignore_errors=True)
-            if job.compute.launch is None:
-                _worker().run(folder, on_step)
-            else:
-                _launch(job.compute.launch, folder, on_step)
+            while not _fits(job, folder, on_step):
+                _halve(job, folder)
             _check(_steps(folder), len(job.order), folder)
             made = {name: file_digest(folder / name) for name in MADE}
             write_atomically(folder / "done.json", sealed({"given": given, "made": made}))
     return _steps(folder)
+
+
+def _fits(job: Job, folder: Path, on_step: OnStep) -> bool:
+    """Train from the beginning, unless memory runs out."""
+    for name in ("done.json", "error.txt", "log.txt", "training.jsonl"):
+        (folder / name).unlink(missing_ok=True)
+    for name in ("adapter", "trainer"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    try:
+        if job.compute.launch is None:
+            _worker().run(folder, on_step)
+        else:
+            _launch(job.compute.launch, folder, on_step)
+        return True
+    except OutOfMemory:
+        pass
+    gc.collect()  # the failed attempt's model goes before the next one comes
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return False
+
+
+def _halve(job: Job, folder: Path) -> None:
+    """Let a forward pass hold half as many tokens: smaller micro-batches, the same batch."""
+    how, what = (json.loads((folder / f"{name}.json").read_text()) for name in ("compute", "job"))
+    pair = 2 * what["longest"]
+    if how["tokens_per_forward"] < 2 * pair:
+        raise BetastarError(
+            f"Out of memory in TRL with one pair of up to 2 × {what['longest']} tokens at a time; lower lengths.prompt "
+            "and lengths.response, set compute.gradient_checkpointing, or load the base with quantization nf4."
+        )
+    how["tokens_per_forward"] = min(how["tokens_per_forward"], what["batch_size"] * pair) // 2
+    _write(folder, "compute", how)
+    job.say(f"out of memory: again with {how['tokens_per_forward']} tokens at once (compute.tokens_per_forward)")
 
 
 def write_job(job: Job, beta: float | None, head: Tensor | None, folder: Path) -> None:
@@ -128,8 +159,12 @@ def write_job(job: Job, beta: float | None, head: Tensor | None, folder: Path) -
         "longest": int(longest[order].max()),
     }
     how = {"cpu": job.device.type == "cpu", **job.compute.model_dump()}
-    for name, settings in {"job": what, "compute": how}.items():
-        write_atomically(folder / f"{name}.json", json.dumps(settings, indent=1).encode() + b"\n")
+    _write(folder, "job", what)
+    _write(folder, "compute", how)
+
+
+def _write(folder: Path, name: str, settings: Mapping[str, Any]) -> None:
+    write_atomically(folder / f"{name}.json", json.dumps(settings, indent=1).encode() + b"\n")
 
 
 def _is_done(folder: Path, given: Mapping[str, str]) -> bool:
@@ -195,6 +230,8 @@ def _launch(launch: str, folder: Path, on_step: OnStep) -> None:
         lines = [line.strip() for line in log.read_text(errors="replace").split("\n") if line.strip()]
         said = folder / "error.txt"
         reason = said.read_text() if said.exists() else lines[-1] if lines else f"status {process.returncode}"
+        if reason == FULL:
+            raise OutOfMemory(FULL)
         raise BetastarError(f"Training with TRL failed ({reason.rstrip('.')}); what {program} said is in {log}.")
 
 

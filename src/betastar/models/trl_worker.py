@@ -36,6 +36,7 @@ from betastar.errors import BetastarError, InternalError
 from betastar.models.loading import Base, load_base
 from betastar.models.logprobs import backbone, lm_head
 from betastar.models.optimise import linear_schedule
+from betastar.models.out_of_memory import FULL, OutOfMemory, is_out_of_memory
 from betastar.sections import PretrainedBase
 
 QUANTISED = ("is_loaded_in_4bit", "is_quantized", "quantization_method", "hf_quantizer")
@@ -54,11 +55,10 @@ def run(folder: Path, on_step: Callable[[dict[str, float]], None]) -> None:
         trainer.add_callback(StepLog(folder / "training.jsonl", on_step))
         try:
             trainer.train()
-        except torch.OutOfMemoryError:
-            raise BetastarError(
-                "Out of memory while training with TRL; lower compute.tokens_per_forward (now "
-                f"{compute['tokens_per_forward']}) or set compute.gradient_checkpointing."
-            ) from None
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemory(FULL) from None
         if trainer.accelerator.is_main_process:
             save(trainer.model, folder / "adapter")
             shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
@@ -79,7 +79,7 @@ def make_trainer(folder: Path, base: Base) -> Any:
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
     silence_dropout(model)
     lora: Any = LoraConfig.from_pretrained(str(folder / "initial"))
-    lora.lora_dropout, lora.inference_mode = job["dropout"], False
+    lora.lora_dropout, lora.inference_mode, lora.base_model_name_or_path = job["dropout"], False, base.name
     settings = arguments(job, compute, folder, bf16=model.dtype == torch.bfloat16)
     if job["beta"] is not None:
         hide_padding_from_trl(lm_head(model), base.vocabulary)

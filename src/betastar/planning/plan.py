@@ -44,6 +44,11 @@ class Plan:
     def fits(self) -> bool:
         return self.largest.total / GIB <= self.memory.total
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence: a prompt with its response, given or sampled."""
+        return self.facts.prompt_tokens + max(self.facts.response_tokens, self.facts.generated_tokens)
+
 
 def make_plan(
     config: Config,

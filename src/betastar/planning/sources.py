@@ -4,6 +4,7 @@ published sizes, or from what the user or this page assumes. Weights are never r
 from __future__ import annotations
 
 import json
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,7 +14,7 @@ from betastar.config import PRESETS, Config
 from betastar.data.chat import ChatFormat
 from betastar.data.coverage import sequence_lengths
 from betastar.data.preferences import read_preferences, split_by_prompt
-from betastar.data.sources import open_rows
+from betastar.data.sources import is_local, open_rows
 from betastar.errors import BetastarError
 from betastar.models.hub import locate, read_config
 from betastar.models.loading import load_tokenizer
@@ -81,21 +82,29 @@ def data(config: Config, tokens: tuple[int, int] | None, pairs: int | None, fold
     done = _finished(config, folder)
     if done is None and (tokens is None or pairs is None):
         done = _local(config)
-    counted = Pairs(pairs, "as given") if pairs is not None else done[0] if done else _published(config)
+    known_pairs, known_tokens = done or (None, None)
+    counted = Pairs(pairs, "as given") if pairs is not None else known_pairs or _published(config)
     if tokens is not None:
         found = Tokens(*tokens, tokens[1], "as given")
     else:
-        found = done[1] if done else Tokens(*ASSUMED, ASSUMED[1], "assumed; say --tokens PROMPT,RESPONSE")
+        found = known_tokens or Tokens(*ASSUMED, ASSUMED[1], "assumed; say --tokens PROMPT,RESPONSE")
     return counted, _as_set(config, found)
 
 
 def problems(config: Config) -> int:
-    """Problems answered at an evaluation point: as set, or all there are."""
+    """Problems answered at an evaluation point: as set, or all there are. Raises BetastarError where the task's local
+    files are not there."""
     task, wanted = config.task, config.evaluation.problems
     if isinstance(task, MicroTask):
         return min(wanted, task.test_problems)
-    known = _rows(task.test) if isinstance(task, DatasetTask) else None
-    return min(wanted, known or wanted)
+    if not isinstance(task, DatasetTask):
+        return wanted
+    if is_local(task.train):
+        open_rows(task.train, "task.train")
+    if is_local(task.test):
+        rows = open_rows(task.test, "task.test").read()
+        return sum(1 for _ in islice(rows, min(wanted, task.test.limit or wanted)))
+    return min(wanted, _rows(task.test) or wanted)
 
 
 def _as_set(config: Config, found: Tokens) -> Tokens:
@@ -126,24 +135,24 @@ def _finished(config: Config, folder: Path) -> tuple[Pairs, Tokens] | None:
         return None  # no finished run, or one of another version
 
 
-def _local(config: Config) -> tuple[Pairs, Tokens] | None:
-    """From local preference data read with a local tokenizer, as the run will read them."""
+def _local(config: Config) -> tuple[Pairs, Tokens | None] | None:
+    """From local preference data, as the run will read them; tokens where the tokenizer is local, too."""
     source = config.preferences
-    if not isinstance(source, DatasetPreferences) or not Path(source.source.dataset).expanduser().exists():
-        return None
-    base = config.base
-    if isinstance(base, PretrainedBase) and not Path(base.model).expanduser().is_dir():
+    if not isinstance(source, DatasetPreferences) or not is_local(source.source):
         return None
     rows = open_rows(source.source, "preferences.source")
     found = read_preferences(rows, source.columns, source.source.limit, config.data.max_bad_share).pairs
+    where = f"counted in {source.source.dataset}"
+    train = Pairs(len(split_by_prompt(found).train), where)
+    base = config.base
+    if isinstance(base, PretrainedBase) and not Path(base.model).expanduser().is_dir():
+        return train, None
     tokenizer = load_tokenizer(locate(base.model)) if isinstance(base, PretrainedBase) else build_byte_tokenizer()
     chat = ChatFormat(tokenizer, config.chat.thinking, config.chat.system)
     prompts = [len(row) for row in chat.prompts([pair.prompt for pair in found])]
     responses = [len(r) for side in ("chosen", "rejected") for r in chat.responses([getattr(p, side) for p in found])]
     limits = sequence_lengths(prompts, responses, numpy_generator(config.root_seed, "lengths"))
-    where = f"counted in {source.source.dataset}"
-    train = len(split_by_prompt(found).train)
-    return Pairs(train, where), Tokens(limits.prompt, limits.response, limits.response, where)
+    return train, Tokens(limits.prompt, limits.response, limits.response, where)
 
 
 def _published(config: Config) -> Pairs:

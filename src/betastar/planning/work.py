@@ -72,6 +72,8 @@ def stages(config: Config, facts: Facts, problems: int, float32: bool) -> list[S
 
     steps, trained = _trained(config.offline, facts, how_many.checkpoints)
     tested = how_many.checkpoints * held_out * pair
+    if config.offline.engine == "trl":
+        tested += trained  # TRL reads the reference at every step, the bank has it from the stage before
     offline = Stage("offline", how_many.checkpoints, steps, Tokens(read=tested, trained=trained))
 
     answers = AT_START * how_many.checkpoints * problems

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 
 from betastar.errors import BetastarError
+from betastar.models.out_of_memory import is_out_of_memory
 from betastar.progress import Reporter
 
 T = TypeVar("T")
@@ -56,16 +57,8 @@ def _tried(attempt: Callable[[int], T], size: int) -> tuple[bool, T | None]:
     try:
         return True, attempt(size)
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return False, None
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """CUDA and MPS say so by a class or a text of their own, the CPU's allocator by another text."""
-    text = str(error).lower()
-    return (
-        isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in text or "allocate memory" in text
-    )

@@ -25,7 +25,9 @@ def trl_job(
 ) -> Job:
     """The training of one condition, whose adapter starts at `start`, a stack of one."""
     numbers = settings.numbers(len(order))
-    return Job(policy.settings, pairs, order, numbers, start, dropout, stream, ctx.config.compute, ctx.device)
+    return Job(
+        policy.settings, pairs, order, numbers, start, dropout, stream, ctx.config.compute, ctx.device, ctx.reporter.say
+    )
 
 
 def trl_progress(ctx: Context, job: Job, before: int = 0, of: int = 1) -> Callable[[Mapping[str, float]], None]:
