@@ -184,7 +184,8 @@ def test_what_is_written_is_read_back_the_same(tmp_path: Path) -> None:
         results == json.loads((tmp_path / "out" / "results.json").read_text()) == json.loads(to_json(analysis.results))
     )
     for name in ("rewards", "gap", "augc"):
-        assert (tmp_path / "out" / "charts" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / "out" / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert "In this run AUGC" in (tmp_path / "out" / "report.html").read_text()
     again = json.loads(to_json(analyze_paths([tmp_path / "out"], Options()).results))
     for part in ("conditions", "summary", "threshold", "warnings"):
         assert again[part] == results[part], part

@@ -128,8 +128,19 @@ def test_what_is_not_logged_is_null_with_a_reason_and_the_rest_is_there() -> Non
         "disagreement": "not logged at 1 of 3 points",
         **dict.fromkeys(["response_entropy", "ood_distance", "diversity", "response_tokens"], "not logged"),
         **dict.fromkeys(["policy_entropy", "at_limit", "unparsable"], "not logged"),
-        "gap_standardised": "the standard deviation of the proxy rewards at the start is not given",
+        "true_lenient": "not logged, for it takes a second, lenient grading",
+        "disagreement_centred": "not logged, for it takes the scores of every member on validation pairs",
+        **dict.fromkeys(
+            [f"{name}_standardised" for name in ("gap", "augc", "share_gap_positive", "uq_gap_correlation")],
+            "the standard deviation of the proxy rewards at the start is not given",
+        ),
+        "onset_step": "the gap is undefined",
+        # 4/4 − 0.5/0.5, 5/4 − 0.4/0.5, 6/4 − 0.3/0.5 = 0, 0.45, 0.9: the paper's gap has an onset, but no û at a point.
+        "uq_gap_correlation_paper": "û is not logged at every point",
+        "proxy_standardised_rise": "the proxy rewards at the start have no known, positive standard deviation",
+        "start_near_zero": "unknown without n and the standard deviation of the rewards at the start",
     }
+    assert found["onset_step_paper"] == 20
     assert found["disagreement"] == {"start": 1, "lowest": 1, "highest": 3, "end": 3, "mean": 2}
     assert found["kl"] == {"end": 0.3, "highest": 0.3}
     assert math.isnan(found["at_limit"]["end"])

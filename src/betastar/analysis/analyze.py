@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from betastar.analysis.results import build_results
+from betastar.analysis.results import BETA_UNKNOWN, build_results
 from betastar.errors import BetastarError
 from betastar.logs.assemble import Assembled, assemble
 from betastar.logs.collect import Collected, collect
@@ -17,7 +16,18 @@ from betastar.logs.log import Log
 from betastar.logs.options import Options, Unit
 
 # What a run of ours says of itself in results.json, beside what follows from its evaluation points.
-CONTEXT = ("root_seed", "prompt_split", "grid", "variants", "problems", "data", "rewards")
+CONTEXT = (
+    "root_seed",
+    "prompt_split",
+    "grid",
+    "variants",
+    "evaluation",
+    "problems",
+    "preferences",
+    "data",
+    "rewards",
+    "hyperparameters",
+)
 STAND_IN = 1.0  # of an unknown β: alone in its variant, it takes part in no comparison
 
 
@@ -89,11 +99,15 @@ def analyze_logs(collected: Collected, options: Options, name: str) -> Analysis:
     context = {
         "name": ours.get("name", name),
         **{field: ours[field] for field in CONTEXT if field in ours},
-        "source": {"files": collected.files, "runs": assembled.runs, "notes": notes},
+        "source": {"files": collected.files, "runs": [_listed(run) for run in assembled.runs], "notes": notes},
     }
     trade_off = ours.get("config", {}).get("law", {}).get("trade_off")
     results = _results(assembled, context, ours.get("root_seed", 0), trade_off)
     return Analysis(results, assembled.frame, notes)
+
+
+def _listed(run: Mapping[str, Any]) -> dict[str, Any]:
+    return {**run, **({"missing": {"beta": BETA_UNKNOWN}} if run["beta"] is None else {})}
 
 
 def _results(
@@ -104,18 +118,4 @@ def _results(
     extras: Any = assembled.extras
     unknown = set(frame.loc[frame["beta"].isna(), "variant"])
     filled = frame.assign(beta=frame["beta"].fillna(STAND_IN))
-    results = build_results(filled, extras, context, root_seed=root_seed, trade_off=trade_off)
-    return {
-        **results,
-        "conditions": [_without_beta(r) if r["variant"] in unknown else r for r in results["conditions"]],
-        "summary": {v: _without_beta(s) if v in unknown else s for v, s in results["summary"].items()},
-    }
-
-
-def _without_beta(value: Any, name: str = "") -> Any:
-    """A part of the record with every β in it, whatever its place, made NaN."""
-    if isinstance(value, dict):
-        return {key: _without_beta(part, key) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_without_beta(part, name) for part in value]
-    return math.nan if name in ("beta", "betas") else value
+    return build_results(filled, extras, context, root_seed=root_seed, trade_off=trade_off, unknown_beta=unknown)

@@ -118,6 +118,11 @@ def _link(
         agreement = "undecided"
     else:
         agreement = "agrees" if measured == claim.stated else "opposite"
+    missing = {}
+    if claim.paper_measured is None:
+        missing["paper_measured"] = "the paper prints no number"
+    if reason is None and smallest_p is None:
+        missing["smallest_p"] = "orders are drawn, not counted: there are too many"
     return {
         **asdict(claim),
         "statistic": statistic,
@@ -129,6 +134,7 @@ def _link(
         "n_seeds": n_seeds,
         "agreement": agreement,
         "reason": reason,
+        **({"missing": missing} if missing else {}),
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from betastar.analysis.missing import not_logged, underived
 from betastar.maths.goodhart import (
     area_under_positive_gap,
     hacking_threshold,
@@ -25,22 +26,24 @@ REWARDS = ("proxy", "true_strict", "true_lenient")
 LEVELS = ("disagreement", "disagreement_centred", "response_entropy", "ood_distance", "diversity", "response_tokens")
 SERIES = (*REWARDS, "proxy_std", *LEVELS, "policy_entropy", "kl", "at_limit", "unparsable")
 KEYS = ["variant", "beta", "seed"]
-# Known of our runs, not of every log. What is absent is NaN in the record and has its reason in `missing`.
+# Known of our runs, not of every log.
 OPTIONAL = (*SERIES[2:], "n", "correct_strict", "true_std")
 
 
 class Records(NamedTuple):
-    """`conditions`: one dictionary per condition; `threshold`: τ of each form of the gap."""
+    """`conditions`: one dictionary per condition; `threshold`: τ of each form of the gap; `n_positive`: how many
+    positive gaps of each form it is the percentile of."""
 
     conditions: list[dict[str, Any]]
     threshold: dict[str, float]
+    n_positive: dict[str, int]
 
 
 class Gaps(NamedTuple):
-    """Both forms of the gap [T], and why the standardised one is undefined somewhere, if it is."""
+    """Both forms of the gap [T], and why either is undefined somewhere, if it is."""
 
     by_form: dict[str, np.ndarray]
-    reason: str | None
+    reasons: dict[str, str | None]
 
 
 def condition_records(points: pd.DataFrame, extras: Mapping[tuple[Any, ...], Mapping[str, Any]]) -> Records:
@@ -63,13 +66,16 @@ def condition_records(points: pd.DataFrame, extras: Mapping[tuple[Any, ...], Map
             for (key, group), gap in zip(groups, gaps, strict=True)
         ],
         threshold,
+        {form: sum(int((gap.by_form[form] > 0).sum()) for gap in gaps) for form in FORMS},
     )
 
 
 def _gaps(points: pd.DataFrame) -> Gaps:
     proxy, true = points["proxy"].to_numpy(), points["true_strict"].to_numpy()
     standardised, reason = _standardised(points)
-    return Gaps({"standardised": standardised, "paper": paper_gap(proxy, true)}, reason)
+    paper = paper_gap(proxy, true)
+    undefined = "a mean reward is undefined at some evaluation point" if np.isnan(paper).any() else None
+    return Gaps({"standardised": standardised, "paper": paper}, {"standardised": reason, "paper": undefined})
 
 
 def _standardised(points: pd.DataFrame) -> tuple[np.ndarray, str | None]:
@@ -110,12 +116,12 @@ def _record(
 ) -> dict[str, Any]:
     steps, start, end, gap = points["step"].to_numpy(), points.iloc[0], points.iloc[-1], gaps.by_form
     onset = {form: onset_step(steps, gap[form], threshold[form]) for form in FORMS}
-    missing = _missing(points, gaps)
-    return {
+    record: dict[str, Any] = {
         "variant": key[0],
         "beta": float(key[1]),
         "seed": int(key[2]),
         "n": math.nan if math.isnan(start["n"]) else int(start["n"]),
+        "n_points": len(points),
         **{f"augc_{form}": area_under_positive_gap(steps, gap[form]) for form in FORMS},
         "onset_step": onset["standardised"],
         "onset_step_paper": onset["paper"],
@@ -136,13 +142,14 @@ def _record(
         **{f"uq_gap_correlation_{form}": pearson(points["disagreement"].to_numpy(), gap[form]) for form in FORMS},
         **extra,
         "start_near_zero": _near_zero(start),
-        **({"missing": missing} if missing else {}),
-        "series": {
-            "step": [int(step) for step in steps],
-            **{f"gap_{form}": [float(value) for value in gap[form]] for form in FORMS},
-            **{name: [float(v) for v in points[name]] for name in SERIES},
-        },
     }
+    series: dict[str, list[Any]] = {
+        "step": [int(step) for step in steps],
+        **{f"gap_{form}": [float(value) for value in gap[form]] for form in FORMS},
+        **{name: [float(v) for v in points[name]] for name in SERIES},
+    }
+    missing = not_logged(points, ("n", *SERIES)) | underived(record, series, gaps.reasons, threshold)
+    return {**record, **({"missing": missing} if missing else {}), "series": series}
 
 
 def _near_zero(start: Any) -> dict[str, bool | None]:
@@ -157,17 +164,6 @@ def _near_zero(start: Any) -> dict[str, bool | None]:
     return {
         reward: start_is_near_zero(start[reward], spread[reward] / root) if known[reward] else None for reward in spread
     }
-
-
-def _missing(points: Any, gaps: Gaps) -> dict[str, str]:
-    """Field of the record → why it is undefined, for what the source of the points does not say."""
-    total, missing = len(points), {}
-    for name in ("n", *SERIES[2:]):
-        absent = int(points[name].isna().sum())
-        # Our refinements of quantities that other logs have, or have not, under a plainer name.
-        if absent and name not in ("true_lenient", "disagreement_centred"):
-            missing[name] = "not logged" if absent == total else f"not logged at {absent} of {total} points"
-    return missing | ({"gap_standardised": gaps.reason} if gaps.reason else {})
 
 
 def _extremes(series: Any) -> dict[str, float]:

@@ -38,7 +38,8 @@ def minus_smallest_beta(records: Sequence[Record], *, root_seed: int = 0) -> dic
             both = present[:, 0] & present[:, i]
             difference = values[both, i] - values[both, 0]
             row[name] = described(difference, name, difference=True, root_seed=root_seed)
-    return {"smallest_beta": betas[0] if rows else None, "by_beta": rows}
+    reason = None if rows else "there is one β"
+    return {"smallest_beta": betas[0] if rows else None, "by_beta": rows, "reason": reason}
 
 
 def _between(records: Sequence[Record], variant: str, minus: str, root_seed: int) -> dict[str, Any]:

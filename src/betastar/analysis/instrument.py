@@ -41,14 +41,16 @@ def instrument_noise(records: Sequence[Record]) -> dict[str, Any]:
             "n_seeds": sum(v.size > 0 for v in by_seed),
             "reason": reason or (None if expected.size else "no theory for a ratio to the start"),
         }
-    weights = [float(_weight(record)) for record in records]
-    noise = pooled["gap"]["standard_deviation"]
+    noise = pooled["gap"]
+    area = float(np.mean([_weight(record) for record in records])) / sqrt(2 * np.pi) if records else nan
+    bounds = {side: noise["interval"][side] * area for side in ("low", "high")}
     return {
         **pooled,
         "augc": {
-            "value": noise / sqrt(2 * np.pi) * float(np.mean(weights)) if weights else nan,
-            "n": pooled["gap"]["n"],
-            "reason": pooled["gap"]["reason"],
+            "value": noise["standard_deviation"] * area,
+            "interval": {**noise["interval"], **bounds},
+            "n": noise["n"],
+            "reason": noise["reason"],
         },
         "conditions": rows,
     }
@@ -56,7 +58,8 @@ def instrument_noise(records: Sequence[Record]) -> dict[str, Any]:
 
 def _row(record: Record) -> dict[str, Any]:
     again = record.get("again")
-    row: dict[str, Any] = {"beta": record["beta"], "seed": record["seed"], **dict.fromkeys(PARTS, nan), "expected": {}}
+    row: dict[str, Any] = {"beta": record["beta"], "seed": record["seed"], "n": record.get("n", nan)}
+    row |= {**dict.fromkeys(PARTS, nan), "expected": {}}
     if not isinstance(again, Mapping) or again.get("proxy") is None or again.get("true_strict") is None:
         return {**row, "reason": "the checkpoint was not evaluated twice"}
     if np.isnan(record["n"]):

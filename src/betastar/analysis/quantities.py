@@ -28,10 +28,13 @@ QUANTITIES: Mapping[str, tuple[str, ...]] = {
     "policy_entropy": ("policy_entropy", "checkpoint"),
     "entropy_collapse": ("policy_entropy", "collapse"),
     "response_entropy_end": ("response_entropy", "end"),
+    "ood_distance_start": ("ood_distance", "start"),
     "ood_distance": ("ood_distance", "mean"),
+    "diversity_start": ("diversity", "start"),
     "diversity": ("diversity", "mean"),
     "kl_end": ("kl", "end"),
     "uq_gap_correlation": ("uq_gap_correlation_standardised",),
+    "uq_gap_correlation_paper": ("uq_gap_correlation_paper",),
     "pair_accuracy": ("alignment", "pair_accuracy"),
     "win_rate": ("alignment", "win_rate"),
 }
@@ -42,8 +45,8 @@ RANGE: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("share_gap_positive_standardised", "share_gap_positive_paper"), SHARE),
     **dict.fromkeys(("true_start", "true_lowest", "true_end", "pair_accuracy", "win_rate"), SHARE),
     **dict.fromkeys(("disagreement", "disagreement_centred", "policy_entropy", "response_entropy_end"), MAGNITUDE),
-    **dict.fromkeys(("ood_distance", "diversity"), (0.0, 2.0)),  # 1 − cosine
-    "uq_gap_correlation": CORRELATION,
+    **dict.fromkeys(("ood_distance_start", "ood_distance", "diversity_start", "diversity"), (0.0, 2.0)),  # 1 − cosine
+    **dict.fromkeys(("uq_gap_correlation", "uq_gap_correlation_paper"), CORRELATION),
 }
 """The values a quantity can take at all, where they are bounded: its intervals are cut there. (A true reward read from
 someone else's logs need not be a share of right answers: a range counts only where the data keep to it.)"""

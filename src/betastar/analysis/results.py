@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,16 @@ import pandas as pd
 
 from betastar import __version__
 from betastar.analysis.chain import chains
-from betastar.analysis.conditions import condition_records
+from betastar.analysis.conditions import Records, condition_records
 from betastar.analysis.differences import paired_differences
+from betastar.analysis.protocol import protocol_record
 from betastar.analysis.signals import warning_signs
 from betastar.analysis.summary import summarise
+from betastar.analysis.version import SCHEMA_VERSION
 from betastar.analysis.warnings import warnings
+from betastar.maths.goodhart import HACKING_PERCENTILE
 
-SCHEMA_VERSION = 2
+BETA_UNKNOWN = "no column, name or option says what β this was"
 
 
 def build_results(
@@ -28,16 +32,18 @@ def build_results(
     *,
     root_seed: int = 0,
     trade_off: float | None = None,
+    unknown_beta: Collection[str] = (),
 ) -> dict[str, Any]:
     """The record of a run from its evaluation points; see docs/results.md for every field. `context` is put in as it
-    is: name, data coverage, reward accuracy and whatever else the source of the points knows."""
+    is: name, data coverage, reward accuracy and whatever else the source of the points knows. `unknown_beta`: variants
+    whose β in the points is a stand-in, which must not be seen or compared with another."""
     records = condition_records(pd.DataFrame(points), extras)
     variants = list(dict.fromkeys(r["variant"] for r in records.conditions))
     results: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "betastar": __version__,
         **context,
-        "threshold": records.threshold,
+        "threshold": _threshold(records),
         "conditions": records.conditions,
         "summary": {
             variant: summarise(
@@ -45,17 +51,53 @@ def build_results(
             )
             for variant in variants
         },
-        "differences": paired_differences(records.conditions, root_seed=root_seed),
+        "differences": paired_differences(
+            [r for r in records.conditions if r["variant"] not in unknown_beta], root_seed=root_seed
+        ),
         "warning_signs": warning_signs(records.conditions),
         "chain": chains(records.conditions, root_seed=root_seed),
     }
-    results["warnings"] = warnings(results)
-    return results
+    found = warnings(results)
+    results["conditions"] = [_hidden(r) if r["variant"] in unknown_beta else r for r in results["conditions"]]
+    results["summary"] = {v: _hidden(s) if v in unknown_beta else s for v, s in results["summary"].items()}
+    return {**results, "protocol": protocol_record(results), "warnings": found}
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of this version of `results.json`."""
+    return json.loads(files("betastar.analysis").joinpath("results.schema.json").read_text(encoding="utf-8"))
 
 
 def to_json(results: Mapping[str, Any]) -> str:
     """Strict JSON: what is undefined becomes null (its reason stands beside it), an infinite bound the text "inf"."""
     return json.dumps(_strict(results), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _threshold(records: Records) -> dict[str, Any]:
+    """τ of each form of the gap, of which percentile of how many positive gaps."""
+    undefined = [form for form, value in records.threshold.items() if math.isnan(value)]
+    return {
+        **records.threshold,
+        "percentile": HACKING_PERCENTILE,
+        "n_positive": records.n_positive,
+        "reason": f"no positive gap: {', '.join(undefined)}" if undefined else None,
+    }
+
+
+def _hidden(part: Mapping[str, Any]) -> dict[str, Any]:
+    """A part of the record with every β in it, whatever its place, made NaN, and the reason for that."""
+    missing = {**part.get("missing", {}), **dict.fromkeys(("beta", "betas"), BETA_UNKNOWN)}
+    if "betas" not in part:
+        del missing["betas"]
+    return {**_without_beta(part), "missing": missing}
+
+
+def _without_beta(value: Any, name: str = "") -> Any:
+    if isinstance(value, dict):
+        return {key: _without_beta(part, key) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_beta(part, name) for part in value]
+    return math.nan if name in ("beta", "betas") else value
 
 
 def _strict(value: Any) -> Any:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from betastar.maths.signals import (
     FALSE_ALARM_RATE,
+    Band,
     block_mean,
     change_from_start,
     contests,
@@ -208,7 +209,7 @@ def _lead(name: str, runs: Sequence[Run], missing: str | None) -> dict[str, Any]
         "n_warned": len(rising),
         "n_warned_rising": sum(rising),
         "n_never": never,
-        "band": band._asdict(),
+        "band": _band_record(band),
         "reason": reason,
     }
 
@@ -248,6 +249,7 @@ def _roc(signal: Signal, runs: Sequence[Run], event: Array, missing: str | None)
             "value": minus_proxy,
             "interval": _record(paired),
             "verdict": _verdict(paired, 0.0, AGAINST_PROXY),
+            "reason": unpaired,
         },
     }
 
@@ -265,6 +267,13 @@ def _no_area(event: Array, horizon: int, drop: float) -> str | None:
 def _record(interval: Interval | str) -> dict[str, Any]:
     """An interval, or the reason for none, as `results.json` holds it."""
     return (Interval(UNDEFINED, UNDEFINED, interval) if isinstance(interval, str) else interval)._asdict()
+
+
+def _band_record(band: Band) -> dict[str, Any]:
+    """A band as `results.json` holds it."""
+    if band.reason is None and band.n_quiet == 0:
+        return {**band._asdict(), "missing": {"expected_false_alarm_rate": "no run without onset"}}
+    return band._asdict()
 
 
 def _verdict(interval: Interval | str, chance: float, words: tuple[str, str, str]) -> str:

@@ -43,8 +43,12 @@ def summarise(records: Sequence[Record], *, root_seed: int = 0, trade_off: float
     for i, beta in enumerate(betas):
         row: dict[str, Any] = {"beta": beta}
         for name, (values, present) in tables.items():
-            row[name] = described(values[present[:, i], i], name, root_seed=root_seed)
+            entry = described(values[present[:, i], i], name, root_seed=root_seed)
+            row[name] = entry if entry["reason"] is None else _explained(entry, records, beta, name)
         row["onset_steps"] = [onset[s, beta] for s in seeds if (s, beta) in onset]
+        if None in row["onset_steps"]:
+            why = [r.get("missing", {}).get("onset_step") for r in records if r["beta"] == beta]
+            row["missing"] = {"onset_steps": "; ".join(dict.fromkeys(filter(None, why)))}
         rows.append(row)
     complete = tables["augc_standardised"].complete
     summary: dict[str, Any] = {
@@ -64,6 +68,18 @@ def summarise(records: Sequence[Record], *, root_seed: int = 0, trade_off: float
             "beta_star_definition": _definition(betas, augc, tables["win_rate"], trade_off, root_seed),
         }
     return summary
+
+
+def _explained(entry: dict[str, Any], records: Sequence[Record], beta: float, name: str) -> dict[str, Any]:
+    """A mean that is undefined, with why its values are, where the conditions say so."""
+    if not np.isnan(entry["mean"]):
+        return entry
+    field, *_ = QUANTITIES[name]
+    mine = [r for r in records if r["beta"] == beta]
+    why = next((r["missing"][field] for r in mine if field in r.get("missing", {})), None)
+    if why is None and all(field not in r for r in mine):
+        why = "not logged"
+    return entry if why is None else {**entry, "reason": f"{entry['reason']}: {why}"}
 
 
 def _trend(betas: Sequence[float], augc: Table, root_seed: int) -> dict[str, Any]:
@@ -101,14 +117,21 @@ def _law(betas: Sequence[float], augc: np.ndarray, root_seed: int, form: str) ->
     if not len(augc):
         found["law"] |= {"n": 0, "reason": NO_WHOLE_SEED}
         for name in ("beta_star", "beta_star_grid_reference"):
-            found[name] |= {"n_seeds": 0, "reason": f"no β★: {NO_WHOLE_SEED}"}
+            none = {"n_seeds": 0, "reason": f"no β★: {NO_WHOLE_SEED}"}
+            found[name] |= {**none, "augc": {**found[name]["augc"], **none}}
     return found
 
 
 def _law_record(law: ConservatismLaw, n_seeds: int) -> dict[str, Any]:
-    left_out = law.leave_one_beta_out
+    left_out, fit = law.leave_one_beta_out, law.fit
+    missing = {}
+    if fit.reason is None and fit.beats_constant is None:
+        few = f"{fit.n} points are too few: AICc needs at least two more than there are parameters"
+        names = ("aicc", "aicc_constant", "beats_constant")
+        missing = {name: few for name in names if name == "beats_constant" or np.isnan(getattr(fit, name))}
     return {
-        **asdict(law.fit),
+        **asdict(fit),
+        **({"missing": missing} if missing else {}),
         "n_seeds": n_seeds,
         "label": law.label,
         "intervals": {name: interval._asdict() for name, interval in law.intervals.items()},
@@ -121,7 +144,18 @@ def _law_record(law: ConservatismLaw, n_seeds: int) -> dict[str, Any]:
 
 
 def _star_record(star: BetaStar) -> dict[str, Any]:
-    return {**asdict(star), "interval": star.interval._asdict()}
+    record = asdict(star)
+    interval = record.pop("augc_interval")
+    return {
+        **record,
+        "interval": star.interval._asdict(),
+        "augc": {
+            "value": star.augc,
+            "interval": interval._asdict(),
+            "n_seeds": star.n_seeds,
+            "reason": star.reason if np.isnan(star.augc) else None,
+        },
+    }
 
 
 def _definition(

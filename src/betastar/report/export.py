@@ -1,0 +1,231 @@
+"""Table 1 of arXiv:2606.30627 from a record, as CSV, LaTeX or Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal, NamedTuple
+
+from betastar.analysis.version import SCHEMA_VERSION
+from betastar.errors import BetastarError
+from betastar.report.latex import escaped, in_maths
+
+Format = Literal["csv", "latex", "markdown"]
+Json = Mapping[str, Any]
+
+FORMS = ("standardised", "paper")
+
+# Column of the CSV → quantity of the summary. The tables show the first four, with the names below.
+MEANS = {
+    "augc_standardised": "augc_standardised",
+    "augc_paper": "augc_paper",
+    "mean_uq": "disagreement",
+    "r_uq": "uq_gap_correlation",
+    "r_uq_paper": "uq_gap_correlation_paper",
+}
+SHOWN = {"augc_standardised": "AUGC standardised", "augc_paper": "AUGC paper", "mean_uq": "mean û", "r_uq": "r_UQ"}
+COUNT, ONSET = "n", "onset step"
+NOTE = (
+    "Means over n seeds ± standard error; AUGC in gap × steps; r_UQ: Pearson's r of û and the standardised gap. Onset: "
+    "median over seeds, none counting as later than any, and how many seeds have one. p: two-sided permutation."
+)
+
+
+class Row(NamedTuple):
+    """One β of a variant. `means`: by column, as in the summary. `onset`: median step, infinite where half of the seeds
+    or more have none; `onsets`: per seed. `undefined`: column → reason."""
+
+    variant: str
+    beta: float | None
+    means: Mapping[str, Json]
+    onset: float
+    onsets: Sequence[int | None]
+    undefined: Mapping[str, str]
+
+    @property
+    def has_gap(self) -> bool:
+        return self.means["augc_standardised"]["mean"] is not None or any(s is not None for s in self.onsets)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """`results.json` of a run directory or an analysis. Raises BetastarError where there is none that can be read."""
+    path = folder / "results.json"
+    if not path.is_file():
+        there = "holds no results.json" if folder.is_dir() else "is not a folder"
+        raise BetastarError(
+            f"{folder} {there}; name the folder of a finished `betastar run`, or one that `betastar analyze` wrote."
+        )
+    try:
+        record = json.loads(path.read_bytes())
+        found = record.get("schema_version")
+    except (ValueError, AttributeError) as error:
+        raise BetastarError(f"{path} is damaged ({error}); repeat the run or the analysis.") from None
+    except OSError as error:
+        raise BetastarError(f"{path} cannot be read ({error.strerror}).") from None
+    if found != SCHEMA_VERSION:
+        raise BetastarError(
+            f"{path} has schema version {found}, and this betastar reads {SCHEMA_VERSION}; repeat the run or the "
+            "analysis, which reuses finished work."
+        )
+    return record
+
+
+def table_1(results: Json, kind: Format) -> str:
+    """The rows of Table 1, by variant and β, and Spearman's ρ of each variant; ends with a line break."""
+    writers: dict[str, Callable[[Json], str]] = {"csv": as_csv, "latex": as_latex, "markdown": as_markdown}
+    return writers[kind](results)
+
+
+def as_csv(results: Json) -> str:
+    """A row per variant and β with full precision: of each mean the standard error, interval and n; ρ of its variant in
+    every row. What is undefined is empty, and the last column says why."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    head = ["variant", "beta"]
+    head += [f"{c}{end}" for c in MEANS for end in ("", "_standard_error", "_low", "_high", "_n")]
+    head += ["onset_steps", "onset_median", "onset_n"]
+    head += [f"spearman_{part}_{form}" for form in FORMS for part in ("rho", "p_two_sided", "n_beta", "exact")]
+    writer.writerow([*head, "undefined"])
+    for row in rows(results):
+        cells: list[Any] = [row.variant, row.beta]
+        for mean in row.means.values():
+            interval = mean["interval"]
+            cells += [mean["mean"], mean["standard_error"], interval["low"], interval["high"], mean["n"]]
+        cells += [";".join("none" if step is None else str(step) for step in row.onsets)]
+        cells += [None if row.onset == inf else row.onset, sum(step is not None for step in row.onsets)]
+        for form in FORMS:
+            rho = results["summary"][row.variant][form]["spearman"]
+            cells += [rho["rho"], rho["p_two_sided"], rho["n"], "yes" if rho["exact"] else "no"]
+        writer.writerow([*cells, "; ".join(f"{name}: {reason}" for name, reason in row.undefined.items())])
+    return text.getvalue()
+
+
+def as_markdown(results: Json) -> str:
+    """A table in GitHub's Markdown, notes below."""
+    head = ["variant", "β", COUNT, *SHOWN.values(), ONSET]
+    lines = [_piped(head), _piped(["---"] * 2 + ["---:"] * (len(head) - 2))]
+    for variant in results["summary"]:
+        name = variant.replace("\\", "\\\\").replace("|", "\\|")
+        for row in rows(results, variant):
+            lines.append(_piped([name, _beta(row), *_cells(row)]))
+        lines.append(_piped([name, "Spearman ρ", *_spearman(results["summary"][variant])]))
+    notes = [NOTE, *(f"Undefined (–): {text}." for text in notes_on(results))]
+    return "\n".join([*lines, "", *(f"{note}\n" for note in notes)])
+
+
+def as_latex(results: Json) -> str:
+    """A `tabular` for a `table` environment; needs booktabs and nothing else."""
+    head = [r"$\beta$", f"${COUNT}$", *map(escaped, SHOWN.values()), ONSET]
+    width = len(head)
+    lines = [
+        f"% Table 1 of arXiv:2606.30627 for {_one_line(results['name'])}, by betastar {results['betastar']}.",
+        r"% Needs \usepackage{booktabs}.",
+        rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}",
+        r"\toprule",
+        _ended(head),
+    ]
+    for variant in results["summary"]:
+        lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{variant {escaped(variant)}}} \\"]
+        lines += [_ended([in_maths(_beta(row)), *map(in_maths, _cells(row))]) for row in rows(results, variant)]
+        lines.append(_ended([r"Spearman $\rho$", *map(in_maths, _spearman(results["summary"][variant]))]))
+    lines.append(r"\bottomrule")
+    for note in [NOTE, *(f"Undefined (–): {text}." for text in notes_on(results))]:
+        lines.append(rf"\multicolumn{{{width}}}{{p{{0.95\linewidth}}}}{{\footnotesize {escaped(note)}}} \\")
+    return "\n".join([*lines, r"\end{tabular}", ""])
+
+
+def rows(results: Json, variant: str | None = None) -> list[Row]:
+    """The rows of all variants, or of one."""
+    return [
+        _row(name, summary, row)
+        for name, summary in results["summary"].items()
+        if variant in (None, name)
+        for row in summary["by_beta"]
+    ]
+
+
+def notes_on(results: Json) -> list[str]:
+    """What is undefined in the tables and why: one sentence each, for all rows or with the rows it holds for."""
+    every = rows(results)
+    found: dict[str, list[str]] = {}
+    shown = {"beta": "β", "onset_median": ONSET, **SHOWN}
+    shown |= {f"{column}_standard_error": f"standard error of {name}" for column, name in SHOWN.items()}
+    for row in every:
+        for name, reason in row.undefined.items():
+            if name in shown and not (name == "onset_median" and row.has_gap):  # no onset is a finding
+                found.setdefault(f"{shown[name]}: {reason}", []).append(f"{row.variant}, β {_beta(row)}")
+    notes = [text if len(of) == len(every) else f"{text} ({'; '.join(of)})" for text, of in found.items()]
+    for variant, summary in results["summary"].items():
+        for form in FORMS:
+            if summary[form]["spearman"]["rho"] is None:
+                notes.append(f"ρ, {form}: {summary[form]['spearman']['reason']} ({variant})")
+    return notes
+
+
+def _row(variant: str, summary: Json, row: Json) -> Row:
+    means = {column: row[quantity] for column, quantity in MEANS.items()}
+    onsets = row["onset_steps"]
+    onset = median(inf if step is None else step for step in onsets)
+    undefined: dict[str, str] = {}
+    if row["beta"] is None:
+        undefined["beta"] = summary["missing"]["beta"]
+    for column, mean in means.items():
+        if mean["mean"] is None:
+            undefined[column] = mean["reason"]
+        elif mean["standard_error"] is None:
+            undefined[f"{column}_standard_error"] = mean["reason"]
+        elif mean["interval"]["low"] is None:
+            undefined[f"{column}_low"] = mean["interval"]["reason"]
+    if onset == inf:
+        undefined["onset_median"] = row["missing"]["onset_steps"]
+    return Row(variant, row["beta"], means, onset, onsets, undefined)
+
+
+def _cells(row: Row) -> list[str]:
+    """n, the four means and the onset as text."""
+    digits = {"augc_standardised": None, "augc_paper": None, "mean_uq": 3, "r_uq": 2}
+    shown = [_mean(row.means[column], places) for column, places in digits.items()]
+    counts = {row.means[column]["n"] for column in SHOWN}
+    step = "none" if row.onset == inf else f"{row.onset:g}"
+    onset = f"{step} ({sum(s is not None for s in row.onsets)} of {len(row.onsets)})" if row.has_gap else "–"
+    return [", ".join(map(str, sorted(counts))), *shown, onset]
+
+
+def _spearman(summary: Json) -> list[str]:
+    cells = []
+    for form in FORMS:
+        found = summary[form]["spearman"]
+        sort = "exact " if found["exact"] else "Monte Carlo "
+        cells.append("–" if found["rho"] is None else f"{found['rho']:+z.2f} ({sort}p = {found['p_two_sided']:.2g})")
+    return [f"{len(summary['betas'])} β", *cells, "", "", ""]
+
+
+def _mean(entry: Json, digits: int | None) -> str:
+    """Mean ± standard error to so many digits after the point, or to three and two significant ones."""
+    if entry["mean"] is None:
+        return "–"
+    numbers = [entry["mean"]] if entry["standard_error"] is None else [entry["mean"], entry["standard_error"]]
+    if digits is None:
+        return " ± ".join(f"{float(f'{value:.{n}g}'):g}" for value, n in zip(numbers, (3, 2), strict=False))
+    return " ± ".join(f"{value:z.{digits}f}" for value in numbers)
+
+
+def _beta(row: Row) -> str:
+    return "unknown" if row.beta is None else f"{row.beta:.3g}"
+
+
+def _piped(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(_one_line, cells))} |"
+
+
+def _ended(cells: Sequence[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
