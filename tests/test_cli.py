@@ -103,7 +103,8 @@ def test_a_run_prints_tables_conclusions_warnings_and_where_the_files_are(tmp_pa
     for text in ("variant paper: κ ∝ β", "variant fixed: κ = 0.003", "AUGC standardised", "No β★: ", "Warning: "):
         assert text in done.stdout
     assert f"Files in {tmp_path}/run" in done.stdout
-    assert "[8/9] online: 2/2 steps" in done.stderr
+    assert f"Look at {tmp_path}/run/report.html" in done.stdout
+    assert "[8/10] online: 2/2 steps" in done.stderr
 
 
 def test_interrupting_says_how_to_go_on(tmp_path: Path) -> None:

@@ -36,15 +36,17 @@ MAY_IMPORT = {
     "derive": MATHS | {"sections", "config"},
     "logs": MATHS,
     "analysis": MATHS | {"logs"},
+    "live": MATHS | {"sections", "config"},
     "monitor": MATHS | {"data"},
     "planning": PARTS | {"derive"},
     "workbench": PARTS,
     "stages": PARTS | {"workbench", "analysis", "logs", "report", "derive", "planning"},
-    "report": MATHS | {"analysis", "logs"},
+    "report": MATHS | {"sections", "config", "analysis", "logs", "live"},
     "__main__": {"cli"},
-    "pipeline": PARTS | {"workbench", "analysis", "report", "derive", "stages"},
-    "cli": PARTS | {"workbench", "analysis", "report", "derive", "stages", "pipeline", "logs", "planning", "doctor"},
-    "doctor": PARTS,
+    "pipeline": PARTS | {"workbench", "analysis", "report", "derive", "stages", "live"},
+    "cli": PARTS
+    | {"workbench", "analysis", "report", "derive", "stages", "pipeline", "logs", "planning", "doctor", "live"},
+    "doctor": PARTS | {"derive", "planning"},
 }
 # Imports for annotations alone, which no program runs.
 MAY_NAME = {"derive": {"models"}}

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from betastar.config import Config
-from betastar.progress import Reporter
+from betastar.live.following import followed
+from betastar.progress import STAGES, Reporter
 from betastar.stages import (
     base,
     hyperparameters,
@@ -17,27 +18,27 @@ from betastar.stages import (
     probe,
     publish,
     reference,
+    report,
     rewards,
     task,
 )
 from betastar.store import Store
-from betastar.workbench.context import Condition, Context, Inputs
-
-STAGES = ("base", "task", "preferences", "reference", "rewards", "offline", "probe", "online", "results")
+from betastar.workbench.context import Condition, Context, Inputs, read_json
 
 
-def run(config: Config, folder: Path, reporter: Reporter | None = None) -> dict[str, Any]:
-    """Run the experiment in `folder`, or finish it, or find it finished; returns what `results.json` holds.
+def run(config: Config, folder: Path, reporter: Reporter | None = None, command: str = "") -> dict[str, Any]:
+    """Run the experiment in `folder`, or finish it, or find it finished; returns what `results.json` holds. `command`
+    is what those who watch it are told to continue it with.
 
     Raises BetastarError where the input or the machine does not allow it; what was finished before stays.
     """
-    reporter = reporter or Reporter()
+    teller = reporter or Reporter()
+    with Store(folder, teller.say) as store, followed(config, folder, teller, command) as everyone:
+        ctx = Context(config, store, everyone)
 
-    def begin(name: str) -> None:
-        reporter.stage(name, STAGES.index(name) + 1, len(STAGES))
+        def begin(name: str) -> None:
+            everyone.stage(name, STAGES.index(name) + 1, len(STAGES))
 
-    with Store(folder, reporter.say) as store:
-        ctx = Context(config, store, reporter)
         begin("base")
         policy_base = base.run(ctx, config.base)
         reward_base = base.run(ctx, config.reward_base) if config.reward_base else policy_base
@@ -61,4 +62,7 @@ def run(config: Config, folder: Path, reporter: Reporter | None = None) -> dict[
         begin("online")  # adaptation against the proxy, truth watched: lines 10-23
         adapted = online.run(ctx, inputs, checkpoints)
         begin("results")  # AUGC, law, β★: lines 24-26
-        return publish.run(ctx, pairs, ensemble, problems, checkpoints, probes, adapted, numbers)
+        results = publish.run(ctx, pairs, ensemble, problems, checkpoints, probes, adapted, numbers)
+        begin("report")  # what a person looks at
+        report.run(ctx, results)
+        return read_json(folder / "results.json")

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+STAGES = ("base", "task", "preferences", "reference", "rewards", "offline", "probe", "online", "results", "report")
+
 
 class Reporter:
     """Receives progress; this one ignores it. The command line's reporters inherit from it."""
@@ -12,5 +17,32 @@ class Reporter:
     def stage(self, name: str, place: int, of: int) -> None:
         """A stage begins: the `place`-th `of` the whole."""
 
+    def places(self, stage: str, folders: Mapping[str, Path], missing: Collection[str]) -> None:
+        """Where the results of a stage are or will be, by the name of the condition, member or artefact; those that
+        share a parent are made together, in this order. `missing` names those still to be made."""
+
     def progress(self, done: int, total: int, unit: str, note: str = "") -> None:
         """`done` of `total` units of the present stage are finished; `note` holds the last values."""
+
+
+class Several(Reporter):
+    """Tells each of several reporters."""
+
+    def __init__(self, reporters: Sequence[Reporter]):
+        self.reporters = reporters
+
+    def say(self, text: str) -> None:
+        for reporter in self.reporters:
+            reporter.say(text)
+
+    def stage(self, name: str, place: int, of: int) -> None:
+        for reporter in self.reporters:
+            reporter.stage(name, place, of)
+
+    def places(self, stage: str, folders: Mapping[str, Path], missing: Collection[str]) -> None:
+        for reporter in self.reporters:
+            reporter.places(stage, folders, missing)
+
+    def progress(self, done: int, total: int, unit: str, note: str = "") -> None:
+        for reporter in self.reporters:
+            reporter.progress(done, total, unit, note)

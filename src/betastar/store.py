@@ -73,9 +73,13 @@ class Store:
     def __exit__(self, *exc: object) -> None:
         self._lock.close()
 
+    def place(self, stage: str, key: str) -> Path:
+        """Where the artefact is or will be."""
+        return self.folder / "store" / stage / key
+
     def find(self, stage: str, key: str) -> Artefact | None:
         """The artefact, if it is there and undamaged."""
-        return self._read(self.folder / "store" / stage / key)
+        return self._read(self.place(stage, key))
 
     def find_parts(self, stage: str) -> dict[str, Path]:
         """Folders of all parts, by part key, over the undamaged artefacts of a stage."""
@@ -89,7 +93,7 @@ class Store:
     @contextmanager
     def write(self, stage: str, key: str, parts: Mapping[str, str] | None = None) -> Iterator[Path]:
         """Yield a temporary folder; when the block ends without an exception it becomes the artefact `stage/key`."""
-        final = self.folder / "store" / stage / key
+        final = self.place(stage, key)
         temporary = final.with_name(f".{key}.tmp")
         started = time.time()
         with plain_disk_errors(self.folder):

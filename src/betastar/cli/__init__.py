@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from betastar.cli import analyze, doctor, plan, run, settings
+from betastar.cli import analyze, doctor, export, plan, report, run, settings, watch
 from betastar.errors import BetastarError, InternalError
 
 app = typer.Typer(
@@ -17,7 +17,17 @@ app = typer.Typer(
     help="Does conservative offline preference training make online reward hacking worse? Measure it.",
     epilog="Start with `betastar run`: the embedded micro world, minutes on a laptop.",
 )
-for command in (run.run, plan.plan, doctor.doctor, analyze.analyze, settings.presets, settings.config):
+for command in (
+    run.run,
+    report.report,
+    watch.watch,
+    plan.plan,
+    doctor.doctor,
+    analyze.analyze,
+    export.export,
+    settings.presets,
+    settings.config,
+):
     app.command()(command)
 
 

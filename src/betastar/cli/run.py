@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -26,15 +27,15 @@ def run(
     config = load_config(source, overrides or [])
     folder = out or Path("runs") / config.name
     started = time.time()
+    again = shlex.join(["betastar", "run", *sys.argv[2:]])
     reporter = new_reporter()
     reporter.say(f"betastar {config.name} → {folder}")
     try:
         from betastar import pipeline
 
-        results = pipeline.run(config, folder, reporter)
+        results = pipeline.run(config, folder, reporter, again)
     except KeyboardInterrupt:
         reporter.close()
-        again = " ".join(["betastar run", *sys.argv[2:]])
         print(f"\nStopped. Finished work is kept; continue with: {again}", file=sys.stderr)
         raise SystemExit(130) from None
     finally:

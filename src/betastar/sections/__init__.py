@@ -25,6 +25,7 @@ from betastar.sections.models import (
     RandomBase,
     TrainedBase,
 )
+from betastar.sections.tracking import Tracking
 from betastar.sections.training import Evaluation, Grid, Kl, Law, Online, Optimisation, Rewards, Training
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "Rewards",
     "Section",
     "Task",
+    "Tracking",
     "TrainedBase",
     "Training",
 ]

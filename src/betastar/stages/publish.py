@@ -1,5 +1,5 @@
 """Stage: what a person looks for in the run directory. `results.json`, the metrics and samples of all conditions, the
-adapters by name, and the charts."""
+adapters by name."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ from typing import Any
 
 import yaml
 
-from betastar.store import MANIFEST, Artefact, write_atomically
+from betastar.data.preferences import Splits
+from betastar.store import Artefact, write_atomically
+from betastar.workbench import readers
 from betastar.workbench.context import (
     Condition,
     Context,
     OnlineCondition,
     Parts,
+    copy_out,
     read_json,
     read_jsonl_rows,
     write_jsonl,
 )
+from betastar.workbench.evaluate import held_out, probe_prompts
 
-VERSION = 2
+VERSION = 3
 STAGE = "results"
 
 
@@ -33,10 +37,10 @@ def run(
     probes: Parts[Condition],
     online: Parts[OnlineCondition],
     hyperparameters: dict[str, Any],
-) -> dict[str, Any]:
-    """Write everything and return the results."""
+) -> Artefact:
+    """Write everything and return the artefact that has the results."""
     config, folder = ctx.config, ctx.store.folder
-    settings = [VERSION, config.model_dump(mode="json", exclude={"compute"}), hyperparameters]
+    settings = [VERSION, config.model_dump(mode="json", exclude={"compute", "tracking"}), hyperparameters]
     sources = [preferences.key, ensemble.key, problems.key]
     for parts in (checkpoints, probes, online):
         sources += [f"{condition}: {key}" for condition, key in parts.keys_of.items()]
@@ -44,7 +48,6 @@ def run(
     def build(out: Path, key: str) -> None:
         # Slow to import, and not needed when nothing has changed.
         from betastar.analysis.results import build_results, to_json
-        from betastar.report.charts import write_charts
 
         points, samples = _points(probes, online)
         results = build_results(
@@ -57,17 +60,12 @@ def run(
         (out / "results.json").write_text(to_json(results), encoding="utf-8")
         write_jsonl(out / "metrics.jsonl", points)
         write_jsonl(out / "samples.jsonl", samples)
-        (out / "charts").mkdir()
-        write_charts(read_json(out / "results.json"), out / "charts")
 
     made = ctx.made(STAGE, settings, sources, build)
     write_atomically(folder / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
-    (folder / "charts").mkdir(exist_ok=True)
-    for path in sorted(made.folder.rglob("*")):
-        if path.is_file() and path.name != MANIFEST:
-            write_atomically(folder / path.relative_to(made.folder), path.read_bytes())
+    copy_out(made, folder)
     _link_adapters(folder / "adapters", ensemble, checkpoints, online)
-    return read_json(folder / "results.json")
+    return made
 
 
 def _points(
@@ -105,16 +103,25 @@ def _extra(probe: Path, checkpoint: Path) -> dict[str, Any]:
 
 
 def _context(ctx: Context, preferences: Artefact, ensemble: Artefact, problems: Artefact) -> dict[str, Any]:
-    config = ctx.config
-    parts = {part: len(read_json(problems.folder / f"{part}.json")) for part in ("train", "test")}
+    """What the record says of a run beside what follows from its evaluation points. A setting that is not set is left
+    out."""
+    config, found = ctx.config, readers.problems(problems)
+    splits = {name: len(read_jsonl_rows(preferences.folder / f"{name}.jsonl")) for name in Splits._fields}
     return {
         "name": config.name,
         "root_seed": config.root_seed,
         "prompt_split": config.online.prompt_split,
-        "grid": config.grid.model_dump(mode="json"),
-        "variants": {name: config.variant(name).model_dump(mode="json") for name in config.variants},
-        "problems": {**parts, "evaluated": min(config.evaluation.problems, parts["test"])},
-        "data": read_json(preferences.folder / "statistics.json"),
+        "grid": config.grid.model_dump(mode="json", exclude_none=True),
+        "variants": {name: config.variant(name).model_dump(mode="json", exclude_none=True) for name in config.variants},
+        "evaluation": config.evaluation.model_dump(mode="json"),
+        "problems": {
+            "train": len(found.train),
+            "test": len(found.test),
+            "evaluated": len(held_out(ctx, found.test)),
+            "probe": len(probe_prompts(ctx, found.test)),
+        },
+        "preferences": config.preferences.model_dump(mode="json", exclude_none=True),
+        "data": {**read_json(preferences.folder / "statistics.json"), "splits": splits},
         "rewards": read_json(ensemble.folder / "metrics.json"),
     }
 

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from betastar.config import Config
 from betastar.maths.objectives import bradley_terry_loss
 from betastar.models.bank import Adapters
 from betastar.models.loading import hidden_size
@@ -40,14 +41,21 @@ def run(ctx: Context, base: Artefact, preferences: Artefact) -> Artefact:
         (config.reward_adapter or config.adapter).model_dump(),
         config.root_seed,
     ]
-    return ctx.made(STAGE, settings, [base.key, preferences.key], lambda o, k: _make(ctx, base, preferences, o, k))
+    sources, names = [base.key, preferences.key], _names(config)
+    return ctx.made(STAGE, settings, sources, lambda o, k: _make(ctx, base, preferences, names, o, k), names)
 
 
-def _make(ctx: Context, base: Artefact, preferences: Artefact, out: Path, key: str) -> None:
+def _names(config: Config) -> list[str]:
+    """What the members are called; last the judge, where there is one."""
+    judge = ["judge"] if config.preferences.kind != "micro" else []
+    return [f"member-{k}" for k in range(config.rewards.members)] + judge
+
+
+def _make(ctx: Context, base: Artefact, preferences: Artefact, names: Sequence[str], out: Path, key: str) -> None:
     config, seed, policy = ctx.config, ctx.config.root_seed, ctx.reward_model(base)
     splits = readers.token_pairs(policy.chat, preferences)
     members = config.rewards.members
-    everyone = range(members + (config.preferences.kind != "micro"))
+    everyone = range(len(names))
     streams = [stream_key(seed, "rewards", "member", k) for k in everyone]
     width = hidden_size(policy.base.model)
     draws = [torch.randn(width, generator=torch_generator(seed, "rewards", "head", k)) for k in everyone]
@@ -66,8 +74,7 @@ def _make(ctx: Context, base: Artefact, preferences: Artefact, out: Path, key: s
     embedded = ctx.scored(policy, frozen, rows, embed=True).embedding
     assert embedded is not None
     save_file({**frozen.state(), "centroid": embedded.mean(dim=0)}, out / "ensemble.safetensors")
-    for k in everyone:
-        name = f"member-{k}" if k < members else "judge"
+    for k, name in enumerate(names):
         export_adapter(
             out / name, frozen.adapters, k, policy.base.name, frozen.head[k], fan_in_fan_out=policy.bank.conv1d
         )

@@ -26,7 +26,7 @@ from betastar.models.rewards import RewardEnsemble, Scored, score
 from betastar.models.sequences import Pair, Row
 from betastar.progress import Reporter
 from betastar.sections import Adapter, PretrainedBase
-from betastar.store import Artefact, Store, content_key
+from betastar.store import MANIFEST, Artefact, Store, content_key, write_atomically
 from betastar.workbench.memory import Room
 
 K = TypeVar("K", bound=Hashable)
@@ -159,10 +159,21 @@ class Context:
             )
         return self._policies[artefact.key, adapter]
 
-    def made(self, stage: str, settings: Any, inputs: list[str], build: Callable[[Path, str], None]) -> Artefact:
-        """The artefact of a stage with these settings and input keys: found, or built now by `build(folder, key)`."""
+    def made(
+        self,
+        stage: str,
+        settings: Any,
+        inputs: list[str],
+        build: Callable[[Path, str], None],
+        members: Sequence[str] = (),
+    ) -> Artefact:
+        """The artefact of a stage with these settings and input keys: found, or built now by `build(folder, key)`.
+        `members` are subfolders with logs of their own."""
         key = content_key(stage, settings, inputs)
         found = self.store.find(stage, key)
+        folder = self.store.place(stage, key)
+        places = {name: folder / name for name in members} or {key: folder}
+        self.reporter.places(stage, places, [] if found else list(places))
         if found is None:
             with self.store.write(stage, key) as folder:
                 build(folder, key)
@@ -187,9 +198,15 @@ class Context:
             some = "" if not missing else f" {len(keys) - len(missing)} of {len(keys)} conditions"
             self.reporter.say(f"{stage}: reused{some}")
         size = at_once or max(1, len(missing))
+        groups: dict[str, list[K]] = {}
         for start in range(0, len(missing), size):
             todo = missing[start : start + size]
-            group = content_key(stage, [keys[condition] for condition in todo])
+            groups[content_key(stage, [keys[condition] for condition in todo])] = todo
+        places = {str(condition): found[key] for condition, key in keys.items() if key in found}
+        for group, todo in groups.items():
+            places |= {str(condition): self.store.place(stage, group) / str(condition) for condition in todo}
+        self.reporter.places(stage, places, list(map(str, missing)))
+        for group, todo in groups.items():
             with self.store.write(stage, group, {keys[condition]: str(condition) for condition in todo}) as folder:
                 for condition in todo:
                     (folder / str(condition)).mkdir()
@@ -205,6 +222,15 @@ def base_settings(base: Artefact) -> PretrainedBase:
     if pointer.exists():
         return PretrainedBase(**read_json(pointer))
     return PretrainedBase(source="pretrained", model=str(base.folder / "model"), dtype="float32")
+
+
+def copy_out(made: Artefact, folder: Path) -> None:
+    """Copy an artefact's files to where a person looks for them."""
+    for path in sorted(made.folder.rglob("*")):
+        if path.is_file() and path.name != MANIFEST:
+            target = folder / path.relative_to(made.folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(target, path.read_bytes())
 
 
 def read_json(path: Path) -> Any:

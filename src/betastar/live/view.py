@@ -1,0 +1,137 @@
+"""What there is to see of a run directory at one moment, read from its files: nothing is locked or written."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from betastar.errors import BetastarError
+from betastar.live.guess import guessed_status
+from betastar.live.reading import (
+    Named,
+    Row,
+    all_rows,
+    changed,
+    listed,
+    named,
+    rows_by_name,
+    standardised_gaps,
+    start_point,
+)
+from betastar.live.status import FILE, Status, is_alive, read_status
+
+Phase = Literal["starting", "running", "finished", "stopped", "failed", "killed", "elsewhere", "unknown"]
+
+
+class Series(NamedTuple):
+    """The evaluation points of an online condition so far, at `steps`; `gap` is the standardised one."""
+
+    condition: Named
+    steps: list[int]
+    proxy: list[float]
+    true: list[float]
+    gap: list[float]
+
+
+class View(NamedTuple):
+    """A run at the time `now`. `written` is when a file of it last changed; `losses` by stage are means over members or
+    conditions, a value for each step."""
+
+    folder: Path
+    status: Status
+    phase: Phase
+    now: float
+    written: float
+    losses: Mapping[str, Sequence[float]]
+    series: Sequence[Series]
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run directory, be it one that has just begun."""
+    return any((folder / name).exists() for name in (FILE, "store")) or (
+        (folder / "results.json").is_file()
+        and (folder / "metrics.jsonl").is_file()
+        and (folder / "config.yaml").is_file()
+    )
+
+
+def look(folder: Path, now: float | None = None) -> View:
+    """The run in a folder as it is. Raises BetastarError where the folder holds no run."""
+    if not folder.is_dir():
+        raise BetastarError(
+            f"{folder}: no such folder; give the run directory that `betastar run` names when it begins."
+        )
+    if not is_run(folder):
+        raise BetastarError(
+            f"{folder}: holds no run (no {FILE}, no store); give the folder that `betastar run` writes."
+        )
+    now = time.time() if now is None else now
+    found = read_status(folder)
+    status = found or guessed_status(folder)
+    places = {s.name: {name: folder / path for name, path in s.folders.items()} for s in status.stages}
+    losses = {
+        stage: mean_by_step(rows_by_name(folder, stage, places[stage], "training").values())
+        for stage in ("rewards", "offline")
+    }
+    if status.state == "finished" and (folder / "metrics.jsonl").is_file():
+        series = _published(all_rows(folder / "metrics.jsonl"))
+    else:
+        points = rows_by_name(folder, "online", places["online"], "metrics")
+        starts = {name: start_point(places["probe"], name) for name in points}
+        series = [
+            made for name, rows in points.items() if starts[name] and (made := _series(named(name), starts[name], rows))
+        ]
+    written = max([status.updated, *map(changed, listed(folder / "store" / "partial", "*/*"))])
+    return View(folder, status, _phase(folder, found, status), now, written, losses, sorted(series, key=_order(status)))
+
+
+def _phase(folder: Path, found: Status | None, status: Status) -> Phase:
+    if status.state != "running":
+        return status.state
+    if found is None:
+        return "unknown" if any(stage.began for stage in status.stages) else "starting"
+    alive = is_alive(found)
+    return "elsewhere" if alive is None else "running" if alive else "killed"
+
+
+def _order(status: Status) -> Callable[[Series], tuple]:
+    """Variants as the run lists them, then β, then seed."""
+    variants = list(dict.fromkeys(named(name).variant for name in status.stage("online").folders))
+    place = {variant: i for i, variant in enumerate(variants)}
+    return lambda series: (place.get(series.condition.variant, len(place)), *series.condition)
+
+
+def _series(condition: Named, start: Row | None, rows: Sequence[Row]) -> Series | None:
+    points = [row for row in ([start] if start else []) + list(rows) if {"step", "proxy", "true_strict"} <= row.keys()]
+    if not points:
+        return None
+    return Series(
+        condition,
+        [row["step"] for row in points],
+        [row["proxy"] for row in points],
+        [row["true_strict"] for row in points],
+        standardised_gaps(points[0] if points[0]["step"] == 0 else None, points),
+    )
+
+
+def _published(rows: Sequence[Row]) -> list[Series]:
+    """The series of a finished run's metrics.jsonl."""
+    groups: dict[Named, list[Row]] = {}
+    for row in rows:
+        if {"variant", "beta", "seed"} <= row.keys():
+            groups.setdefault(Named(row["variant"], row["beta"], row["seed"]), []).append(row)
+    return [made for condition, mine in groups.items() if (made := _series(condition, None, mine))]
+
+
+def mean_by_step(logs: Iterable[Sequence[Row]]) -> list[float]:
+    """The mean loss of each step over logs; members that are trained one after the other have it where they are."""
+    sums: dict[int, list[float]] = {}
+    for rows in logs:
+        for row in rows:
+            loss = row.get("loss")
+            if isinstance(loss, int | float) and math.isfinite(loss):
+                sums.setdefault(row.get("step", 0), []).append(loss)
+    return [sum(losses) / len(losses) for _, losses in sorted(sums.items())]
