@@ -104,7 +104,7 @@ def test_a_run_prints_tables_conclusions_warnings_and_where_the_files_are(tmp_pa
         assert text in done.stdout
     assert f"Files in {tmp_path}/run" in done.stdout
     assert f"Look at {tmp_path}/run/report.html" in done.stdout
-    assert "[8/10] online: 2/2 steps" in done.stderr
+    assert "[9/11] online: 2/2 steps" in done.stderr
 
 
 def test_interrupting_says_how_to_go_on(tmp_path: Path) -> None:
@@ -124,3 +124,24 @@ def test_interrupting_says_how_to_go_on(tmp_path: Path) -> None:
     assert process.returncode == 130, (seen, out, err)
     assert "Stopped. Finished work is kept; continue with: betastar run files --out" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "error", ["MemoryError()", "RuntimeError('CUDA out of memory. Tried to allocate 2 GiB')", "KeyError('x')"]
+)
+def test_running_out_of_memory_anywhere_is_one_sentence(error: str) -> None:
+    """Any other error of ours stays a traceback."""
+    code = (
+        "import sys, torch, betastar.config, betastar.cli as cli\n"
+        f"def fail(*_): raise {error}\n"
+        "betastar.config.load_config = fail\n"
+        "sys.argv = ['betastar', 'config']\n"
+        "cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    if error.startswith("KeyError"):
+        assert "Traceback" in done.stderr
+    else:
+        assert done.returncode == 1
+        assert done.stderr.startswith("betastar: out of memory; lower online.conditions_at_once")
+        assert done.stderr.count("\n") == 1

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from analysis.records import check
 
 from betastar import pipeline
 from betastar.config import load_config
@@ -57,6 +58,7 @@ def test_every_stage_runs_on_files_made_on_the_spot(tmp_path: Path) -> None:
     config = load_config("files", [*SMALL, *write_files(tmp_path)])
     results = pipeline.run(config, tmp_path / "run")
     check_honest_report(results)
+    assert check(results)["protocol"]["disclosures"]["logging_policy"]["written_by"] is None
     assert results["data"]["coverage"]["ties_dropped"] == 1
     assert results["data"]["coverage"]["pairs"] == 79
     assert (tmp_path / "run" / "adapters" / "rewards" / "judge" / "adapter_config.json").is_file()
@@ -86,6 +88,10 @@ def write_other_files(folder: Path) -> list[str]:
 class Listener(Reporter):
     def __init__(self) -> None:
         self.said: list[str] = []
+        self.stages: list[str] = []
+
+    def stage(self, name: str, place: int, of: int) -> None:
+        self.stages.append(name)
 
     def say(self, text: str) -> None:
         self.said.append(text)
@@ -112,6 +118,22 @@ def test_a_local_model_folder_another_reward_base_and_other_kinds_of_files(tmp_p
     # UltraFeedback's prompt is the user's turn that both begin with; here nothing is left of one of them.
     assert example.startswith(f"{tmp_path}/pairs.parquet, row 5: after the prompt, `chosen` holds user assistant where")
     assert f"preferences: 1 of 80 rows are malformed and left out: {example}" in listener.said
+
+
+def test_what_is_too_long_for_either_model_is_said_before_training(tmp_path: Path) -> None:
+    """A task that grows under a finished run, and a reward base with less room than the policy's."""
+    settings = [*SMALL, *write_files(tmp_path)]
+    longer = [json.dumps({"question": "What is 1 + 1? " * 300, "answer": "#### 2"})] * 30
+    (tmp_path / "long.jsonl").write_text("\n".join(longer) + "\n")
+    pipeline.run(load_config("files", settings), tmp_path / "run")
+    task = f"task={{preset: gsm8k, train: {tmp_path}/long.jsonl, test: {tmp_path}/test.jsonl}}"
+    base, geometry = SMALL[0].removeprefix("base="), "hidden_size: 64,"
+    short = f"reward_base={base.replace(geometry, f'{geometry} context: 200,')}"
+    for changed, who in ([task], "model's context of 512"), ([short], "reward model's context of 200"):
+        listener = Listener()
+        with pytest.raises(BetastarError, match=who):
+            pipeline.run(load_config("files", [*settings, *changed]), tmp_path / "run", listener)
+        assert listener.stages[-1] == "contexts"
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from betastar.live.following import followed
 from betastar.progress import STAGES, Reporter
 from betastar.stages import (
     base,
+    contexts,
     hyperparameters,
     offline,
     online,
@@ -48,8 +49,10 @@ def run(config: Config, folder: Path, reporter: Reporter | None = None, command:
         pairs = preferences.run(ctx, policy_base)
         ctx, numbers = hyperparameters.run(ctx, policy_base, reward_base, pairs)  # what says auto: Appendix C
         config = ctx.config
+        begin("contexts")  # too long a problem is said before anything is trained
+        contexts.run(ctx, policy_base, reward_base, pairs, problems)
         begin("reference")  # the β grid from reference log-ratios: line 3
-        logprobs = reference.run(ctx, policy_base, pairs, problems)
+        logprobs = reference.run(ctx, policy_base, pairs)
         betas = reference.beta_grid(config.grid, logprobs)
         begin("rewards")  # K bootstrap reward models: line 4
         ensemble = rewards.run(ctx, reward_base, pairs)

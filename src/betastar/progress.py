@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-STAGES = ("base", "task", "preferences", "reference", "rewards", "offline", "probe", "online", "results", "report")
+STAGES = (
+    "base",
+    "task",
+    "preferences",
+    "contexts",
+    "reference",
+    "rewards",
+    "offline",
+    "probe",
+    "online",
+    "results",
+    "report",
+)
 
 
 class Reporter:

@@ -43,7 +43,18 @@ def main() -> None:
         for line in str(error).split("\n"):
             print(f"betastar: {line}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
-    except MemoryError:
-        text = "out of memory; lower compute.tokens_per_forward or compute.rows_per_decode"
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        text = "out of memory; lower online.conditions_at_once or the number of β, or load the base with nf4"
         print(f"betastar: {text}", file=sys.stderr)
         raise SystemExit(InternalError.exit_code) from None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Of the processor or of a GPU. torch has been loaded where it is a GPU's."""
+    if "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from betastar.models.out_of_memory import is_out_of_memory
+
+    return is_out_of_memory(error)

@@ -18,9 +18,8 @@ VERSION = 2
 STAGE = "reference"
 
 
-def run(ctx: Context, base: Artefact, preferences: Artefact, problems: Artefact) -> Artefact:
+def run(ctx: Context, base: Artefact, preferences: Artefact) -> Artefact:
     def build(out: Path, key: str) -> None:
-        readers.check_context(ctx, base, preferences, readers.problems(problems))
         policy = ctx.policy(base)
         splits = readers.token_pairs(policy.chat, preferences)
         result = {}

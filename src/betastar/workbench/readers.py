@@ -13,7 +13,6 @@ from torch import Tensor
 from betastar.data.chat import ChatFormat
 from betastar.data.preferences import PreferencePair, Splits, load_pairs
 from betastar.data.tasks import Problem
-from betastar.errors import BetastarError
 from betastar.models.bank import AdapterBank, Adapters
 from betastar.models.peft_io import import_adapter
 from betastar.models.rewards import RewardEnsemble
@@ -85,26 +84,6 @@ def rewards(ctx: Context, artefact: Artefact) -> Rewards:
 def checkpoints(bank: AdapterBank, folders: Sequence[Path]) -> Adapters:
     """The adapters in these folders of the offline stage as one stack."""
     return Adapters.concatenate([import_adapter(folder / "adapter", bank)[0] for folder in folders])
-
-
-def check_context(ctx: Context, base: Artefact, preferences: Artefact, tasks: Problems) -> None:
-    """Raises BetastarError where a problem and the longest answer to it, or a pair, do not fit the model's context."""
-    policy, lengths = ctx.policy(base), read_json(preferences.folder / "statistics.json")["lengths"]
-    if policy.base.context is None:
-        return
-    limit = response_limit(ctx, preferences)
-    for part, found in tasks._asdict().items():
-        for problem, prompt in zip(found, policy.chat.prompts([p.question for p in found]), strict=True):
-            if len(prompt) + limit > policy.base.context:
-                raise BetastarError(
-                    f"task.{part}: problem {problem.problem_id} has {len(prompt)} tokens, with {limit} of an answer "
-                    f"more than the model's context of {policy.base.context}; leave it out or lower lengths.generated."
-                )
-    if lengths["prompt"] + lengths["response"] > policy.base.context:
-        raise BetastarError(
-            f"lengths: prompts of {lengths['prompt']} and responses of {lengths['response']} tokens are together more "
-            f"than the model's context of {policy.base.context}; lower lengths.prompt or lengths.response."
-        )
 
 
 def response_limit(ctx: Context, preferences: Artefact) -> int:
