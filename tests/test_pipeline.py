@@ -12,9 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+from analysis.records import check
 
 from betastar import pipeline
+from betastar.analysis.analyze import analyze_paths
 from betastar.config import load_config
+from betastar.logs.options import Options
 from betastar.progress import Reporter
 
 TINY = (
@@ -61,7 +64,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_leaves_what_the_readme_names(finished: Path) -> None:
     results = json.loads((finished / "results.json").read_text())
-    assert results["schema_version"] == 1
+    assert results["schema_version"] == 2
     assert [(c["variant"], c["beta"], c["seed"]) for c in results["conditions"]] == [
         (variant, beta, seed) for variant in ("paper", "fixed") for beta in (0.1, 1.0) for seed in (0, 1)
     ]
@@ -77,10 +80,29 @@ def test_a_run_leaves_what_the_readme_names(finished: Path) -> None:
     metrics = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert len(metrics) == 8 * 3
     assert all(0 <= row["true_strict"] <= row["true_lenient"] <= 1 for row in metrics)
-    for name in ("config.yaml", "samples.jsonl", "charts/rewards.png", "charts/gap.png", "charts/augc.png"):
+    for name in (
+        "config.yaml",
+        "samples.jsonl",
+        "report.html",
+        "figures/rewards.svg",
+        "figures/gap.pdf",
+        "figures/augc.png",
+    ):
         assert (finished / name).stat().st_size > 100
     adapters = [path.parent.name for path in (finished / "adapters").rglob("adapter_config.json")]
     assert len(list((finished / "adapters" / "online").iterdir())) == 8, adapters
+
+
+def test_the_record_keeps_to_the_schema_and_its_analysis_says_the_same(finished: Path) -> None:
+    record = check(json.loads((finished / "results.json").read_text()))
+    found = record["protocol"]["disclosures"]
+    assert found["evaluation_seeds"]["n_probe_prompts"] == 7  # ⌈√40⌉
+    assert found["evaluation_seeds"]["start_evaluated_twice"]
+    assert found["logging_policy"]["coverage"] == "/data/coverage"
+    assert record["data"]["splits"]["train"] < record["data"]["coverage"]["pairs"]
+    again = check(analyze_paths([finished], Options()).results)
+    assert again.pop("source")["runs"]
+    assert again == record
 
 
 def test_variants_start_from_the_same_checkpoint(finished: Path) -> None:

@@ -157,6 +157,16 @@ def test_faulty_options() -> None:
         assemble([log()], Options(patterns=["beta"]))
 
 
+def test_the_record_of_a_training_with_trl_keeps_to_the_schema(trained: dict[str, Any]) -> None:
+    from analysis.records import check
+
+    from betastar.analysis.analyze import analyze_paths
+
+    options = Options(columns={"proxy": "eval_rewards/distinct/mean"}, n=8)
+    record = check(analyze_paths([trained["grpo"].folder], options).results)
+    assert [(r["beta"], r["seed"], r["n_points"]) for r in record["conditions"]] == [(0.04, 1, 3)]
+
+
 @pytest.mark.parametrize("name", ["grpo", "rloo"])
 def test_a_training_with_trl(trained: dict[str, Any], name: str) -> None:
     """From what the trainer held in memory: its evaluations at steps 0, 2 and 4."""

@@ -1,4 +1,4 @@
-"""`betastar analyze`: the same tables, charts and warnings for runs that were trained elsewhere."""
+"""`betastar analyze`: the same tables, report and warnings for runs that were trained elsewhere."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def analyze(
     ] = None,
     true_unit: Annotated[TrueUnit | None, typer.Option(help="What the true reward is, if not a share.")] = None,
     until: Annotated[int | None, typer.Option(metavar="STEP", help="The last step that counts.")] = None,
-    out: Annotated[Path, typer.Option(help="Where results.json, metrics.jsonl and charts go.")] = Path("analysis"),
+    out: Annotated[Path, typer.Option(help="Where results.json, metrics.jsonl and report.html go.")] = Path("analysis"),
     details: Details = False,
 ) -> None:
     """Analyse logs of finished runs, ours or other people's: no model is needed."""

@@ -23,7 +23,7 @@ def show(results: dict[str, Any], folder: Path, seconds: float, details: bool = 
         signs_sentence,
     )
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     for variant, summary in results["summary"].items():
         _table(console, _title(results, variant), DAMAGE_COLUMNS, damage_rows(summary))
         if mechanism := mechanism_rows(summary):
@@ -37,8 +37,10 @@ def show(results: dict[str, Any], folder: Path, seconds: float, details: bool = 
     for text in results["warnings"]:
         console.print(f"Warning: {text}", markup=False, soft_wrap=True)
     names = [name for name in ("results.json", "metrics.jsonl", "samples.jsonl") if (folder / name).is_file()]
-    names += [f"{name}/" for name in ("charts", "adapters") if (folder / name).is_dir()]
+    names += [f"{name}/" for name in ("figures", "adapters") if (folder / name).is_dir()]
     console.print(f"\nFiles in {folder}: {', '.join(names)}", markup=False, soft_wrap=True)
+    if (folder / "report.html").is_file():
+        console.print(f"Look at {folder / 'report.html'}", markup=False, soft_wrap=True)
     console.print(f"Took {seconds:.0f} s.", markup=False)
 
 

@@ -37,7 +37,8 @@ class BetaStar:
 
     `value`: NaN unless `status` is "estimate". `interval`: 95 % over seeds; a bound of infinity says that such draws
     never exceed the threshold up to 2·β_max. `label`: what a reader must know beside the number, empty if nothing.
-    `reason`: one sentence, why there is no number or what speaks for it.
+    `reason`: one sentence, why there is no number or what speaks for it. `augc`: the fitted AUGC at β★, and
+    `augc_interval` the mean AUGC at that very β by the same draws.
     """
 
     value: float
@@ -47,6 +48,8 @@ class BetaStar:
     reason: str
     reference: Reference
     n_seeds: int
+    augc: float
+    augc_interval: Interval
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,8 @@ def _beta_star(x: Array, table: Array, fit: PowerLawFit, laws: PowerLaws | None,
 
     def none(status: Status, reason: str) -> BetaStar:
         sentence = f"no β★: {reason}"
-        return BetaStar(nan, Interval(nan, nan, sentence), status, "", sentence, reference, n_seeds)
+        nothing = Interval(nan, nan, sentence)
+        return BetaStar(nan, nothing, status, "", sentence, reference, n_seeds, nan, nothing)
 
     if fit.refusal == "constant AUGC":
         return none("no dependence", "AUGC does not depend on β in this data")
@@ -162,10 +166,14 @@ def _beta_star(x: Array, table: Array, fit: PowerLawFit, laws: PowerLaws | None,
     reason = f"{fit.n} points cannot tell the power law from a constant (AICc is undefined)"
     if not untested:
         reason = f"the power law beats a constant by {fit.aicc_constant - fit.aicc:.1f} in AICc over {fit.n} points"
-    interval = Interval(nan, nan, "an interval over seeds needs two seeds")
+    interval = augc_interval = Interval(nan, nan, "an interval over seeds needs two seeds")
     if laws is not None:
         interval = draws_interval(first_above(laws, x, reference))
-    return BetaStar(value, interval, "estimate", "; ".join(labels), reason, reference, n_seeds)
+        with np.errstate(over="ignore"):  # a steep law of some draw may reach infinity beyond the measured β
+            augc_interval = draws_interval(laws.a * value**laws.b + laws.c)
+    return BetaStar(
+        value, interval, "estimate", "; ".join(labels), reason, reference, n_seeds, float(fit(value)), augc_interval
+    )
 
 
 def _why_not_the_law(beta: Array, augc: Array) -> tuple[Status, str]:

@@ -1,1 +1,1 @@
-"""Tables, charts and words made from a run's results."""
+"""Tables, figures, words and the page made from a run's results."""

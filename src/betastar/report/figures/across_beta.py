@@ -1,0 +1,215 @@
+"""Figures by β: damage with the fitted law and β★, entropy, the four-panel mechanism, variants side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import altair as alt
+import numpy as np
+
+from betastar.maths.conservatism import INTERPOLATION
+from betastar.report.figures.panels import (
+    HEIGHT,
+    Axis,
+    Figure,
+    Panel,
+    beta_axis,
+    beta_ends,
+    by_beta,
+    data,
+    missing,
+    paired,
+    reach_of,
+    variant_title,
+)
+from betastar.report.points import Row, labels, mean_row, mean_values, number, seed_values
+
+DOTS = "Dots: seeds; diamonds: their mean with its 95 % interval"
+# name in the summary, path in a condition, title of the axis
+AUGC = {form: (f"augc_{form}", (f"augc_{form}",), "AUGC (gap × steps)") for form in ("standardised", "paper")}
+ENTROPY = ("policy_entropy", ("policy_entropy", "checkpoint"), "checkpoint entropy (nats)")
+COLLAPSE = ("entropy_collapse", ("policy_entropy", "collapse"), "entropy collapse (nats)")
+MECHANISM = (
+    ("augc_standardised", ("augc_standardised",), "AUGC (gap × steps)"),
+    ENTROPY,
+    ("ood_distance_start", ("ood_distance", "start"), "OOD distance (cosine)"),
+    ("disagreement", ("disagreement", "mean"), "û, mean over steps"),
+)
+
+
+def augc(results: Mapping[str, Any]) -> Figure:
+    """Figure 5 of the paper: damage by β with the fitted law; zones where there is a β★."""
+    variants, title = list(results["summary"]), "Damage by β with the fitted law (the paper's Figure 5)"
+    rows, notes = [], []
+    for form, (name, where, axis_title) in AUGC.items():
+        row = _quantity_row(results, name, where, axis_title, variants, form)
+        if row:
+            rows.append(row)
+            notes += [_law_note(results["summary"][v][form], f"{v}, {form} form") for v in variants]
+    if not rows:
+        return missing("augc", title, "AUGC is undefined in every run.")
+    parts = [results["summary"][v][form] for v in variants for form in AUGC]
+    if any(_is_drawn(part["law"]) for part in parts):
+        notes.insert(0, "Dashed: the fitted a·β^b + c.")
+    else:
+        notes.insert(0, "No fitted law is drawn, because none beats a constant.")
+    if any(part["beta_star"]["value"] is not None for part in parts):
+        notes.insert(1, "Vertical: β★, with its 95 % interval at the foot; below it safe, above it danger.")
+    caption = f"{DOTS} over seeds. {' '.join(n for n in notes if n)}"
+    return Figure("augc", title, caption, rows)
+
+
+def entropy(results: Mapping[str, Any]) -> Figure:
+    """Figure 4 of the paper: entropy of the checkpoints, and its collapse while they adapt."""
+    variants, title = list(results["summary"]), "Entropy at the checkpoint and its collapse (the paper's Figure 4)"
+    rows = [_quantity_row(results, *quantity, variants) for quantity in (ENTROPY, COLLAPSE)]
+    if not any(rows):
+        return missing("entropy", title, "The entropy of the policy on prompts was not logged.")
+    caption = (
+        f"{DOTS}. Collapse is the entropy of the checkpoint less that at the end of adaptation: above zero, entropy "
+        "was lost. Variants share their checkpoints. The paper says falling in Proposition 5.1 and derives ∂H/∂β ≥ 0 "
+        "in its own proof; either can be."
+    )
+    return Figure("entropy", title, caption, paired([row for row in rows if row]))
+
+
+def mechanism(results: Mapping[str, Any]) -> Figure:
+    """Figure 6 of the paper: damage, entropy, distance and disagreement by β."""
+    variants, title = list(results["summary"]), "The mechanism in four panels (the paper's Figure 6)"
+    found = [(row, q) for q in MECHANISM if (row := _quantity_row(results, *q, variants))]
+    if len(found) < 2:
+        return missing("mechanism", title, "Entropy, OOD distance and û were not logged: only damage by β is known.")
+    absent = [title for *_, title in MECHANISM if title not in [q[2] for _, q in found]]
+    caption = (
+        f"{DOTS}. Entropy and OOD distance are those of the checkpoint, as in Algorithm 1; û is the mean over the "
+        "online phase." + (f" Not logged: {', '.join(absent)}." if absent else "")
+    )
+    return Figure("mechanism", title, caption, paired([row for row, _ in found]))
+
+
+def variants(results: Mapping[str, Any]) -> Figure:
+    """Variants side by side: their difference in damage and in truth at each β, paired within seeds."""
+    title, of_beta = "Variants side by side", labels(results)
+    pairs = [p for p in results.get("differences", []) if p["by_beta"]]
+    if not pairs:
+        return missing("variants", title, "There is one variant only, so nothing to compare.")
+    rows = []
+    names = {"augc_standardised": "AUGC difference", "true_end": "true reward difference"}
+    for pair in pairs:
+        row = []
+        for name, axis_title in names.items():
+            means = [mean_row(r["beta"], of_beta, r[name]) for r in pair["by_beta"]]
+            seeds = _paired_seeds(results, pair, ("true_strict", "end") if name == "true_end" else (name,))
+            if any(m["value"] is not None for m in means):
+                axis = Axis(axis_title, reach_of(seeds, means, [0.0]))
+                x = beta_axis([m["x"] for m in means])
+                chart = by_beta(seeds, means, axis, list(of_beta.values()), x, [_zero(axis)])
+                words = "true reward at the end" if name == "true_end" else "AUGC, standardised form"
+                row.append(Panel(chart, f"{pair['variant']} minus {pair['minus']}: {words}"))
+        rows.append(row)
+    if not any(rows):
+        return missing("variants", title, "The differences between variants are undefined.")
+    caption = "Differences within seeds at the same β: dots are seeds, diamonds their mean with its 95 % interval."
+    return Figure("variants", title, caption, [row for row in rows if row])
+
+
+def _quantity_row(
+    results: Mapping[str, Any],
+    name: str,
+    where: Sequence[str],
+    axis_title: str,
+    variants: Sequence[str],
+    form: str | None = None,
+) -> list[Panel]:
+    """A quantity by β, a panel per variant on one scale; nothing where it is undefined everywhere. With a `form`, the
+    law of that form and what follows from it are drawn too."""
+    of_beta = labels(results)
+    seeds = {v: seed_values(results, v, where) for v in variants}
+    means = {v: mean_values(results, v, name) for v in variants}
+    every_seed, every_mean = [*chain(*seeds.values())], [*chain(*means.values())]
+    if not any(row["value"] is not None for row in every_seed):
+        return []
+    axis = Axis(axis_title, reach_of(every_seed, every_mean, [0.0] if name == "entropy_collapse" else []))
+    panels = []
+    for variant in variants:
+        x, extra = beta_axis([row["x"] for row in seeds[variant]]), []
+        if form is not None and beta_ends(results["summary"][variant]["betas"]) is not None:
+            x, extra = _law_layers(results["summary"][variant], form, axis, x)
+        elif name == "entropy_collapse":
+            extra = [_zero(axis)]
+        chart = by_beta(seeds[variant], means[variant], axis, list(of_beta.values()), x, extra)
+        words = [variant_title(variant, variants), f"{form} form" if form else ""]
+        panels.append(Panel(chart, ", ".join(word for word in words if word)))
+    return panels
+
+
+def _law_layers(summary: Mapping[str, Any], form: str, axis: Axis, x: alt.X) -> tuple[alt.X, list[Any]]:
+    """The fitted line, and zones on either side of β★ with its interval; and the axis, long enough for β★."""
+    law, star = summary[form]["law"], summary[form]["beta_star"]
+    betas, value = summary["betas"], number(star["value"])
+    layers: list[Any] = []
+    if value is not None:
+        x = beta_axis(betas, [value])
+        low, high = beta_ends(betas, [value]) or (value, value)
+        layers += _zones(value, star["interval"], low, high, x)
+    if _is_drawn(law):
+        at = np.geomspace(min(betas), max([max(betas), value or 0]), 60)
+        rows = [{"x": number(b), "value": number(law["a"] * b ** law["b"] + law["c"])} for b in at]
+        layers.append(
+            alt.Chart(data(rows))
+            .mark_line(style="ink", strokeDash=[5, 4], strokeWidth=1.5, clip=True)
+            .encode(x, axis.y("value"))
+        )
+    return x, layers
+
+
+def _is_drawn(law: Mapping[str, Any]) -> bool:
+    return law["a"] is not None and law["beats_constant"] is not False
+
+
+def _zones(value: float, interval: Mapping[str, Any], low: float, high: float, x: alt.X) -> list[Any]:
+    zones = [{"x": low, "to": value, "zone": "safe"}, {"x": value, "to": high, "zone": "danger"}]
+    layers: list[Any] = []
+    for zone in zones:
+        base = alt.Chart(data([zone]))
+        layers.append(base.mark_rect(style=zone["zone"], opacity=0.13).encode(x, alt.X2("to")))
+        middle = alt.Chart(data([{"x": float(np.sqrt(zone["x"] * zone["to"])), "zone": zone["zone"]}]))
+        layers.append(middle.mark_text(style="note", baseline="top").encode(x, alt.Text("zone:N"), y=alt.value(4)))
+    ends = [number(interval["low"]), number(interval["high"])]
+    mark = alt.Chart(data([{"x": value, "text": f"β★ {value:.3g}"}]))
+    layers.append(
+        mark.mark_rule(style="ink", strokeWidth=1.5).encode(x, tooltip=[alt.Tooltip("x:Q", title="β★", format=".3~g")])
+    )
+    if None not in ends:
+        row = {"x": max(ends[0] or low, low), "to": min(ends[1] or high, high), "low": ends[0], "high": ends[1]}
+        tips = [alt.Tooltip("low:Q", title="β★, 95 % from"), alt.Tooltip("high:Q", title="to")]
+        bar = alt.Chart(data([row])).mark_rule(style="ink", strokeWidth=4)
+        layers.append(bar.encode(x, alt.X2("to"), y=alt.value(HEIGHT - 5), tooltip=tips))
+    return layers
+
+
+def _law_note(part: Mapping[str, Any], name: str) -> str:
+    star, law = part["beta_star"], part["law"]
+    exact = " (exact by construction: interpolation, not evidence)" if law["label"] == INTERPOLATION else ""
+    if star["value"] is None:
+        return f"{name}: the line is no evidence{exact}." if _is_drawn(law) and exact else ""
+    label = exact or (f" ({star['label']})" if star["label"] else "")
+    low, high = number(star["interval"]["low"]), number(star["interval"]["high"])
+    bounds = ", without an interval" if low is None else f", 95 % interval {low:.3g} to {high or np.inf:.3g}"
+    return f"{name}: β★ = {star['value']:.3g}{bounds}{label}."
+
+
+def _paired_seeds(results: Mapping[str, Any], pair: Mapping[str, Any], where: Sequence[str]) -> list[Row]:
+    sides = [{(r["x"], r["seed"]): r for r in seed_values(results, pair[k], where)} for k in ("variant", "minus")]
+    rows = []
+    for key, row in sides[0].items():
+        other = sides[1].get(key)
+        if other and None not in (row["value"], other["value"]):
+            rows.append({**row, "value": number(row["value"] - other["value"])})
+    return rows
+
+
+def _zero(axis: Axis) -> Any:
+    return alt.Chart(data([{"at": 0.0}])).mark_rule(style="ink", strokeWidth=0.7).encode(axis.y("at"))

@@ -1,0 +1,115 @@
+"""Figures of the instruments: how well the reward ensemble ranks pairs it has not seen, and whether signals warn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import sqrt
+from typing import Any
+
+import altair as alt
+
+from betastar.report.figures.panels import Figure, Panel, data, missing
+from betastar.report.points import Row, extent, number
+from betastar.report.words import SIGNAL_NAMES
+
+CALIBRATION = (
+    "A calibration curve needs, for every held-out pair, the predicted probability σ(margin) beside the label; the "
+    "record keeps accuracies and mean margins only, so the curve cannot be drawn."
+)
+
+
+def ensemble(results: Mapping[str, Any]) -> Figure:
+    """Accuracy of every reward model, and of their mean, on pairs they were not trained on; and their mean margins."""
+    title = "The reward ensemble on held-out pairs"
+    record = results.get("rewards")
+    parts = [part for part in ("validation", "test") if (record or {}).get(part, {}).get("member_accuracy")]
+    if not record or not parts:
+        return missing("ensemble", title, f"No accuracy of reward models was logged. {CALIBRATION}")
+    rows: list[Row] = []
+    margins: list[Row] = []
+    for part in parts:
+        split, pairs = record[part], record[part]["pairs"]
+        shares = {f"member {k}": share for k, share in enumerate(split["member_accuracy"])}
+        for who, share in {**shares, "mean": split["mean_accuracy"]}.items():
+            low, high = wilson(share, pairs)
+            rows.append({"who": who, "part": part, "value": number(share), "low": low, "high": high, "pairs": pairs})
+        for k, margin in enumerate(split["member_margin"]):
+            margins.append({"who": f"member {k}", "part": part, "value": number(margin)})
+    order = list(dict.fromkeys(row["who"] for row in rows))
+    chance = alt.Chart(data([{"at": 0.5}])).mark_rule(style="ink", strokeDash=[6, 4]).encode(alt.X("at:Q"))
+    domain = extent([row[end] for row in rows for end in ("low", "high")], [0.5])
+    accuracy = _forest(rows, order, "pairs ranked right (share)", domain, ["pairs:Q"])
+    margin = _forest(margins, order, "mean margin, nats", extent([row["value"] for row in margins], [0.0]), [])
+    shares = ", ".join(f"{record[p]['sign_disagreement']:.0%} ({p})".replace("%", " %") for p in parts)
+    caption = (
+        "Circles: validation pairs, squares: test pairs. Left: share ranked as labelled, with Wilson's 95 % interval "
+        "(pairs taken as independent); dashed: chance. Right: mean difference of scores within a pair. Members "
+        f"disagree in sign on {shares} of pairs. {CALIBRATION}"
+    )
+    panels = [Panel(alt.layer(chance, accuracy), "accuracy"), Panel(margin, "margin")]
+    return Figure("ensemble", title, caption, [panels])
+
+
+def warning_signs(results: Mapping[str, Any]) -> Figure:
+    """Whether a signal tells the points before a fall of the true reward from the others: ROC area with interval."""
+    title, signs = "Do the warning signs warn?", results.get("warning_signs")
+    if not signs:
+        return missing("signs", title, "The record has no analysis of warning signs.")
+    horizon, rows = signs["headline_horizon"], []
+    for name, signal in signs["pooled"]["signals"].items():
+        roc = next(entry for entry in signal["roc"] if entry["horizon"] == horizon)
+        low, high = number(roc["interval"]["low"]), number(roc["interval"]["high"])
+        if roc["area"] is not None and low is not None and name != "constant":
+            row = {"who": SIGNAL_NAMES.get(name, name), "part": "pooled", "value": number(roc["area"])}
+            rows.append({**row, "low": low, "high": high, "events": roc["n_positive"]})
+    if not rows:
+        return missing(
+            "signs", title, "No area under the ROC curve has an interval in this record; the table says why."
+        )
+    order = [row["who"] for row in rows]
+    chance = alt.Chart(data([{"at": 0.5}])).mark_rule(style="ink", strokeDash=[6, 4]).encode(alt.X("at:Q"))
+    domain = extent([row[end] for row in rows for end in ("low", "high")], [0.5])
+    areas = _forest(rows, order, "area under the ROC curve", domain, ["events:Q"])
+    caption = (
+        f"A point comes before a fall if the true reward is lower by {signs['drop']:g} or more within {horizon} "
+        "points. "
+        "Dots: area under the ROC curve of the signal's change since t = 0, all runs pooled; bars: 95 % interval over "
+        "seeds; dashed: chance. In brackets: baselines that cost nothing. Left of chance, the signal warns in the "
+        "other direction."
+    )
+    return Figure("signs", title, caption, [[Panel(alt.layer(chance, areas), "")]])
+
+
+def wilson(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's interval of a share of n, 95 % unless z says otherwise (Wilson 1927, JASA 22, p. 209)."""
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return centre - half, centre + half
+
+
+def _forest(rows: list[Row], order: list[str], title: str, domain: Any, more: list[str]) -> Any:
+    """Values with intervals, one line each; several parts of the data as shapes, one above the other."""
+    x = alt.X(
+        "value:Q", title=title, scale=alt.Scale(domain=list(domain), nice=False, zero=False), axis=alt.Axis(tickCount=5)
+    )
+    y = alt.Y("who:N", title=None, sort=order, axis=alt.Axis(grid=False))
+    parts = list(dict.fromkeys(row["part"] for row in rows))
+    shape = alt.Shape("part:N", title=None, scale=alt.Scale(domain=parts, range=["circle", "square"][: len(parts)]))
+    shape = shape if len(parts) > 1 else alt.Shape("part:N", legend=None)
+    offset = alt.YOffset("part:N", sort=parts)
+    tips = [alt.Tooltip("who:N", title="of"), alt.Tooltip("part:N", title="on"), alt.Tooltip("value:Q", format=".3~g")]
+    tips += [
+        alt.Tooltip(f"{end}:Q", title=f"95 % {word}", format=".3~g")
+        for end, word in (("low", "from"), ("high", "to"))
+        if end in rows[0]
+    ]
+    tips += [alt.Tooltip(field) for field in more]
+    base = alt.Chart(data(rows))
+    dots = base.mark_point(style="ink", filled=True, size=50, opacity=1).encode(x, y, shape, tooltip=tips)
+    layers = [dots.encode(yOffset=offset) if len(parts) > 1 else dots]
+    if "low" in rows[0]:
+        bar = base.mark_rule(style="ink", strokeWidth=1.5).encode(
+            alt.X("low:Q", title=title), alt.X2("high"), y, tooltip=tips
+        )
+        layers.insert(0, bar.encode(yOffset=offset) if len(parts) > 1 else bar)
+    return alt.layer(*layers).properties(height=(26 if len(parts) == 1 else 36) * len(order))

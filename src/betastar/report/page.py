@@ -1,0 +1,209 @@
+"""One self-contained HTML page from one or more runs: everything inline, nothing fetched, scripts allowed by hash."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from betastar.report import palette
+from betastar.report.card import card, command
+from betastar.report.drawing import Drawn, page_panels
+from betastar.report.headline import answers
+from betastar.report.hostile import script_json, visible
+from betastar.report.points import labels
+from betastar.report.record import Run
+from betastar.report.responses import BUDGET, browser_data
+from betastar.report.signs import (
+    CHAIN_COLUMNS,
+    SIGNAL_COLUMNS,
+    TIMING_COLUMNS,
+    chain_notes,
+    chain_rows,
+    signal_notes,
+    signal_rows,
+    timing_rows,
+)
+from betastar.report.words import (
+    DAMAGE_COLUMNS,
+    MECHANISM_COLUMNS,
+    conclusions,
+    damage_rows,
+    difference_sentences,
+    mechanism_rows,
+    signs_sentence,
+)
+
+TEMPLATES = Path(__file__).parent / "templates"
+SIZE = 7_000_000  # characters of charts, scripts and responses together; a page is to stay under 8 MB
+SCRIPTS = ("charts.js", "browser.js")
+
+
+def page(runs: Sequence[tuple[Run, Sequence[Drawn]]]) -> str:
+    """The page of these runs, each with its figures."""
+    parts = [_part(i, run, figures) for i, (run, figures) in enumerate(runs)]
+    colours = max(len(part["betas"]) for part in parts)
+    style = _style(colours)
+    scripts = [_bundle(), *(_source(name) for name in SCRIPTS)]
+    panels = {p["id"]: p["spec"] for part in parts for f in part["figures"] for row in f["rows"] for p in row}
+    budget = min(BUDGET, SIZE - len(script_json(panels)) - sum(map(len, scripts))) // len(runs)
+    for part, (run, _) in zip(parts, runs, strict=True):
+        part["browser"] = browser_data(run.samples, budget)
+    data = {
+        "theme": palette.page_theme(colours),
+        "panels": panels,
+        "browsers": [part["browser"] for part in parts],
+    }
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            policy=_policy(style, scripts),
+            style=Markup(style),
+            scripts=[Markup(text) for text in scripts],
+            data=Markup(script_json(data)),
+            runs=parts,
+        )
+    )
+
+
+def _part(i: int, run: Run, figures: Sequence[Drawn]) -> dict[str, Any]:
+    """What the template needs of one run."""
+    results = run.results
+    conditions = results["conditions"]
+    return {
+        "id": f"run{i}",
+        "name": str(results.get("name", "unnamed")),
+        "facts": _facts(results),
+        "answers": answers(results),
+        "betas": list(labels(results).values()),
+        "warnings": results.get("warnings", []),
+        "figures": [_figure(i, figure) for figure in figures],
+        "tables": _tables(results),
+        "sentences": [*difference_sentences(results), signs_sentence(results)],
+        "signs": _signs(results),
+        "card": card(run),
+        "command": command(run),
+        "samples": bool(run.samples),
+        "n": len(conditions),
+    }
+
+
+def _facts(results: Mapping[str, Any]) -> str:
+    conditions = results["conditions"]
+    counts = {
+        "condition": len(conditions),
+        "variant": len(results["summary"]),
+        "β": len({r["beta"] for r in conditions}),
+        "seed": len({r["seed"] for r in conditions}),
+    }
+    words = [f"{n} {what}{'s' * (n != 1 and what != 'β')}" for what, n in counts.items()]
+    sizes = sorted({r["n"] for r in conditions if r.get("n")})
+    if sizes:
+        words.append(f"{' or '.join(str(n) for n in sizes)} problems at each evaluation")
+    return ", ".join(words)
+
+
+def _figure(i: int, figure: Drawn) -> dict[str, Any]:
+    key = figure.figure.key
+    rows = [
+        [{**panel, "id": f"run{i}-{key}-{r}-{c}"} for c, panel in enumerate(row)]
+        for r, row in enumerate(page_panels(figure))
+    ]
+    coloured = any("beta" in str(p["spec"].get("layer", "")) for row in rows for p in row)
+    return {**figure.figure._asdict(), "rows": rows, "coloured": coloured}
+
+
+def _tables(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Per variant the numbers that the terminal shows too."""
+    found = []
+    for variant, summary in results["summary"].items():
+        mechanism = mechanism_rows(summary)
+        found.append(
+            {
+                "variant": variant,
+                "n": len(summary["seeds"]),
+                "damage": (DAMAGE_COLUMNS, damage_rows(summary)),
+                "mechanism": (MECHANISM_COLUMNS, mechanism) if mechanism else None,
+                "sentences": conclusions(summary),
+            }
+        )
+    return found
+
+
+def _signs(results: Mapping[str, Any]) -> dict[str, Any]:
+    signs = results["warning_signs"]
+    horizon = signs["headline_horizon"]
+    return {
+        "drop": f"{signs['drop']:g}",
+        "horizon": horizon,
+        "columns": SIGNAL_COLUMNS,
+        "rows": signal_rows(signs["pooled"], horizon),
+        "timing_columns": TIMING_COLUMNS,
+        "timing": timing_rows(signs["pooled"], horizon),
+        "notes": signal_notes(signs),
+        "chain_columns": CHAIN_COLUMNS,
+        "chains": [(variant, chain_rows(links), chain_notes(links)) for variant, links in results["chain"].items()],
+    }
+
+
+def _style(colours: int) -> str:
+    """The style sheet with the colours of this page's β, light and dark."""
+    light, dark = (
+        "".join(f"--beta-{i}:{colour};" for i, colour in enumerate(palette.colours(colours, anchors)))
+        for anchors in (palette.LIGHT, palette.DARK)
+    )
+    swatches = "".join(f".beta-{i}{{background:var(--beta-{i})}}" for i in range(colours))
+    return (
+        f"{_source('style.css')}\n:root{{{light}}}\n{swatches}\n"
+        f"@media screen and (prefers-color-scheme: dark){{:root{{{dark}}}}}\n"
+    )
+
+
+def _policy(style: str, scripts: Sequence[str]) -> str:
+    """The Content-Security-Policy: nothing is fetched, nothing is evaluated, only these scripts and this style run."""
+    allowed = " ".join(_hash(text) for text in scripts)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src {_hash(style)}; img-src data:; base-uri 'none'; "
+        "form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+@cache
+def _bundle() -> str:
+    """Vega, Vega-Lite and Vega-Embed, with the interpreter that runs charts without `eval`; no tag can end in it."""
+    import vl_convert
+
+    text = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def _source(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+@cache
+def _environment() -> Environment:
+    """Templates that escape every value, and show by name what could not be seen in it."""
+
+    def shown(value: Any) -> Any:
+        return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        finalize=shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

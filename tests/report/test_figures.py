@@ -1,0 +1,199 @@
+"""What figures draw: numbers worked by hand, one colour per β, and what logs that lack something give."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from altair.utils.schemapi import debug_mode
+from report.records import BETAS, HOSTILE, record, results
+
+import betastar
+from betastar.analysis.results import to_json
+from betastar.report import palette
+from betastar.report.drawing import Drawn, drawn, page_panels, paper_spec, write_figures
+from betastar.report.figures import across_beta, all_figures, instruments, trajectories
+from betastar.report.figures.panels import Figure, beta_axis, beta_ends, decades
+from betastar.report.points import most_points, thinned
+from betastar.report.words import damage_rows
+
+
+def analysed(frame: pd.DataFrame, **how: Any) -> dict[str, Any]:
+    return json.loads(to_json(betastar.analyze(frame, **how)))
+
+
+@cache
+def figures() -> list[Figure]:
+    """All figures of the record."""
+    with debug_mode(False):  # one test checks them against the schema
+        return all_figures(record())
+
+
+@cache
+def specifications() -> list[Drawn]:
+    return [drawn(figure) for figure in figures()]
+
+
+def rows_of(figure: Figure, row: int = 0, column: int = 0) -> list[dict[str, Any]]:
+    """All rows of data behind a panel, nulls as they go into the drawing."""
+    spec = drawn(figure).specs[row][column]
+    return [point for rows in spec["datasets"].values() for point in rows]
+
+
+def test_seeds_on_different_grids_meet_on_straight_lines() -> None:
+    rows = [(0, s, 1.0) for s in (0, 1)] + [(10, 0, 3.0), (20, 0, 3.0), (20, 1, 5.0)]
+    frame = pd.DataFrame(rows, columns=["step", "seed", "reward"]).assign(acc=0.5, beta=1.0)
+    points = {row["step"]: row for row in rows_of(trajectories.rewards(analysed(frame)))}
+    # At step 10 seed 0 has 3 and seed 1, between 1 and 5, counts as 3; at 20: mean 4, standard error |5 − 3|/2 = 1.
+    assert [points[step]["mean"] for step in (0, 10, 20)] == [1, 3, 4]
+    assert (points[10]["low"], points[10]["high"]) == (3, 3)
+    assert (points[20]["low"], points[20]["high"], points[20]["n"]) == (3, 5, 2)
+
+
+def test_a_form_of_the_gap_that_is_undefined_everywhere_has_no_panel() -> None:
+    frame = pd.DataFrame({"step": [0, 1], "reward": [1.0, 2.0], "acc": [0.5, 0.4], "beta": 1.0})
+    both, one = analysed(frame.assign(reward_std=1.0)), analysed(frame)
+    for figure in (trajectories.gap, across_beta.augc):
+        assert (len(figure(both).rows), len(figure(one).rows)) == (2, 1)
+
+
+def test_an_unknown_beta_has_a_name_on_axes_and_in_tables() -> None:
+    frame = pd.DataFrame({"step": [0, 1], "reward": [1.0, 2.0], "acc": [0.5, 0.4], "seed": 0})
+    numbers = analysed(frame)
+    text = json.dumps(drawn(across_beta.augc(numbers)).specs)
+    assert '"unknown"' in text
+    assert '"type": "log"' not in text  # there is no place for it on a logarithmic axis
+    assert all(row["beta"] == "unknown" for row in rows_of(trajectories.rewards(numbers)))
+    assert damage_rows(numbers["summary"]["β unknown"])[0][0] == "unknown"
+
+
+def test_a_beta_of_zero_has_a_place_too() -> None:
+    assert beta_ends([0.1, 10.0]) == pytest.approx((0.1 / 1.35, 13.5))
+    assert beta_ends([0.1, 10.0], [27.0]) == pytest.approx((0.1 / 1.35, 27 * 1.35))
+    assert beta_ends([0.0, 0.1]) is None
+    assert json.loads(json.dumps(beta_axis([0.0, 0.1]).to_dict()))["type"] == "ordinal"
+    assert list(palette.beta_labels([0.1, 0.0, None, 0.1]).values()) == ["0", "0.1", "unknown"]
+    assert list(palette.beta_labels([0.10001, 0.10002]).values()) == ["0.10001", "0.10002"]
+
+
+def test_what_was_not_logged_is_said_in_a_sentence() -> None:
+    frame = pd.DataFrame({"step": [0, 1], "reward": [1.0, 2.0], "acc": [0.5, 0.4], "beta": 1.0})
+    missing = {figure.key: figure.missing for figure in all_figures(analysed(frame)) if not figure.rows}
+    assert missing.keys() == {"variants", "mechanism", "entropy", "signals", "signs", "ensemble"}
+    assert all(sentence.endswith(".") and len(sentence) > 30 for sentence in missing.values())
+
+
+def test_every_figure_of_a_whole_record_is_a_valid_vega_lite_chart() -> None:
+    assert [figure.key for figure in figures() if not figure.rows] == ["signs"]  # the same in every seed: no interval
+    for figure in figures():
+        for row in figure.rows:
+            for panel in row:
+                panel.chart.to_dict(validate=True)
+        assert (figure.caption or figure.missing).endswith("."), figure.key
+
+
+def test_a_beta_has_one_colour_in_every_chart() -> None:
+    names = [f"{beta:.3g}" for beta in BETAS]
+
+    def domains(value: Any) -> list[list[str]]:
+        if isinstance(value, dict):
+            mine = (
+                [value["scale"]["domain"]] if value.get("title") == "β" and "domain" in value.get("scale", {}) else []
+            )
+            return mine + [d for part in value.values() for d in domains(part)]
+        return [d for part in value for d in domains(part)] if isinstance(value, list) else []
+
+    found = [d for figure in specifications() for d in domains(figure.specs)]
+    assert len(found) > 20
+    assert all(domain == names for domain in found)
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance, WCAG 2.2."""
+    shares = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize(("anchors", "ground"), [(palette.LIGHT, "#ffffff"), (palette.DARK, "#15181d")])
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 8])
+def test_colours_are_ordered_by_lightness_and_stand_out(anchors: tuple[str, ...], ground: str, n: int) -> None:
+    """WCAG 2.2, 1.4.11: graphics need a contrast of 3."""
+    shades = [luminance(colour) for colour in palette.colours(n, anchors)]
+    assert shades == sorted(shades)
+    assert len(set(shades)) == n
+    for shade in shades:
+        low, high = sorted((shade, luminance(ground)))
+        assert (high + 0.05) / (low + 0.05) >= 3
+
+
+def test_the_law_and_its_zones_are_drawn_where_the_data_give_a_beta_star() -> None:
+    rising, flat = record(), results(rise=lambda beta: 1.0)
+    star = rising["summary"]["paper"]["standardised"]["beta_star"]["value"]
+    assert star is not None
+    assert flat["summary"]["paper"]["standardised"]["beta_star"]["value"] is None
+    zones = {row["zone"]: row for row in rows_of(across_beta.augc(rising)) if "to" in row and "zone" in row}
+    assert zones["safe"]["to"] == zones["danger"]["x"] == pytest.approx(star, rel=1e-4)
+    assert not [row for row in rows_of(across_beta.augc(flat)) if "zone" in row]
+    assert "safe" in across_beta.augc(rising).caption
+    assert "No fitted law is drawn" in across_beta.augc(flat).caption
+
+
+def test_variants_are_compared_within_seeds() -> None:
+    numbers = record()
+    expected = numbers["differences"][0]["by_beta"][0]["augc_standardised"]["mean"]
+    drawn_there = [r for r in rows_of(across_beta.variants(numbers)) if r.get("beta") == "0.1"]
+    assert [r["value"] for r in drawn_there if "n" in r] == [pytest.approx(expected, abs=1e-6)]
+    assert [r["value"] for r in drawn_there if "seed" in r] == [0, 0, 0]  # the variants of this record are the same
+
+
+def test_wilsons_interval_is_that_of_scipy() -> None:
+    from scipy.stats import binomtest
+
+    for right, n in ((0, 10), (7, 10), (288, 376)):
+        expected = binomtest(right, n).proportion_ci(method="wilson")
+        assert instruments.wilson(right / n, n) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+def test_a_gap_that_spikes_to_millions_has_ticks_that_can_be_read() -> None:
+    assert decades(-3e6, 20) == [-1_000_000, -100, 0, 1] or len(decades(-3e6, 20)) <= 9
+    for low, high in ((-3e6, 20), (-1, 1), (0, 5e8), (-4e7, 4e7)):
+        ticks = decades(low, high)
+        assert 0 in ticks
+        assert all(low <= tick <= high for tick in ticks)
+        assert 2 <= len(ticks) <= 10
+
+
+def test_paper_and_page_are_drawn_from_the_same_panels(tmp_path: Path) -> None:
+    numbers = record()
+    figure = drawn(trajectories.gap(numbers))
+    paper = [panel for row in paper_spec(figure, "")["vconcat"] for panel in row["hconcat"]]
+    page = [panel["spec"] for row in page_panels(figure) for panel in row]
+    assert [panel["layer"] for panel in paper] == [panel["layer"] for panel in page]
+    written = write_figures([figure], numbers, tmp_path)
+    assert written == ["gap.svg", "gap.pdf", "gap.png"]
+    assert (tmp_path / "gap.svg").read_text().startswith("<svg")
+    assert "τ" in (tmp_path / "gap.svg").read_text()
+    assert (tmp_path / "gap.pdf").read_bytes().startswith(b"%PDF")
+    assert (tmp_path / "gap.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_names_full_of_markup_are_drawn_as_text(tmp_path: Path) -> None:
+    evil = "".join(HOSTILE.values())
+    figure = trajectories.path({**record(), "name": evil})
+    write_figures([drawn(figure)], {**record(), "name": evil}, tmp_path)
+    svg = (tmp_path / "path.svg").read_text()
+    assert "&lt;script&gt;window.hacked" in svg
+    assert "<script" not in svg
+
+
+def test_long_series_are_thinned_evenly_and_keep_both_ends() -> None:
+    frame = pd.DataFrame({"step": range(10_001)})
+    steps = list(thinned(frame, 101)["step"])
+    assert steps == list(range(0, 10_001, 100))
+    assert [most_points(n) for n in (1, 20, 1000)] == [240, 200, 20]
+    assert len(thinned(frame.head(50), 101)) == 50
