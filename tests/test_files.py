@@ -128,8 +128,8 @@ def test_what_is_too_long_for_either_model_is_said_before_training(tmp_path: Pat
     pipeline.run(load_config("files", settings), tmp_path / "run")
     task = f"task={{preset: gsm8k, train: {tmp_path}/long.jsonl, test: {tmp_path}/test.jsonl}}"
     base, geometry = SMALL[0].removeprefix("base="), "hidden_size: 64,"
-    short = f"reward_base={base.replace(geometry, f'{geometry} context: 200,')}"
-    for changed, who in ([task], "model's context of 2048"), ([short], "reward model's context of 200"):
+    short = f"reward_base={base.replace(geometry, f'{geometry} context: 150,')}"
+    for changed, who in ([task], "model's context of 2048"), ([short], "reward model's context of 150"):
         listener = Listener()
         with pytest.raises(BetastarError, match=who):
             pipeline.run(load_config("files", [*settings, *changed]), tmp_path / "run", listener)

@@ -116,7 +116,7 @@ def test_splits_are_about_80_10_10() -> None:
 def test_an_empty_split_is_an_error() -> None:
     train_only = [p for n in range(20) if split_of((p := pair(f"prompt {n}")).prompt_id) == "train"][:3]
     message = (
-        r"^No prompt falls into the validation and test split \(different prompts: 3\); "
+        r"^preferences\.source: no prompt falls into the validation and test split \(different prompts: 3\); "
         r"supply pairs with about 50 different prompts or more\.$"
     )
     with pytest.raises(BetastarError, match=message):

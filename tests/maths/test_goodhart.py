@@ -29,13 +29,13 @@ def test_paper_gap_by_hand():
 
 
 def test_positive_gap_means_the_proxy_grew_more_than_the_truth():
-    # SPEC E2; the paper's text says the reverse of its Eq. 2.
+    # errata E2; the paper's text says the reverse of its Eq. 2.
     assert paper_gap([1.0, 2.0], [0.5, 0.5])[1] > 0
     assert standardised_gap([1.0, 2.0], [0.5, 0.5], 1.0, 50, 100).gap[1] > 0
 
 
 def test_no_right_answer_at_the_start_breaks_the_papers_form_alone():
-    # SPEC E3: 0.36 / 2⁻²³ = 0.36 × 8 388 608 = 3 019 899, the size of the swings in Figure 3.
+    # errata E3: 0.36 / 2⁻²³ = 0.36 × 8 388 608 = 3 019 899, the size of the swings in Figure 3.
     assert paper_gap([1.0, 1.0], [0.0, 0.36])[1] == pytest.approx(-0.36 * 2**23, rel=1e-6)
     # Standardised: q = (0 + 1)/(100 + 2), √(q(1 − q)) = √101/102 = 0.0985, so z_true = 0.36/0.0985 = 3.65.
     assert standardised_gap([1.0, 1.0], [0.0, 0.36], 1.0, 0, 100).gap[1] == pytest.approx(-0.36 * 102 / 101**0.5)
@@ -139,5 +139,5 @@ def test_onset_is_the_first_point_strictly_above():
 def test_start_near_zero():
     assert start_is_near_zero(-0.9, 0.1)
     assert not start_is_near_zero(-1.1, 0.1)
-    assert start_is_near_zero(0.0, 0.0), "no right answer at all: mean 0, standard error 0 (SPEC E3)"
+    assert start_is_near_zero(0.0, 0.0), "no right answer at all: mean 0, standard error 0 (errata E3)"
     assert start_is_near_zero(5.0, float("nan")), "an unknown error cannot rule it out"

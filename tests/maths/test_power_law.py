@@ -124,7 +124,7 @@ def test_impossible_input_is_an_error():
 
 @pytest.mark.parametrize(("reference", "printed"), [("beta_min", 1.105), ("grid", 1.081)])
 def test_both_readings_of_the_papers_beta_star(reference, printed):
-    # SPEC E5: the paper prints 1.082. By hand, with its data's exact fit 12.523·β^2.5617 + 30.477:
+    # errata E5: the paper prints 1.082. By hand, with its data's exact fit 12.523·β^2.5617 + 30.477:
     #   at β_min the fit is 31.1, so β = ((46.65 − 30.477)/12.523)^(1/2.5617) = 1.1050;
     #   at 0.1·β_min it is 30.478, so β = ((45.717 − 30.477)/12.523)^(1/2.5617) = 1.0797; a grid step is 0.0047.
     fit = fit_power_law(BETA, AUGC)

@@ -74,7 +74,7 @@ def test_weighted_interval_by_hand():
 
 
 def test_three_ordered_beta_cannot_reach_five_percent():
-    # SPEC E4: the paper prints ρ = 1, "p = 0.0000". One of 3! = 6 orders has ρ = 1, one more has ρ = −1.
+    # errata E4: the paper prints ρ = 1, "p = 0.0000". One of 3! = 6 orders has ρ = 1, one more has ρ = −1.
     result = spearman_exact([0.310, 1.0, 2.379], [31.1, 43.0, 145.8])
     assert result.rho == 1
     assert result.p_greater == pytest.approx(1 / 6)

@@ -1,4 +1,4 @@
-"""One record per online condition, from its evaluation points (SPEC section 6)."""
+"""One record per online condition, from its evaluation points."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ CANDIDATES = (
     Signal("disagreement", +1, "paper, Figure 2 and section 5.3: high û is the exploitable gap"),
     Signal("disagreement_centred", +1, "as û; without the arbitrary constants of the members"),
     Signal("response_entropy", -1, "paper, Figure 2 and section 5.1: entropy is compressed"),
-    Signal("ood_distance", +1, "paper, Figure 2: out of distribution; its section 5.2 measures closer (SPEC E9)"),
+    Signal("ood_distance", +1, "paper, Figure 2: out of distribution; its section 5.2 measures closer (errata E9)"),
     Signal("diversity", -1, "paper, Figure 2 and section 5.2: low diversity"),
     Signal("kl", +1, "paper, section 2.2: drift from the reference"),
     Signal("response_tokens", +1, "none in the paper; longer is our choice"),

@@ -76,7 +76,7 @@ def split_by_prompt(pairs: Iterable[PreferencePair]) -> Splits:
         n_prompts = len({pair.prompt_id for split in splits for pair in split})
         empty = " and ".join(name for name, split in zip(Splits._fields, splits, strict=True) if not split)
         raise BetastarError(
-            f"No prompt falls into the {empty} split (different prompts: {n_prompts}); "
+            f"preferences.source: no prompt falls into the {empty} split (different prompts: {n_prompts}); "
             f"supply pairs with about {SMALLEST_SPLIT} different prompts or more."
         )
     return splits

@@ -33,12 +33,12 @@ def _clip(raw: float, bounds: tuple[float, float]) -> Derived:
 
 
 def lora_rank(hidden_size: int) -> Derived:
-    """r = clip(2^round(log2 √h), 4, 64) (Eq. B.1). Half rounds up, which the paper leaves open (SPEC E11)."""
+    """r = clip(2^round(log2 √h), 4, 64) (Eq. B.1). Half rounds up, which the paper leaves open (errata E11)."""
     return _clip(2.0 ** math.floor(math.log2(hidden_size) / 2 + 0.5), RANK_BOUNDS)
 
 
 def lora_dropout(n_train: int) -> Derived:
-    """clip(32 / √n, 0.01, 0.10) of n training pairs (Eq. B.2). On the upper bound for every n < 102 400 (SPEC E10)."""
+    """clip(32 / √n, 0.01, 0.10) of n training pairs (Eq. B.2). On the upper bound for every n < 102 400 (errata E10)."""
     return _clip(32 / math.sqrt(n_train), DROPOUT_BOUNDS)
 
 

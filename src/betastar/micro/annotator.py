@@ -1,7 +1,7 @@
 """The micro world's annotator: what people here like, and how noisily they say so.
 
 Its score mixes correctness with style, so a reward model trained on its ratings learns both, and style is the part
-that a policy can raise without being right. SPEC section 11.
+that a policy can raise without being right.
 """
 
 from __future__ import annotations

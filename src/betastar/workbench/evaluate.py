@@ -21,7 +21,7 @@ from betastar.workbench.scoring import Scorer
 
 
 class Evaluation(NamedTuple):
-    """`metrics` of one condition at one point (SPEC section 6), its texts, and a few whole responses."""
+    """`metrics` of one condition at one point, its texts, and a few whole responses."""
 
     metrics: dict[str, Any]
     texts: list[str]
