@@ -38,7 +38,7 @@ def lora_rank(hidden_size: int) -> Derived:
 
 
 def lora_dropout(n_train: int) -> Derived:
-    """clip(32 / √n, 0.01, 0.10) of n training pairs (Eq. B.2). On the upper bound for every n < 102 400 (errata E10)."""
+    """clip(32 / √n, 0.01, 0.10) of n pairs (Eq. B.2). At the upper bound for every n < 102 400 (errata E10)."""
     return _clip(32 / math.sqrt(n_train), DROPOUT_BOUNDS)
 
 
