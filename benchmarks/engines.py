@@ -27,6 +27,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does; read when torch is first imported
+
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models
@@ -233,7 +235,7 @@ def main() -> None:
     parser.add_argument("--response", type=int, default=80, help="mean tokens of a response, likewise")
     parser.add_argument("--batch", type=int, default=16, help="pairs per step and condition")
     parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--tokens", type=int, default=4096, help="most tokens in one forward pass, of either engine")
+    parser.add_argument("--tokens", type=int, default=2048, help="most tokens in one forward pass, of either engine")
     parser.add_argument("--quantization", choices=["none", "nf4"], default="none")
     parser.add_argument("--objectives", nargs="+", choices=list(GOALS), default=list(GOALS))
     parser.add_argument("--repeats", type=int, default=3)

@@ -8,6 +8,7 @@ import math
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from altair.utils.schemapi import debug_mode
+from analysis.records import check
 from analysis.test_results import BETAS, SEEDS, point
 
 import betastar
@@ -24,6 +27,9 @@ from betastar.errors import BetastarError
 from betastar.logs.columns import choose, field_name
 from betastar.logs.options import Options
 from betastar.report.analysis_folder import write_analysis
+from betastar.report.drawing import drawn
+from betastar.report.figures import all_figures
+from betastar.report.headline import answers
 
 
 def grid(**columns: Any) -> pd.DataFrame:
@@ -125,6 +131,29 @@ def test_an_unknown_beta_is_null_everywhere_and_breaks_nothing() -> None:
     assert summary["standardised"]["spearman"]["rho"] is None
     assert summary["standardised"]["beta_star"]["value"] is None
     assert any("none known, nothing here says how damage depends on β" in text for text in results["warnings"])
+
+
+def test_a_beta_of_zero_is_a_beta_without_a_law() -> None:
+    """Runs without a penalty have β = 0. Ranks and differences know what to do with it, a law and a slope do not."""
+    rows = [
+        {"step": step, "reward": (1.0 + beta) * step, "reward_std": 1.0, "acc": 0.5, "beta": beta, "seed": seed}
+        for beta in (0.0, 0.1, 1.0, 10.0)
+        for seed in (0, 1)
+        for step in (0, 1)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        record = check(betastar.analyze(pd.DataFrame(rows), n=10))
+    part = record["summary"]["logged"]["standardised"]
+    assert part["spearman"]["rho"] == pytest.approx(1)
+    assert (part["law"]["refusal"], part["law"]["reason"]) == ("β not above 0", "the power law needs β > 0")
+    assert part["law"]["leave_one_beta_out"]["reason"] == "the power law needs β > 0"
+    assert part["beta_star"]["reason"] == "no β★: the power law needs β > 0"
+    assert part["slope_per_tenfold_beta"]["mean"] is None
+    assert part["slope_per_tenfold_beta"]["reason"] == "a change per tenfold β needs β > 0"
+    assert "needs β > 0" in " ".join(answers(record)[0].limits)
+    with debug_mode(False):
+        assert all(drawn(figure) for figure in all_figures(record))
 
 
 def test_one_seed_and_grids_that_differ_by_seed() -> None:

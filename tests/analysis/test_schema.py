@@ -167,7 +167,7 @@ def at(record: Any, way: list[str]) -> Any:
         put("conditions.0.augc_mine", 1.0),
         put("conditions.0.uq_gap_correlation_paper", 1.5),
         put("conditions.0.series.step", [0, 0.5]),
-        put("conditions.0.beta", 0),
+        put("conditions.0.beta", -1),
         without("conditions.0.series.gap_paper"),
         without("conditions.0.n"),
         without("summary.paper.by_beta.0.augc_standardised.n"),

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report.records import HOSTILE, record, run_folder
+from report.records import HOSTILE, record, results, run_folder
 
+from betastar.report.comparison_folder import write_comparison
 from betastar.report.report_folder import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -38,6 +39,17 @@ FLAGS = (
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     return write_report(run_folder(folder, HOSTILE, {**record(), "name": "hand", "warnings": list(HOSTILE.values())}))
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs with names full of markup, and a difference."""
+    folder = tmp_path_factory.mktemp("runs")
+    slower = results(lambda beta: 0.5 * beta**0.5, root_seed=0)
+    run_folder(folder / "a", HOSTILE, {**record(), "root_seed": 0})
+    run_folder(folder / "b", HOSTILE, {**slower, "warnings": list(HOSTILE.values())})
+    names = [f"{HOSTILE['script']}={folder / 'a'}".replace("window.hacked = 1", "hacked(1)"), str(folder / "b")]
+    return write_comparison(names, folder / "comparison.html").page
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +86,11 @@ def text(driver: Any, place: str) -> str:
     return driver.execute_script(f"return document.querySelector('[data-place=\"{place}\"]').textContent")
 
 
-def test_it_draws_everything_without_an_error_or_a_request(driver: Any, page: Path) -> None:
+@pytest.mark.parametrize("which", ["page", "comparison"])
+def test_it_draws_everything_without_an_error_or_a_request(
+    driver: Any, which: str, request: pytest.FixtureRequest
+) -> None:
+    page = request.getfixturevalue(which)
     load(driver, page)
     assert driver.get_log("browser") == []
     messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
@@ -92,8 +108,11 @@ def test_it_draws_everything_without_an_error_or_a_request(driver: Any, page: Pa
 
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_and_is_accessible(driver: Any, page: Path, width: int, scheme: str) -> None:
-    load(driver, page, width, scheme)
+@pytest.mark.parametrize("which", ["page", "comparison"])
+def test_it_fits_and_is_accessible(
+    driver: Any, which: str, width: int, scheme: str, request: pytest.FixtureRequest
+) -> None:
+    load(driver, request.getfixturevalue(which), width, scheme)
     assert driver.execute_script("return document.documentElement.scrollWidth") <= width
     wide = "return [...document.querySelectorAll('[data-panel]')].filter(p => p.scrollWidth > p.clientWidth + 1).length"
     assert driver.execute_script(wide) == 0
@@ -133,6 +152,21 @@ def test_a_click_on_a_beta_filters_every_chart(driver: Any, page: Path) -> None:
     button.click()
     driver.execute_async_script("setTimeout(arguments[0], 300)")
     assert driver.execute_script(faint) == 0
+
+
+def test_every_run_of_a_comparison_has_its_own_responses(driver: Any, comparison: Path) -> None:
+    load(driver, comparison)
+    roots = driver.find_elements("css selector", ".browser[data-browser]")
+    assert [root.get_attribute("data-browser") for root in roots] == ["0", "1"]
+    assert all(root.find_element("css selector", "[data-place=after]").text for root in roots)
+    assert "<script>hacked(1)" in driver.find_element("css selector", "h1").text
+    button = driver.find_element("css selector", '.legend button[data-beta="1"]')
+    button.click()
+    pressed = driver.execute_script(
+        "return new Set([...document.querySelectorAll('.legend button')].filter("
+        "b => b.ariaPressed === 'true').map(b => b.dataset.beta)).size"
+    )
+    assert pressed == 1  # in every legend of the page
 
 
 def test_pointing_at_a_mark_shows_its_values(driver: Any, page: Path) -> None:

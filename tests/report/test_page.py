@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from report.records import REWARDS, page_of, record, run_folder
 
+from betastar.analysis.run_settings import flat
 from betastar.config import load_config
 from betastar.errors import BetastarError
-from betastar.report.card import card, flat, nearest_preset
+from betastar.report.card import card, nearest_preset
 from betastar.report.page import page
 from betastar.report.record import read_run
 from betastar.report.report_folder import write_report

@@ -1,4 +1,4 @@
-"""Differences paired within seeds: between variants at the same β, and between β of the same variant.
+"""Differences paired within seeds: between variants or runs at the same β, and between β of the same variant.
 
 All conditions of a seed share prompts, data order and sampling noise, so a difference within a seed is free of what the
 seed brings to both sides, and its interval over seeds is narrower than that of either mean.
@@ -22,9 +22,10 @@ def paired_differences(records: Sequence[Record], *, root_seed: int = 0) -> list
     each quantity of BETWEEN_VARIANTS. `over_beta`: the same for each seed's mean over those β, for seeds that have all
     of them in both variants.
     """
+    of = {name: [r for r in records if r["variant"] == name] for name in dict.fromkeys(r["variant"] for r in records)}
     return [
-        _between(records, later, earlier, root_seed)
-        for earlier, later in combinations(dict.fromkeys(r["variant"] for r in records), 2)
+        {"variant": later, "minus": earlier, **between(of[later], of[earlier], root_seed=root_seed)}
+        for earlier, later in combinations(of, 2)
     ]
 
 
@@ -42,16 +43,18 @@ def minus_smallest_beta(records: Sequence[Record], *, root_seed: int = 0) -> dic
     return {"smallest_beta": betas[0] if rows else None, "by_beta": rows, "reason": reason}
 
 
-def _between(records: Sequence[Record], variant: str, minus: str, root_seed: int) -> dict[str, Any]:
-    sides = [[r for r in records if r["variant"] == name] for name in (variant, minus)]
+def between(ours: Sequence[Record], theirs: Sequence[Record], *, root_seed: int = 0) -> dict[str, Any]:
+    """`ours` minus `theirs`, the records of a variant each, within the seeds and at the β that both have: `by_beta` and
+    `over_beta` as in `paired_differences`."""
+    sides = ours, theirs
     betas, seeds = (sorted(set.intersection(*({r[k] for r in side} for side in sides))) for k in ("beta", "seed"))
     rows: list[dict[str, Any]] = [{"beta": beta} for beta in betas]
     over: dict[str, Any] = {}
     for name in BETWEEN_VARIANTS:
-        (ours, ours_there), (theirs, theirs_there) = (table(side, name, seeds, betas) for side in sides)
-        difference, there = ours - theirs, ours_there & theirs_there
+        (ours_at, ours_there), (theirs_at, theirs_there) = (table(side, name, seeds, betas) for side in sides)
+        difference, there = ours_at - theirs_at, ours_there & theirs_there
         for i, row in enumerate(rows):
             row[name] = described(difference[there[:, i], i], name, difference=True, root_seed=root_seed)
         everywhere = difference[there.all(axis=1)].mean(axis=1) if betas else difference.ravel()
         over[name] = described(everywhere, name, difference=True, root_seed=root_seed)
-    return {"variant": variant, "minus": minus, "by_beta": rows, "over_beta": over}
+    return {"by_beta": rows, "over_beta": over}

@@ -28,6 +28,7 @@ NO_RANK_INTERVAL = (
     "the exact p-value and the correlation within seeds say how sure the order is"
 )
 NO_WHOLE_SEED = "no seed has every β"
+NO_TENFOLD = "a change per tenfold β needs β > 0"
 
 
 def summarise(records: Sequence[Record], *, root_seed: int = 0, trade_off: float | None = None) -> dict[str, Any]:
@@ -98,9 +99,17 @@ def _trend(betas: Sequence[float], augc: Table, root_seed: int) -> dict[str, Any
             "alternatives": ALTERNATIVES,
         },
         "spearman_within_seeds": seed_mean(within, bounds=CORRELATION, root_seed=root_seed).record(),
-        "slope_per_tenfold_beta": seed_mean(slope, root_seed=root_seed).record(),
+        "slope_per_tenfold_beta": slope_record(slope, betas, root_seed),
         "page": {**asdict(page_trend(whole)), "alternatives": ALTERNATIVES},
     }
+
+
+def slope_record(slopes: np.ndarray, betas: Sequence[float], root_seed: int) -> dict[str, Any]:
+    """The mean of slopes [S] per tenfold β, one of each seed, or why there is none."""
+    record = seed_mean(slopes, root_seed=root_seed).record()
+    if all(beta > 0 for beta in betas):
+        return record
+    return {**record, "reason": NO_TENFOLD, "interval": Interval(np.nan, np.nan, NO_TENFOLD)._asdict()}
 
 
 def _law(betas: Sequence[float], augc: np.ndarray, root_seed: int, form: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from betastar.cli import analyze, doctor, export, plan, report, run, settings, watch
+from betastar.cli import analyze, compare, doctor, export, plan, report, run, settings, watch
 from betastar.errors import BetastarError, InternalError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 for command in (
     run.run,
     report.report,
+    compare.compare,
     watch.watch,
     plan.plan,
     doctor.doctor,

@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 
+def console() -> Any:
+    """The terminal, or something wide enough to be searched."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+
+
 def show(results: dict[str, Any], folder: Path, seconds: float, details: bool = False) -> None:
     """The end of a run: per variant a table and what follows from it; warning signs, warnings, where the files are.
     `details` adds the tables of the warning signs and of the paper's causal chain."""
-    from rich.console import Console
-
     from betastar.report.words import (
         DAMAGE_COLUMNS,
         MECHANISM_COLUMNS,
@@ -23,25 +28,25 @@ def show(results: dict[str, Any], folder: Path, seconds: float, details: bool = 
         signs_sentence,
     )
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    terminal = console()
     for variant, summary in results["summary"].items():
-        _table(console, _title(results, variant), DAMAGE_COLUMNS, damage_rows(summary))
+        print_table(terminal, _title(results, variant), DAMAGE_COLUMNS, damage_rows(summary))
         if mechanism := mechanism_rows(summary):
-            _table(console, None, MECHANISM_COLUMNS, mechanism)
-        _lines(console, conclusions(summary))
-        console.print()
-    _lines(console, [*difference_sentences(results), signs_sentence(results)])
-    console.print()
+            print_table(terminal, None, MECHANISM_COLUMNS, mechanism)
+        print_lines(terminal, conclusions(summary))
+        terminal.print()
+    print_lines(terminal, [*difference_sentences(results), signs_sentence(results)])
+    terminal.print()
     if details:
-        _details(console, results)
+        _details(terminal, results)
     for text in results["warnings"]:
-        console.print(f"Warning: {text}", markup=False, soft_wrap=True)
+        terminal.print(f"Warning: {text}", markup=False, soft_wrap=True)
     names = [name for name in ("results.json", "metrics.jsonl", "samples.jsonl") if (folder / name).is_file()]
     names += [f"{name}/" for name in ("figures", "adapters") if (folder / name).is_dir()]
-    console.print(f"\nFiles in {folder}: {', '.join(names)}", markup=False, soft_wrap=True)
+    terminal.print(f"\nFiles in {folder}: {', '.join(names)}", markup=False, soft_wrap=True)
     if (folder / "report.html").is_file():
-        console.print(f"Look at {folder / 'report.html'}", markup=False, soft_wrap=True)
-    console.print(f"Took {seconds:.0f} s.", markup=False)
+        terminal.print(f"Look at {folder / 'report.html'}", markup=False, soft_wrap=True)
+    terminal.print(f"Took {seconds:.0f} s.", markup=False)
 
 
 def _title(results: Mapping[str, Any], variant: str) -> str:
@@ -70,26 +75,35 @@ def _details(console: Any, results: Mapping[str, Any]) -> None:
     title = (
         f"Do the warning signs warn? True reward lower by {signs['drop']:g} within {horizon} points, all runs pooled"
     )
-    _table(console, title, SIGNAL_COLUMNS, signal_rows(pooled, horizon))
-    _table(console, None, TIMING_COLUMNS, timing_rows(pooled, horizon))
-    _lines(console, signal_notes(signs))
+    print_table(console, title, SIGNAL_COLUMNS, signal_rows(pooled, horizon))
+    print_table(console, None, TIMING_COLUMNS, timing_rows(pooled, horizon))
+    print_lines(console, signal_notes(signs))
     console.print()
     for variant, links in results["chain"].items():
-        _table(console, f"The paper's chain, variant {variant}", CHAIN_COLUMNS, chain_rows(links))
-        _lines(console, chain_notes(links))
+        print_table(console, f"The paper's chain, variant {variant}", CHAIN_COLUMNS, chain_rows(links))
+        print_lines(console, chain_notes(links))
         console.print()
 
 
-def _table(console: Any, title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(console: Any, title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on the terminal."""
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(*columns, title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    table = Table(
+        *map(escape, columns),
+        title=escape(title) if title else None,
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        title_style="bold",
+    )
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     console.print(table)
 
 
-def _lines(console: Any, lines: Sequence[str]) -> None:
+def print_lines(console: Any, lines: Sequence[str]) -> None:
+    """Sentences on the terminal, indented."""
     for line in lines:
         console.print(f"  {line}", markup=False, soft_wrap=True)

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from .intervals import draws_interval, mean_draws
 from .model_choice import Comparison, LeaveOneOut, compare_models, leave_one_beta_out
 from .power_law import (
+    NEEDS_POSITIVE,
     TOLERATED_DAMAGE,
     PowerLawFit,
     PowerLaws,
@@ -84,12 +85,17 @@ def conservatism_law(
 
     The law is fitted to all S·B points and must beat a constant by AICc, wherever that is defined, for a β★ to be
     given. Intervals: `n_draws` draws of the mean curve (`intervals.mean_draws`; a negative mean AUGC counts as 0), the
-    law fitted to each. Raises ValueError for shapes, or as `fit_power_law`.
+    law fitted to each. A β of 0, which runs without a penalty have, is refused by name. Raises ValueError for shapes,
+    or negative AUGC.
     """
     x, table = np.asarray(beta, dtype=np.float64), np.asarray(augc_by_seed, dtype=np.float64)
     if table.ndim != 2 or table.shape[0] == 0 or x.shape != table.shape[1:]:
         raise ValueError(f"beta must be [B] and augc_by_seed [S, B], got {x.shape} and {table.shape}")
-    fit = fit_power_law(np.tile(x, table.shape[0]), table.ravel())
+    if (x > 0).all():
+        fit = fit_power_law(np.tile(x, table.shape[0]), table.ravel())
+    else:
+        numbers = nan, nan, nan, nan, table.size, x.size, nan, nan
+        fit = PowerLawFit(*numbers, None, "β not above 0", NEEDS_POSITIVE)
     laws, no_draws = None, fit.reason
     if fit.refusal is None:
         no_draws = "an interval over seeds needs two seeds"

@@ -76,6 +76,50 @@ def seed_mean(values: ArrayLike, *, bounds: tuple[float, float] = (-inf, inf), r
     return SeedMean(*centre[:2], Interval(float(cut[0]), float(cut[1]), method=method), data.size)
 
 
+class Difference(NamedTuple):
+    """Difference of the means of `n` values and of `n_minus` independent others; otherwise as `SeedMean`."""
+
+    mean: float
+    standard_error: float
+    interval: Interval
+    n: int
+    n_minus: int
+    reason: str | None = None
+
+    def record(self) -> dict[str, Any]:
+        """As a file holds it."""
+        return {**self._asdict(), "interval": self.interval._asdict()}
+
+
+def welch_difference(
+    values: ArrayLike, minus: ArrayLike, *, bounds: tuple[float, float] = (-inf, inf), level: float = LEVEL
+) -> Difference:
+    """Mean of `values` [n] less that of `minus` [m], independent samples whose spreads may differ (Welch 1947).
+
+    Interval: Student's t with the Welch–Satterthwaite degrees of freedom, cut to `bounds`. NaN with a reason where a
+    value is undefined, a side has fewer than two, or neither side has any spread.
+    """
+    sides = [np.ravel(np.asarray(side, dtype=np.float64)) for side in (values, minus)]
+    sizes = [side.size for side in sides]
+
+    def without(reason: str, mean: float = nan, error: float = nan) -> Difference:
+        return Difference(mean, error, _none(reason), sizes[0], sizes[1], None if mean == mean else reason)
+
+    if undefined := sum(int((~np.isfinite(side)).sum()) for side in sides):
+        return without(f"undefined in {undefined} of {sum(sizes)} seeds")
+    if min(sizes) < 2:
+        return without("a difference between independent seeds needs two on either side")
+    mean = float(sides[0].mean() - sides[1].mean())
+    squares = [float(side.var(ddof=1)) / side.size for side in sides]
+    error = sqrt(sum(squares))
+    if error <= EQUAL * max(float(np.abs(side).max()) for side in sides):
+        return without("the values of each side are equal: their spread is unknown", mean, error)
+    freedom = error**4 / sum(square**2 / (size - 1) for square, size in zip(squares, sizes, strict=True))
+    reach = float(stats.t.ppf((1 + level) / 2, freedom)) * error
+    low, high = (float(np.clip(bound, *bounds)) for bound in (mean - reach, mean + reach))
+    return Difference(mean, error, Interval(low, high, None, level, "Welch's t over seeds"), sizes[0], sizes[1])
+
+
 def mean_limits(values: ArrayLike, resamples: Resamples | None, level: float = LEVEL) -> tuple[Array, Array]:
     """Lower and upper limits [...] of the mean over the last axis of `values` [..., n ≥ 2].
 

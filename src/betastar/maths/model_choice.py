@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .power_law import PowerLawFit, fit_power_laws
+from .power_law import NEEDS_POSITIVE, PowerLawFit, fit_power_laws
 from .statistics import aicc
 
 Array = NDArray[np.float64]
@@ -46,7 +46,8 @@ class Prediction(NamedTuple):
 @dataclass(frozen=True)
 class LeaveOneOut:
     """Root mean square error of each model's prediction of a left-out β, over `n_beta` β (in AUGC units); the smallest
-    and largest β are extrapolations. NaN with a `reason` with fewer than four β, or where AUGC is undefined."""
+    and largest β are extrapolations. NaN with a `reason` where there are fewer than four β, one is 0, or AUGC is
+    undefined."""
 
     error: Mapping[str, float]
     predictions: tuple[Prediction, ...]
@@ -77,7 +78,9 @@ def leave_one_beta_out(beta: ArrayLike, augc_by_seed: ArrayLike) -> LeaveOneOut:
     """Fit every model to all β but one of `augc_by_seed` [S, B], and predict the mean over seeds at that one."""
     x, means = np.asarray(beta, dtype=np.float64), np.mean(np.asarray(augc_by_seed, dtype=np.float64), axis=0)
     reason = None
-    if x.size < 4:
+    if not (x > 0).all():
+        reason = NEEDS_POSITIVE
+    elif x.size < 4:
         reason = f"without one of {x.size} β too few are left for a law of three parameters"
     elif not np.isfinite(means).all():
         reason = "AUGC is undefined in some condition"

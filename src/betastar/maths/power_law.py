@@ -16,7 +16,9 @@ from .statistics import aicc
 
 Array = NDArray[np.float64]
 Reference = Literal["beta_min", "grid"]
-Refusal = Literal["undefined AUGC", "too few β", "constant AUGC", "no convergence"]
+Refusal = Literal["β not above 0", "undefined AUGC", "too few β", "constant AUGC", "no convergence"]
+
+NEEDS_POSITIVE = "the power law needs β > 0"
 
 TOLERATED_DAMAGE = 1.5  # β★: the fitted AUGC first exceeds this many times its reference (arXiv:2606.30627 Eq. 15)
 

@@ -88,9 +88,12 @@ def spearman_within(data: ArrayLike) -> Array:
 
 def slope_within(beta: ArrayLike, data: ArrayLike) -> Array:
     """Least-squares slope of each row of `data` [S, B] per unit of log10 β: the change per tenfold β. NaN with fewer
-    than two distinct β or an undefined value."""
-    x = np.log10(np.asarray(beta, dtype=np.float64))
-    x, table = x - x.mean(), np.asarray(data, dtype=np.float64)
+    than two distinct β, a β of 0, or an undefined value."""
+    x, table = np.asarray(beta, dtype=np.float64), np.asarray(data, dtype=np.float64)
+    if not (x > 0).all():
+        return np.full(table.shape[0], nan)
+    x = np.log10(x)
+    x = x - x.mean()
     return table @ x / (x @ x) if x.size > 1 and np.ptp(x) > 0 else np.full(table.shape[0], nan)
 
 

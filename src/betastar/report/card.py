@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
+from betastar.analysis.run_settings import flat
 from betastar.errors import BetastarError
 from betastar.report.record import Run
 
@@ -46,15 +47,6 @@ def command(run: Run) -> str:
     if run.config:
         return "betastar run config.yaml --out NEW-FOLDER"
     return "betastar analyze LOGS --out NEW-FOLDER" if "source" in run.results else ""
-
-
-def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every leaf of nested mappings with its dotted name; a list is a leaf."""
-    if isinstance(value, Mapping) and value:
-        for key, part in value.items():
-            yield from flat(part, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, value
 
 
 def said(value: Any) -> str:

@@ -72,13 +72,18 @@ def paper_spec(figure: Drawn, subtitle: str) -> dict[str, Any]:
 
 
 def write_figures(figures: Sequence[Drawn], results: Mapping[str, Any], folder: Path) -> list[str]:
-    """Draw every figure that has panels as SVG, PDF and PNG into a folder; returns the names of the files."""
-    import vl_convert
-
-    theme = print_theme(len({r["beta"] for r in results["conditions"]}))
+    """Draw every figure of a record that has panels as SVG, PDF and PNG into a folder; returns the names of files."""
     seeds = len({r["seed"] for r in results["conditions"]})
     name = visible(str(results.get("name", "unnamed")))
     subtitle = f"run {name[:LONGEST_NAME]}, {seeds} seed{'s' * (seeds != 1)}"
+    return print_figures(figures, subtitle, len({r["beta"] for r in results["conditions"]}), folder)
+
+
+def print_figures(figures: Sequence[Drawn], subtitle: str, n_beta: int, folder: Path, prefix: str = "") -> list[str]:
+    """Draw figures that have panels, in the colours of so many β, into files whose names begin with `prefix`."""
+    import vl_convert
+
+    theme = print_theme(n_beta)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for figure in figures:
@@ -91,6 +96,7 @@ def write_figures(figures: Sequence[Drawn], results: Mapping[str, Any], folder: 
             "png": vl_convert.svg_to_png(svg, scale=PNG_SCALE),
         }
         for suffix in FORMATS:
-            write_atomically(folder / f"{figure.figure.key}.{suffix}", files[suffix])
-            written.append(f"{figure.figure.key}.{suffix}")
+            name = f"{prefix}{figure.figure.key}.{suffix}"
+            write_atomically(folder / name, files[suffix])
+            written.append(name)
     return written

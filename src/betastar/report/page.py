@@ -7,12 +7,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from betastar.report import palette
+from betastar.report import comparison, palette
 from betastar.report.card import card, command
 from betastar.report.drawing import Drawn, page_panels
 from betastar.report.headline import answers
@@ -45,13 +45,28 @@ SIZE = 7_000_000  # characters of charts, scripts and responses together; a page
 SCRIPTS = ("charts.js", "browser.js")
 
 
-def page(runs: Sequence[tuple[Run, Sequence[Drawn]]]) -> str:
-    """The page of these runs, each with its figures."""
+class Beside(NamedTuple):
+    """Several runs beside each other: their `names` in order, the record of their comparison, its figures, and the
+    names of all `betas`."""
+
+    names: Sequence[str]
+    comparison: Mapping[str, Any]
+    figures: Sequence[Drawn]
+    betas: Sequence[str]
+
+
+def page(runs: Sequence[tuple[Run, Sequence[Drawn]]], beside: Beside | None = None) -> str:
+    """The page of a run with its figures; or of several `beside` each other, the comparison first. Of several, the
+    records must know of each other (`points.beside`)."""
     parts = [_part(i, run, figures) for i, (run, figures) in enumerate(runs)]
-    colours = max(len(part["betas"]) for part in parts)
+    colours = max(len(labels(run.results)) for run, _ in runs)
+    compared = None if beside is None else _compared(beside)
+    if beside is not None:
+        parts = [{**part, "name": name} for part, name in zip(parts, beside.names, strict=True)]
     style = _style(colours)
     scripts = [_bundle(), *(_source(name) for name in SCRIPTS)]
-    panels = {p["id"]: p["spec"] for part in parts for f in part["figures"] for row in f["rows"] for p in row}
+    figures = [f for part in [*([compared] if compared else []), *parts] for f in part["figures"]]
+    panels = {p["id"]: p["spec"] for figure in figures for row in figure["rows"] for p in row}
     budget = min(BUDGET, SIZE - len(script_json(panels)) - sum(map(len, scripts))) // len(runs)
     for part, (run, _) in zip(parts, runs, strict=True):
         part["browser"] = browser_data(run.samples, budget)
@@ -69,6 +84,7 @@ def page(runs: Sequence[tuple[Run, Sequence[Drawn]]]) -> str:
             scripts=[Markup(text) for text in scripts],
             data=Markup(script_json(data)),
             runs=parts,
+            comparison=compared,
         )
     )
 
@@ -79,12 +95,13 @@ def _part(i: int, run: Run, figures: Sequence[Drawn]) -> dict[str, Any]:
     conditions = results["conditions"]
     return {
         "id": f"run{i}",
+        "place": i,
         "name": str(results.get("name", "unnamed")),
         "facts": _facts(results),
         "answers": answers(results),
-        "betas": list(labels(results).values()),
+        "betas": _legend(results),
         "warnings": results.get("warnings", []),
-        "figures": [_figure(i, figure) for figure in figures],
+        "figures": [_figure(f"run{i}", figure) for figure in figures],
         "tables": _tables(results),
         "sentences": [*difference_sentences(results), signs_sentence(results)],
         "signs": _signs(results),
@@ -110,10 +127,41 @@ def _facts(results: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _figure(i: int, figure: Drawn) -> dict[str, Any]:
+def _compared(beside: Beside) -> dict[str, Any]:
+    """What the template needs of the comparison."""
+    record = beside.comparison
+    variants = dict.fromkeys(entry["variant"] for entry in record["damage"])
+    return {
+        "reference": record["reference"],
+        "betas": [(name, place) for place, name in enumerate(beside.betas)],
+        "verdicts": comparison.verdicts(record),
+        "settings": comparison.setting_rows(record),
+        "settings_note": comparison.settings_note(record),
+        "most": comparison.MOST,
+        "figures": [_figure("comparison", figure) for figure in beside.figures],
+        "tables": [
+            {
+                "variant": variant,
+                "damage": comparison.damage_rows(record, variant),
+                "difference_columns": comparison.DIFFERENCE_COLUMNS,
+                "differences": comparison.difference_rows(record, variant),
+            }
+            for variant in variants
+        ],
+        "notes": comparison.notes(record),
+    }
+
+
+def _legend(results: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """The β of a record by name, and the place of each in the colours of the page."""
+    own = {r["beta"] for r in results["conditions"]}
+    return [(name, place) for place, (beta, name) in enumerate(labels(results).items()) if beta in own]
+
+
+def _figure(part: str, figure: Drawn) -> dict[str, Any]:
     key = figure.figure.key
     rows = [
-        [{**panel, "id": f"run{i}-{key}-{r}-{c}"} for c, panel in enumerate(row)]
+        [{**panel, "id": f"{part}-{key}-{r}-{c}"} for c, panel in enumerate(row)]
         for r, row in enumerate(page_panels(figure))
     ]
     coloured = any("beta" in str(p["spec"].get("layer", "")) for row in rows for p in row)

@@ -11,13 +11,20 @@ import pandas as pd
 from betastar.report.palette import beta_labels
 
 Row = dict[str, Any]
+BESIDE = "beside"  # field of a record in memory: the β of other records on the same page
 MOST_POINTS = 240  # of a line: more cannot be seen
 MOST_ROWS = 4000  # of all lines of a quantity together: a page has a size
 
 
 def labels(results: Mapping[str, Any]) -> dict[float | None, str]:
-    """The name of every β of the record, in order."""
-    return beta_labels([r["beta"] for r in results["conditions"]])
+    """The name of every β of the record, in order; of a record that is shown `beside` others, of all their β."""
+    return beta_labels([*(r["beta"] for r in results["conditions"]), *results.get(BESIDE, [])])
+
+
+def beside(several: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The records of one page: each knows the β of all, so that a β has one name and one colour throughout."""
+    betas = {r["beta"] for results in several for r in results["conditions"]}
+    return [{**results, BESIDE: list(betas)} for results in several]
 
 
 def series_frame(results: Mapping[str, Any]) -> pd.DataFrame:

@@ -38,7 +38,7 @@ def damage_rows(summary: Mapping[str, Any]) -> list[list[str]]:
         rows.append(
             [
                 _beta(row),
-                _mean_interval(row["augc_standardised"]),
+                mean_interval(row["augc_standardised"]),
                 _mean(row["augc_paper"]),
                 _onsets(row["onset_steps"]),
                 true,
@@ -108,7 +108,7 @@ def difference_sentences(results: Mapping[str, Any]) -> list[str]:
         seeds = f"{entry['n']} seed{'s' * (entry['n'] != 1)}"
         lines.append(
             f"{pair['variant']} minus {pair['minus']}, AUGC standardised, paired within seeds, mean over β: "
-            f"{_mean_interval(entry, '+')} ({seeds})."
+            f"{mean_interval(entry, '+')} ({seeds})."
         )
     return lines
 
@@ -157,7 +157,7 @@ def _mean(entry: Mapping[str, Any], digits: int | None = None) -> str:
     return shape(mean) if error is None else f"{shape(mean)} ± {shape(error) if digits is not None else f'{error:.2g}'}"
 
 
-def _mean_interval(entry: Mapping[str, Any], sign: str = "") -> str:
+def mean_interval(entry: Mapping[str, Any], sign: str = "") -> str:
     """Mean and 95 % interval; a dash where the mean is undefined."""
     if entry["mean"] is None:
         return "–"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from betastar.errors import BetastarError
 from betastar.report.report_folder import FIGURES, REPORT, SUFFIXES
 from betastar.store import Artefact
 from betastar.workbench.context import Context, copy_out
@@ -13,7 +14,8 @@ STAGE = "report"
 
 
 def run(ctx: Context, results: Artefact) -> None:
-    """Write `report.html` and `figures/` into the run directory."""
+    """Write `report.html` and `figures/` into the run directory. A fault in drawing is told and ends nothing: the
+    results are complete by now, and the next run tries again."""
 
     def build(out: Path, key: str) -> None:
         # Slow to import, and not needed when nothing has changed.
@@ -21,8 +23,24 @@ def run(ctx: Context, results: Artefact) -> None:
 
         write_report(ctx.store.folder, out / REPORT)
 
-    made = ctx.made(STAGE, [VERSION], [results.key], build)
+    try:
+        made = ctx.made(STAGE, [VERSION], [results.key], build)
+    except BetastarError:
+        raise
+    except Exception as error:
+        first = str(error).strip().split("\n")[0]
+        ctx.reporter.say(
+            f"The report could not be drawn ({type(error).__name__}{f': {first}' if first else ''}); results.json is "
+            f"complete, and `betastar report {ctx.store.folder}` tries again."
+        )
+        _remove(ctx.store.folder, set())  # of earlier results: it would be taken for a report of these
+        return
     copy_out(made, ctx.store.folder)
-    for path in (ctx.store.folder / FIGURES).iterdir():
-        if path.suffix in SUFFIXES and not (made.folder / FIGURES / path.name).exists():
-            path.unlink()  # of earlier results, which had it
+    _remove(ctx.store.folder, {path.name for path in made.folder.rglob("*")})  # what only earlier results had
+
+
+def _remove(folder: Path, keep: set[str]) -> None:
+    """Delete the page and the figures of a run directory but for these names."""
+    for path in [folder / REPORT, *(folder / FIGURES).glob("*")]:
+        if path.suffix in (*SUFFIXES, Path(REPORT).suffix) and path.name not in keep:
+            path.unlink(missing_ok=True)

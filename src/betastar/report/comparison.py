@@ -1,0 +1,179 @@
+"""A comparison of runs as a person reads it: verdicts, and rows of the tables of the page and of the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from betastar.report.card import said
+from betastar.report.hostile import visible
+from betastar.report.palette import beta_labels
+from betastar.report.words import mean_interval
+
+Json = Mapping[str, Any]
+LEADING = "augc_standardised"
+NAMES = {
+    "augc_standardised": "AUGC standardised",
+    "augc_paper": "AUGC paper",
+    "true_lowest": "true reward, lowest",
+    "true_end": "true reward, end",
+}
+MOST = 10  # settings that are seen at once
+LONGEST = 90  # characters of a setting's value in the table
+
+
+class Verdict(NamedTuple):
+    """What two runs' data say of one variant: who minus whom, a sentence with its numbers, and what limits it."""
+
+    heading: str
+    sentence: str
+    limits: list[str]
+
+
+def verdicts(comparison: Json) -> list[Verdict]:
+    """One for each difference of the record."""
+    return [_verdict(entry) for entry in comparison["differences"]]
+
+
+def setting_rows(comparison: Json) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of the settings that differ, and of β, variants and last steps where those differ."""
+    names = [run["name"] for run in comparison["runs"]]
+    rows: list[list[str]] = []
+    for field, words in {"betas": "β in use", "variants": "variants", "last_step": "last step"}.items():
+        values = [run[field] for run in comparison["runs"]]
+        if any(value != values[0] for value in values):
+            rows.append([words, *(_short(said(value)) for value in values)])
+    rows += [
+        [entry["setting"], *(_short(said(entry["values"][name])) for name in names)] for entry in comparison["settings"]
+    ]
+    return ["", *names], rows
+
+
+def settings_note(comparison: Json) -> str:
+    """Whose settings are not known, in a sentence; empty where all are."""
+    unknown = comparison["settings_unknown"]
+    return f"Settings are kept by runs, not by logs: those of {', '.join(unknown)} are unknown." if unknown else ""
+
+
+def damage_rows(comparison: Json, variant: str) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of one variant: AUGC by β and run, slopes last, and each run minus the first."""
+    runs = [entry for entry in comparison["damage"] if entry["variant"] == variant]
+    differences = [entry for entry in comparison["differences"] if entry["variant"] == variant and entry["method"]]
+    columns = ["β", *(entry["run"] for entry in runs)]
+    columns += [f"{entry['run']} − {entry['minus']}, {entry['method']}" for entry in differences]
+    every = [row["beta"] for entry in runs for row in entry["by_beta"]]
+    rows = []
+    for beta, label in beta_labels(every).items():
+        cells = [_at(entry["by_beta"], beta) for entry in runs]
+        rows.append([label, *cells, *(_at(entry["by_beta"], beta, "+") for entry in differences)])
+    slopes = [entry["slope_per_tenfold_beta"][LEADING] for entry in runs]
+    slopes += [entry["slope_per_tenfold_beta"][LEADING] for entry in differences]
+    if any(slope["mean"] is not None for slope in slopes):
+        rows.append(["per tenfold β", *(_signed(mean_interval(slope, "+")) for slope in slopes)])
+    return columns, rows
+
+
+DIFFERENCE_COLUMNS = ("", "n", *NAMES.values())
+
+
+def difference_rows(comparison: Json, variant: str) -> list[list[str]]:
+    """Every difference of one variant: run, β, n, and each quantity with its 95 % interval."""
+    rows = []
+    for entry in comparison["differences"]:
+        if entry["variant"] != variant or entry["method"] is None:
+            continue
+        who = f"{entry['run']} − {entry['minus']}"
+        labels = beta_labels(entry["betas"])
+        for row in entry["by_beta"]:
+            rows.append([f"{who}, β {labels[row['beta']]}", *_cells(row)])
+        if len(entry["by_beta"]) > 1:
+            rows.append([f"{who}, mean over equal β", *_cells(entry["over_beta"])])
+    return rows
+
+
+def notes(comparison: Json) -> list[str]:
+    """What the tables leave open, in sentences."""
+    lines = ["β are compared where they are equal and nowhere else. A slope per tenfold β is over each run's own β."]
+    intervals = sum(len(e["by_beta"]) for e in comparison["differences"])
+    if intervals > 1:
+        lines.append(
+            f"{intervals} differences by β, each with a 95 % interval over seeds: of so many, some miss by chance, and "
+            "none covers another reward ensemble or evaluation set."
+        )
+    reference, compared = comparison["reference"], {e["variant"] for e in comparison["differences"]}
+    alone = [e for e in comparison["damage"] if e["run"] == reference and e["variant"] not in compared]
+    if alone:
+        lines.append(f"No other run has variant {', '.join(e['variant'] for e in alone)} of {reference}.")
+    first = {e["variant"] for e in comparison["damage"] if e["run"] == reference}
+    others = [f"{e['variant']} of {e['run']}" for e in comparison["damage"] if e["variant"] not in first]
+    if others:
+        lines.append(f"Not in {reference}, and so compared with nothing: variant {', '.join(others)}.")
+    return lines
+
+
+def _verdict(entry: Json) -> Verdict:
+    heading = f"{entry['run']} minus {entry['minus']}, variant {entry['variant']}"
+    limits = list(entry["cautions"])
+    if entry["method"] is None:
+        return Verdict(heading, f"Not compared: {entry['reason']}.", limits)
+    if entry["method"] == "unpaired":
+        limits.insert(0, f"Not paired: {entry['reason']}. Seeds count as independent samples (Welch's t).")
+    over, slope = entry["over_beta"][LEADING], entry["slope_per_tenfold_beta"][LEADING]
+    many = len(entry["betas"])
+    if over["mean"] is None:
+        sentence = f"No difference in AUGC at equal β: {over['reason']}."
+    elif over["mean"] == 0 and over["standard_error"] == 0:
+        sentence = f"AUGC is the same in every seed at the β that both have, {_n(entry, over)}."
+    else:
+        at = "at the β that both have" if many == 1 else f"mean over the {many} β that both have"
+        sentence = f"AUGC is {_direction(over)}: {_with_interval(over)}, {at}, {_n(entry, over)}."
+        if over["interval"]["low"] is None:
+            limits.append(f"No interval: {over['interval']['reason'] or over['reason']}.")
+    if slope["mean"] == 0 and slope["standard_error"] == 0:
+        limits.append("The change of AUGC per tenfold β is the same in every seed.")
+    elif slope["mean"] is not None:
+        limits.append(f"The change of AUGC per tenfold β is {_direction(slope)}: {_with_interval(slope)}.")
+    lost = [f"{visible(name)}: {said(betas)}" for name, betas in entry["other_betas"].items() if betas]
+    if lost:
+        limits.append(f"Compared with nothing, because the other run does not have it: β {'; '.join(lost)}.")
+    return Verdict(heading, sentence, limits)
+
+
+def _with_interval(entry: Json) -> str:
+    low, high = entry["interval"]["low"], entry["interval"]["high"]
+    bounds = "no interval" if low is None else f"95 % interval {low:+.3g} to {high:+.3g}"
+    return _signed(f"{entry['mean']:+.3g} gap × steps ({bounds})")
+
+
+def _direction(entry: Json) -> str:
+    low, high = entry["interval"]["low"], entry["interval"]["high"]
+    if low is None:
+        return "higher, how surely is unknown" if entry["mean"] > 0 else "lower, how surely is unknown"
+    if low > 0 or high < 0:
+        return "higher" if low > 0 else "lower"
+    return "not detectably different"
+
+
+def _n(entry: Json, over: Json) -> str:
+    if entry["method"] == "paired":
+        return f"paired within {over['n']} seed{'s' * (over['n'] != 1)}"
+    return f"{over['n']} and {over['n_minus']} independent seeds"
+
+
+def _cells(row: Json) -> list[str]:
+    first = row[LEADING]
+    n = f"{first['n']} and {first['n_minus']}" if "n_minus" in first else str(first["n"])
+    return [n, *(_signed(mean_interval(row[name], "+")) for name in NAMES)]
+
+
+def _at(rows: Sequence[Json], beta: float | None, sign: str = "") -> str:
+    found = next((row for row in rows if row["beta"] == beta), None)
+    return "" if found is None else _signed(mean_interval(found[LEADING], sign))
+
+
+def _signed(text: str) -> str:
+    return text.replace("-", "−")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

@@ -1,0 +1,116 @@
+"""The comparison of several runs: one page, its figures and its numbers, beside each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from betastar.analysis.version import SCHEMA_VERSION
+from betastar.disk import plain_disk_errors, write_atomically
+from betastar.errors import BetastarError
+from betastar.report.hostile import visible
+from betastar.report.record import Run, read_run
+from betastar.report.report_folder import FIGURES
+
+PAGE = Path("comparison.html")
+
+
+class Written(NamedTuple):
+    """The record of a comparison and the files that hold it."""
+
+    comparison: Mapping[str, Any]
+    page: Path
+    numbers: Path
+    figures: Path
+
+
+def write_comparison(places: Sequence[str], page: Path = PAGE) -> Written:
+    """Compare runs, each a folder or NAME=FOLDER, the first being what the others are compared with. Writes the file
+    `page`, a JSON file of the same name beside it, and figures whose names begin with it.
+
+    Raises BetastarError where a folder has no record of this version, is named twice, or nothing can be written.
+    """
+    numbers = page.with_suffix(".json")
+    if page.suffix != ".html" or page.is_dir():
+        raise BetastarError(f"--out {page}: name a file that ends in .html.")
+    if numbers.name == "results.json":
+        raise BetastarError(f"--out {page}: its numbers would replace results.json; give the page another name.")
+    runs = {name: _read(folder) for name, folder in named(places).items()}
+    # Slow to import.
+    from altair.utils.schemapi import debug_mode
+
+    from betastar.analysis.compare import compare
+    from betastar.analysis.pairing import Subject
+    from betastar.analysis.results import to_json
+    from betastar.report.drawing import drawn, print_figures
+    from betastar.report.figures import all_figures
+    from betastar.report.figures.between_runs import comparison_figures
+    from betastar.report.page import Beside
+    from betastar.report.page import page as html
+    from betastar.report.points import beside, labels
+
+    records = beside([run.results for run in runs.values()])
+    runs = {name: run._replace(results=results) for (name, run), results in zip(runs.items(), records, strict=True)}
+    subjects = [Subject(name, run.results, run.config) for name, run in runs.items()]
+    text = to_json(compare(subjects))
+    comparison = json.loads(text)
+    betas = list(labels(records[0]).values())
+    with debug_mode(False):  # charts are checked against the schema in the tests; here it would take seconds
+        figures = [drawn(figure) for figure in comparison_figures(subjects, comparison)]
+        own = [(run, [drawn(figure) for figure in all_figures(run.results)]) for run in runs.values()]
+    with plain_disk_errors(page.parent):
+        page.parent.mkdir(parents=True, exist_ok=True)
+        print_figures(figures, ", ".join(runs)[:200], len(betas), page.parent / FIGURES, f"{page.stem}-")
+        write_atomically(numbers, text.encode())
+        text = html(own, Beside(list(runs), comparison, figures, betas))
+        write_atomically(page, text.encode("utf-8", "replace"))
+    return Written(comparison, page, numbers, page.parent / FIGURES)
+
+
+def named(places: Sequence[str]) -> dict[str, Path]:
+    """Name → folder. Without a name of its own a run is called like its folder, with as many folders above as tell it
+    from the others."""
+    found = [_split(place) for place in places]
+    if len(found) < 2:
+        raise BetastarError("a comparison needs two runs: name another folder, or look at one with `betastar report`.")
+    folders = [folder.resolve() for _, folder in found]
+    if twice := next((f for i, (_, f) in enumerate(found) if folders[i] in folders[:i]), None):
+        raise BetastarError(f"{twice} is named twice; a run minus itself is 0.")
+    given = [name for name, _ in found]
+    names = [name or _last(folder, 1) for name, folder in zip(given, folders, strict=True)]
+    for depth in range(2, max(len(folder.parts) for folder in folders) + 1):
+        clash = {name for name in names if names.count(name) > 1}
+        names = [
+            _last(folder, depth) if not own and name in clash else name
+            for own, name, folder in zip(given, names, folders, strict=True)
+        ]
+    if clash := next((name for name in names if names.count(name) > 1), None):
+        raise BetastarError(f"two runs are called {clash}; give each a name of its own, as in NAME={places[0]}.")
+    return dict(zip(map(visible, names), (folder for _, folder in found), strict=True))
+
+
+def _split(place: str) -> tuple[str, Path]:
+    """A name, empty where none is given, and a folder; a folder that exists may have "=" in its path."""
+    name, equals, folder = place.partition("=")
+    if not equals or Path(place).exists():
+        return "", Path(place)
+    if not name.strip() or not folder:
+        raise BetastarError(f"{place}: write NAME=FOLDER, or the folder alone.")
+    return name.strip(), Path(folder)
+
+
+def _last(folder: Path, depth: int) -> str:
+    return "/".join(folder.parts[-depth:])
+
+
+def _read(folder: Path) -> Run:
+    run = read_run(folder)
+    version = run.results.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise BetastarError(
+            f"{folder}: results.json has schema version {version}, and this betastar compares {SCHEMA_VERSION}; repeat "
+            "the run or the analysis, which reuses finished work."
+        )
+    return run

@@ -1,0 +1,166 @@
+"""Several runs on one page: what it says, what lies beside it, and one sentence for each mistake."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from report.records import BETAS, HOSTILE, record, results, run_folder
+
+from betastar.analysis.pairing import Subject
+from betastar.errors import BetastarError
+from betastar.report.comparison import damage_rows, setting_rows, verdicts
+from betastar.report.comparison_folder import named, write_comparison
+from betastar.report.figures.between_runs import comparison_figures
+from betastar.report.points import beside
+
+
+def two_runs(folder: Path) -> tuple[Path, Path]:
+    """A run, and one whose proxy rises half as fast again, of the same seeds; the second has one variant less."""
+    numbers = results(lambda beta: 1.5 * beta**0.5, ("fixed",), root_seed=0)
+    return run_folder(folder / "a", HOSTILE, {**record(), "root_seed": 0}), run_folder(folder / "b", HOSTILE, numbers)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("runs")
+    a, b = two_runs(place)
+    config = b / "config.yaml"
+    config.write_text(config.read_text().replace("learning_rate: 0.0015", "learning_rate: 0.001"))
+    write_comparison([str(a), f"faster={b}"], place / "out" / "comparison.html")
+    return place / "out"
+
+
+def test_numbers_figures_and_page_lie_beside_each_other(folder: Path) -> None:
+    numbers = json.loads((folder / "comparison.json").read_text())
+    assert [run["name"] for run in numbers["runs"]] == ["a", "faster"]
+    assert numbers["settings"] == [
+        {"setting": "online.learning_rate", "values": {"a": 0.0015, "faster": 0.001}},
+    ]
+    names = {path.name for path in (folder / "figures").iterdir()}
+    assert names == {f"comparison-{k}.{s}" for k in ("rewards", "damage", "differences") for s in ("svg", "pdf", "png")}
+    html = (folder / "comparison.html").read_text()
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+    assert {"comparison-answer", "run0-answer", "run1-answer"} <= set(ids)
+    links = set(re.findall(r'href="#([^"]+)"', html))
+    assert links <= set(ids)
+    assert len(html.encode()) < 8_000_000
+
+
+def test_the_page_and_the_terminal_say_the_difference_and_its_uncertainty(folder: Path) -> None:
+    numbers = json.loads((folder / "comparison.json").read_text())
+    (verdict,) = verdicts(numbers)
+    assert verdict.heading == "faster minus a, variant fixed"
+    # Per step the proxy rises by √β·(1 + seed/10) sd/2 more; over four steps half of that is 2·√β·(1 + seed/10) more
+    # gap × steps: 2, 2.2 and 2.4 times the mean of √β.
+    mean = 2.2 * sum(beta**0.5 for beta in BETAS) / len(BETAS)
+    assert verdict.sentence.startswith(f"AUGC is higher: +{mean:.3g} gap × steps (95 % interval +")
+    assert verdict.sentence.endswith("mean over the 5 β that both have, paired within 3 seeds.")
+    assert setting_rows(numbers)[1] == [
+        ["variants", "paper, fixed", "fixed"],
+        ["online.learning_rate", "0.0015", "0.001"],
+    ]
+    columns, rows = damage_rows(numbers, "fixed")
+    assert columns == ["β", "a", "faster", "faster − a, paired"]
+    assert [row[0] for row in rows] == ["0.1", "0.5", "1", "5", "20", "per tenfold β"]
+    assert damage_rows(numbers, "paper")[0] == ["β", "a"]
+    html = (folder / "comparison.html").read_text()
+    assert verdict.sentence in html
+    assert "No other run has variant paper of a." in html
+
+
+def test_a_beta_has_one_colour_in_all_runs(tmp_path: Path) -> None:
+    """The β of the second run lie between those of the first: each chart has the same colours in the same order."""
+    a = run_folder(tmp_path / "a", {}, {**record(), "root_seed": 0})
+    numbers = json.loads(json.dumps(record()))
+    for row in numbers["conditions"]:
+        row["beta"] *= 2
+    for summary in numbers["summary"].values():
+        summary["betas"] = [2 * beta for beta in summary["betas"]]
+        for row in summary["by_beta"]:
+            row["beta"] *= 2
+    for pair in numbers["differences"]:
+        for row in pair["by_beta"]:
+            row["beta"] *= 2
+    b = run_folder(tmp_path / "b", {}, {**numbers, "root_seed": 0})
+    write_comparison([str(a), str(b)], tmp_path / "page.html")
+    html = (tmp_path / "page.html").read_text()
+    (text,) = re.findall(r'<script type="application/json" id="report-data">(.*?)</script>', html, re.DOTALL)
+    panels = json.dumps(json.loads(text)["panels"], ensure_ascii=False)
+    domains = set(re.findall(r'"field": "beta", "scale": \{"domain": (\[[^\]]*\])', panels))
+    assert domains == {'["0.1", "0.2", "0.5", "1", "2", "5", "10", "20", "40"]'}
+    legends = re.findall(r'data-beta="([^"]+)" aria-pressed="true"><span class="swatch beta-(\d)"', html)
+    assert len(set(legends)) == len({beta for beta, _ in legends}) == 9
+    numbers = json.loads((tmp_path / "page.json").read_text())
+    assert numbers["differences"][0]["betas"] == [1.0]  # 2 · 0.5
+    assert numbers["differences"][0]["other_betas"] == {"b": [0.2, 2.0, 10.0, 40.0], "a": [0.1, 0.5, 5.0, 20.0]}
+
+
+def test_charts_keep_to_the_schema_of_vega_lite(folder: Path) -> None:
+    """In use they are not checked, for that takes seconds."""
+    records = beside([record(), results(variants=("fixed",))])
+    subjects = [Subject(name, numbers, {}) for name, numbers in zip("ab", records, strict=True)]
+    compared = json.loads((folder / "comparison.json").read_text())
+    compared = json.loads(json.dumps(compared).replace("faster", "b"))
+    for figure in comparison_figures(subjects, compared):
+        assert figure.rows
+        for panel in (panel for row in figure.rows for panel in row):
+            panel.chart.to_dict(validate=True)
+
+
+def test_names_are_those_of_the_folders_made_unique(tmp_path: Path) -> None:
+    places = [tmp_path / "x" / "run", tmp_path / "y" / "run", tmp_path / "z"]
+    for place in places:
+        place.mkdir(parents=True)
+    assert list(named([str(place) for place in places])) == ["x/run", "y/run", "z"]
+    assert list(named([f"first={places[0]}", str(places[1])])) == ["first", "run"]
+    strange = tmp_path / "lr=3"
+    strange.mkdir()
+    assert named([str(strange), f"{'z'}={places[2]}"]) == {"lr=3": strange, "z": places[2]}
+
+
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        (["a"], "a comparison needs two runs"),
+        (["a", "./a"], "a is named twice; a run minus itself is 0"),
+        (["n=a", "n=b"], "two runs are called n"),
+        (["a", "=b"], "=b: write NAME=FOLDER"),
+        (["a", "empty"], "empty has no results.json"),
+        (["a", "old"], "old: results.json has schema version 1, and this betastar compares 2"),
+        (["a", "nowhere"], "nowhere is not a folder"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path: Path, places: list[str], message: str) -> None:
+    run_folder(tmp_path / "a", {})
+    run_folder(tmp_path / "b", {})
+    run_folder(tmp_path / "old", {}, {**record(), "schema_version": 1})
+    (tmp_path / "empty").mkdir()
+    command = [sys.executable, "-m", "betastar", "compare", *places]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "comparison.html").exists()
+
+
+@pytest.mark.parametrize("out", ["results.html", "page.json", "."])
+def test_no_record_is_replaced(tmp_path: Path, out: str) -> None:
+    with pytest.raises(BetastarError, match="--out"):
+        write_comparison(["a", "b"], tmp_path / out)
+
+
+def test_the_command_prints_the_table_and_the_files(tmp_path: Path) -> None:
+    two_runs(tmp_path)
+    command = [sys.executable, "-m", "betastar", "compare", "a", "[b]=b", "--out", "both.html"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "[b] − a, paired" in done.stdout
+    assert "[b] minus a, variant fixed: AUGC is higher" in done.stdout
+    assert "Look at both.html; numbers in both.json, figures in figures/both-*" in done.stdout
+    assert (tmp_path / "both.html").is_file()

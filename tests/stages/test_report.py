@@ -1,0 +1,69 @@
+"""The report is the last stage: a fault in it must cost neither the results nor their tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report.records import run_folder
+
+from betastar.config import load_config
+from betastar.errors import BetastarError
+from betastar.progress import Reporter
+from betastar.report import report_folder
+from betastar.stages import report
+from betastar.store import Artefact, Store
+from betastar.workbench.context import Context
+
+
+class Listener(Reporter):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def run_stage(folder: Path) -> list[str]:
+    """What the stage says about a run directory that has its results."""
+    listener = Listener()
+    with Store(folder, listener.say) as store:
+        report.run(Context(load_config("micro"), store, listener), Artefact("results", "0", folder, {}))
+    return listener.said
+
+
+def fails(error: Exception) -> Any:
+    def write_report(source: Path, target: Path) -> Path:
+        (target.parent / "figures").mkdir()
+        target.write_text("half of a page")
+        raise error
+
+    return write_report
+
+
+def test_a_fault_in_drawing_is_one_sentence_and_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_folder(tmp_path, {})
+    (tmp_path / "report.html").write_text("of earlier results")
+    with monkeypatch.context() as patch:
+        patch.setattr(report_folder, "write_report", fails(RuntimeError("no font\nand more")))
+        (said,) = run_stage(tmp_path)
+    assert said == (
+        f"The report could not be drawn (RuntimeError: no font); results.json is complete, and `betastar report "
+        f"{tmp_path}` tries again."
+    )
+    assert not (tmp_path / "report.html").exists()
+    assert not list((tmp_path / "store" / "report").iterdir())
+    assert (tmp_path / "results.json").is_file()
+    # The same again without the fault makes it.
+    assert run_stage(tmp_path) == []
+    assert (tmp_path / "report.html").is_file()
+    assert (tmp_path / "figures" / "rewards.svg").is_file()
+    assert run_stage(tmp_path) == ["report: reused"]
+
+
+def test_a_mistake_that_has_a_sentence_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_folder(tmp_path, {})
+    monkeypatch.setattr(report_folder, "write_report", fails(BetastarError("no space left")))
+    with pytest.raises(BetastarError, match="no space left"):
+        run_stage(tmp_path)
