@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -78,29 +79,26 @@ class PairBatch(NamedTuple):
 
 def pair_pad(pairs: Sequence[Pair], pad: int, device: torch.device | str) -> PairBatch:
     """Stack pairs into one batch padded to the longest."""
-    width = max(pair.length for pair in pairs)
-    tokens = torch.full((len(pairs), width), pad, dtype=torch.long)
-    part = torch.full((len(pairs), width), 3, dtype=torch.int8)  # 0 prompt, 1 chosen, 2 rejected, 3 padding
-    position = torch.zeros((len(pairs), width), dtype=torch.long)
-    source, target, owner, last = [], [], [], []
-    for r, pair in enumerate(pairs):
-        start, at = len(pair.prompt), r * width
-        tokens[r, : pair.length] = torch.tensor([*pair.prompt, *pair.chosen, *pair.rejected])
-        part[r, :start] = 0
-        position[r, :start] = torch.arange(start)
-        for which, response in enumerate((pair.chosen, pair.rejected)):
-            end = start + len(response)
-            part[r, start:end] = 1 + which
-            position[r, start:end] = torch.arange(len(pair.prompt), len(pair.prompt) + len(response))
-            source += [at + len(pair.prompt) - 1, *range(at + start, at + end - 1)]
-            target += response
-            owner += [2 * r + which] * len(response)
-            last.append(at + end - 1)
-            start = end
+    prompt, chosen, rejected = np.array([[len(part) for part in pair] for pair in pairs]).T[:, :, None]
+    second, end = prompt + chosen, prompt + chosen + rejected
+    width = int(end.max())
+    place = np.arange(width)
+    # 0 prompt, 1 chosen, 2 rejected, 3 padding
+    part = np.stack([place >= prompt, place >= second, place >= end]).sum(axis=0)
+    tokens = np.full(part.shape, pad)
+    tokens[part < 3] = [token for pair in pairs for response in pair for token in response]
+    position = np.where(part < 3, place - chosen * (part == 2), 0)
+    # A response's first token is predicted where the prompt ends, which for the rejected one is further back.
+    row, at = np.nonzero((part == 1) | (part == 2))
+    before = np.where(at == second[row, 0], prompt[row, 0], at) - 1
+    last = np.concatenate([second, end], axis=1) - 1 + width * np.arange(len(pairs))[:, None]
     seen, seer = part[:, None, None, :], part[:, None, :, None]
-    mask = ((seen == 0) | (seen == seer)) & torch.ones(width, width, dtype=torch.bool).tril()
-    indices = (torch.tensor(values) for values in (source, target, owner, last))
-    return PairBatch(*(tensor.to(device) for tensor in (tokens, position, mask, *indices)))
+    mask = ((seen == 0) | (seen == seer)) & np.tri(width, dtype=bool)
+    arrays = (
+        *(tokens, position, mask),
+        *(row * width + before, tokens[row, at], 2 * row + part[row, at] - 1, last.ravel()),
+    )
+    return PairBatch(*(torch.from_numpy(array).to(device) for array in arrays))
 
 
 class Piece(NamedTuple):
