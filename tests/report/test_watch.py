@@ -31,10 +31,11 @@ def text(view: View, width: int = 80, height: int | None = None) -> str:
 def view(seeds: int = 1, phase: Phase = "running", points: int = 9, **status: Any) -> View:
     """Three stages before offline are done, offline is at 45 of 85 steps, 1.5 a second."""
     stages = [StageStatus(name=name) for name in STAGES]
-    for stage in stages[:5]:
+    place = STAGES.index("offline")
+    for stage in stages[:place]:
         stage.began, stage.ended = NOW - 120, NOW - 60
     stages[0].folders = {"key": "store/base/key"}
-    offline = stages[5]
+    offline = stages[place]
     offline.began, offline.first_at, offline.last_at = NOW - 60, NOW - 30, NOW
     offline.first_done, offline.done, offline.total, offline.unit, offline.note = 0, 45, 85, "steps", "loss 0.612"
     series = [
