@@ -17,7 +17,7 @@ help:  ## what can be made
 	$(BIN)/pip install -q -c constraints.txt -e '.[test]'
 	@touch $@
 
-demo: .venv/demo  ## run the micro world: about five minutes on two cores
+demo: .venv/demo  ## run the micro world: two to five minutes on two cores
 	$(BIN)/betastar run micro
 
 test: .venv/test  ## lint, types and the fast tests
@@ -33,5 +33,7 @@ bench: .venv/test  ## the benchmarks of docs/benchmarks.md
 	$(BIN)/python benchmarks/bank.py
 	$(BIN)/python benchmarks/threads.py
 	$(BIN)/python benchmarks/micro.py
+	$(BIN)/python benchmarks/engines.py
+	$(BIN)/python benchmarks/coverage.py
 
 .PHONY: help demo test test-slow bench
