@@ -293,3 +293,19 @@ def test_every_flag_on_the_page_exists() -> None:
 
     known = {f"--{name.replace('_', '-')}" for name in inspect.signature(command.analyze).parameters}
     assert set(re.findall(r"--[a-z][a-z-]*", PAGE.read_text())) <= known
+
+
+@pytest.mark.parametrize("labels", [{}, {"beta": 0.5, "seed": 1}])
+def test_a_second_evaluation_of_the_start_gives_the_noise_of_the_instrument(tmp_path: Path, labels: dict) -> None:
+    """As `GoodhartMonitor` writes it. Proxy 4 and 5 at standard deviation 2: z = 0.5. Right answers 5 and 6 of 10, q =
+    6/12: z = 0.1/0.5 = 0.2. The gap of the second against the first is 0.5 - 0.2 = 0.3."""
+    rows = [
+        {**labels, "step": 5 * i, "n": 10, "proxy": 4.0 + i, "proxy_std": 2.0, "correct_strict": 5, "true_strict": 0.5}
+        for i in range(3)
+    ]
+    rows[0]["again"] = [{"proxy": 5.0, "true_strict": 0.6}, {"proxy": 4.0, "true_strict": 0.5}]
+    (tmp_path / "goodhart.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    results = check(analyze_paths([tmp_path / "goodhart.jsonl"], Options()).results)
+    (summary,) = results["summary"].values()
+    noise = summary["instrument_noise"]["gap"]
+    assert (noise["standard_deviation"], noise["n"]) == (pytest.approx(0.3), 1)

@@ -108,7 +108,7 @@ def _runs(log: Log, options: Options, told: Mapping[str, str]) -> list[Run]:
         if steps and "step" not in told:
             guessed["step"] = " or ".join(steps)
         done = [*filter(None, [part.note]), *points.notes]
-        extra = _extra(log.record, by_column)
+        extra = _extra(log.record, by_column) or _again(part.rows)
         result.append(Run(log.name, part, identity, points.table, fields, guessed, done, extra))
     return result
 
@@ -179,3 +179,11 @@ def _true_as_share(frame: pd.DataFrame, unit: Unit | None) -> tuple[pd.DataFrame
         )
     frame = frame.drop(columns="true_std", errors="ignore")
     return frame.assign(true_strict=true / 100 if unit == "percent" else true), said
+
+
+def _again(rows: pd.DataFrame) -> dict[str, Any]:
+    """The second evaluation of the start that `GoodhartMonitor` keeps beside the first."""
+    for kept in rows["again"] if "again" in rows else ():
+        if isinstance(kept, list) and kept and isinstance(kept[0], Mapping):
+            return {"again": dict(kept[0])}
+    return {}
