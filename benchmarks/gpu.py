@@ -10,7 +10,8 @@ Prints Markdown for docs/benchmarks.md. Measured in one process, interleaved whe
   same adapters, and as a share of what the memory's bandwidth (measured here by a large copy) would allow if every step
   read all weights and the used key-value cache once;
 - one offline step (DPO, 3 β) and its model FLOP utilisation, against the bfloat16 matrix rate measured here: 4 FLOP per
-  weight and token, as nothing flows into the frozen weights, activations recomputed by checkpointing not counted;
+  weight and token (the head's: and response token), as nothing flows into the frozen weights; activations recomputed by
+  checkpointing are not counted;
 - scoring by 3 members.
 """
 
@@ -169,9 +170,10 @@ def offline(bank: AdapterBank, sizes: Sizes, clock: Clock, rate: float, repeats:
     step()
     seconds = statistics.median(clock(step) for _ in range(repeats))
     tokens = sum(pair.length for row in grid for pair in row)
-    embedding = model.get_input_embeddings().weight.numel()
-    weights = parameters(model) - (0 if model.config.tie_word_embeddings else embedding)
-    share = 4 * weights * tokens / seconds / rate
+    answered = sum(len(pair.chosen) + len(pair.rejected) for row in grid for pair in row)
+    table = model.config.vocab_size * model.config.hidden_size  # of the embedding, and of the head
+    body = parameters(model) - (1 if model.config.tie_word_embeddings else 2) * table
+    share = 4 * (body * tokens + table * answered) / seconds / rate
     return [
         f"offline step, {CONDITIONS} β × {sizes.pairs} pairs, {tokens} tokens", f"{seconds:.2f} s", "", "",
         f"{share:.0%} of the matrix rate", f"{clock.gigabytes(step):.1f} GB",
@@ -234,7 +236,7 @@ def main() -> None:
     bandwidth, rate = limits(clock, options.tiny)
     where = torch.cuda.get_device_name(device) if clock.cuda else "CPU, tiny geometry: these numbers mean nothing"
     print(f"{where}; torch {torch.__version__}; {time.strftime('%Y-%m-%d')}")
-    print(f"measured limits: copy {bandwidth / 1e12:.2f} TB/s, bfloat16 product {rate / 1e12:.0f} TFLOP/s\n")
+    print(f"measured limits: copy {bandwidth / 1e9:.0f} GB/s, bfloat16 product {rate / 1e12:.3g} TFLOP/s\n")
     print("| weights | what | betastar | transformers, one condition after the other | ratio | share | peak memory |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for kind in options.weights:
@@ -246,6 +248,7 @@ def main() -> None:
         rows.append(offline(bank, sizes, clock, rate, options.repeats))
         del model, bank
         small = random_model(load(options.reward, options.tiny), device, torch.bfloat16, nf4=kind == "nf4")
+        rows.append([f"{options.reward} weights", f"{clock.gigabytes():.1f} GB", "", "", "", ""])
         rows.append(scoring(AdapterBank(small, "attention", rank=64, alpha=128), sizes, clock, options.repeats))
         del small
         for row in rows:
