@@ -19,3 +19,11 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data sets at {folder}")
     return folder
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in this process end without a report, which takes seconds; the tests of the report draw it."""
+    from betastar import pipeline
+
+    monkeypatch.setattr(pipeline.report, "run", lambda ctx, results: None)

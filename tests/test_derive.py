@@ -177,6 +177,7 @@ class Listener(Reporter):
         self.said.append(text)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_configuration_left_by_a_run_repeats_it(tmp_path: Path) -> None:
     auto = "{batch_size: auto, learning_rate: auto, weight_decay: auto, clip: auto, epochs: 0.3}"
     settings = [

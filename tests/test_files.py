@@ -17,6 +17,8 @@ from betastar.models.tiny import build_model
 from betastar.progress import Reporter
 from betastar.sections import Geometry
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SMALL = (
     "base={source: random, geometry: {hidden_size: 64, intermediate_size: 128, heads: 2, key_value_heads: 1}}",
     "seeds=[0, 1]",

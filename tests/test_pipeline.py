@@ -119,6 +119,7 @@ def test_the_same_run_again_makes_nothing_and_changes_nothing(finished: Path) ->
     assert time.time() - started < 5
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_another_beta_changes_no_other_conditions_text(finished: Path, tmp_path: Path) -> None:
     """Sampling noise is each row's own, and a bank does not mix its conditions."""
     pipeline.run(load_config("micro", [*TINY, "grid.values=[0.1, 0.5, 1.0]"]), tmp_path)

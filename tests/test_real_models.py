@@ -16,6 +16,8 @@ from betastar.config import load_config
 from betastar.disk import file_digest
 from betastar.errors import BetastarError
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CHAT = """{%- for message in messages -%}
 <|im_start|>{{ message.role }}
 {{ message.content }}<|im_end|>

@@ -48,6 +48,10 @@ def plain_disk_errors(folder: Path) -> Iterator[None]:
             raise BetastarError(
                 f"{named}: cannot be used ({reason}); change its permissions or give another folder with --out."
             ) from error
+        if number in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+            named = getattr(error, "filename2", None) or getattr(error, "filename", None) or folder
+            what = "is a folder; give a file" if number == errno.EISDIR else "not a folder; give another folder"
+            raise BetastarError(f"{named}: {what} with --out.") from error
         raise
 
 

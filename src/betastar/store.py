@@ -52,12 +52,9 @@ class Store:
         self._verified: dict[Path, Artefact] = {}
 
     def __enter__(self) -> Store:
-        try:
-            with plain_disk_errors(self.folder):
-                (self.folder / "store").mkdir(parents=True, exist_ok=True)
-                self._lock = (self.folder / "lock").open("a")
-        except (FileExistsError, NotADirectoryError) as error:
-            raise BetastarError(f"{error.filename}: not a folder; give another folder with --out.") from None
+        with plain_disk_errors(self.folder):
+            (self.folder / "store").mkdir(parents=True, exist_ok=True)
+            self._lock = (self.folder / "lock").open("a")
         try:
             # The kernel drops the lock when the process ends, however it ends.
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

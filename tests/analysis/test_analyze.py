@@ -309,3 +309,19 @@ def test_a_second_evaluation_of_the_start_gives_the_noise_of_the_instrument(tmp_
     (summary,) = results["summary"].values()
     noise = summary["instrument_noise"]["gap"]
     assert (noise["standard_deviation"], noise["n"]) == (pytest.approx(0.3), 1)
+
+
+def test_one_column_is_not_both_rewards() -> None:
+    with pytest.raises(BetastarError, match="reward is both the proxy and the true reward"):
+        betastar.analyze(grid(), proxy="reward", true="reward")
+
+
+def test_a_pattern_that_finds_nothing_is_said(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        grid().query(f"beta == 1 and seed == {seed}").drop(columns=["beta", "seed"]).to_csv(
+            tmp_path / f"beta-1-seed-{seed}.csv", index=False
+        )
+    notes = analyze_paths([tmp_path], Options(patterns=["lam(?P<beta>.+)", "(?P<seed>.).csv"])).notes
+    said = [note for note in notes if note.startswith("--pattern")]
+    assert len(said) == 1
+    assert said[0].startswith("--pattern lam(?P<beta>.+): found in no run's name or path, such as ")

@@ -103,7 +103,7 @@ NOISE = np.random.default_rng(3).normal(0, 3, (3, 3))
 @pytest.mark.parametrize(
     ("means", "status", "words"),
     [
-        ([50, 50, 50], "no dependence", "no β★: AUGC does not depend on β in this data"),
+        ([50, 50, 50], "no dependence", "no β★: by AICc no dependence of AUGC on β is shown in this data"),
         ([90, 50, 20], "not a rising law", "AUGC falls with β in this data"),
         ([90, 20, 90], "not a rising law", "AUGC changes with β in this data"),
         ([20, 50, 90], "estimate", "the power law beats a constant by"),

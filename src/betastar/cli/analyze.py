@@ -47,7 +47,7 @@ def analyze(
         int | None, typer.Option("--n", min=1, help="How many responses a true reward is the mean of.")
     ] = None,
     true_unit: Annotated[TrueUnit | None, typer.Option(help="What the true reward is, if not a share.")] = None,
-    until: Annotated[int | None, typer.Option(metavar="STEP", help="The last step that counts.")] = None,
+    until: Annotated[int | None, typer.Option(metavar="STEP", min=1, help="The last step that counts.")] = None,
     out: Annotated[Path, typer.Option(help="Where results.json, metrics.jsonl and report.html go.")] = Path("analysis"),
     details: Details = False,
 ) -> None:

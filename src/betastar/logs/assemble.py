@@ -69,7 +69,9 @@ def assemble(logs: Sequence[Log], options: Options) -> Assembled:
     without_beta = sum(identity.beta is None for identity in found)
     without_seed = sum(identity.seed is None and identity.beta is not None for identity in found)
     used = {"step", *frame.columns}
+    unmatched = [p for p in options.patterns if not any(compiled([p])[0].search(name) for name in names)]
     sentences = [
+        *(f"--pattern {p}: found in no run's name or path, such as {names[0]}" for p in unmatched),
         *notes.guesses([{f: column for f, column in run.guessed.items() if f in used} for run in runs]),
         *notes.by_run([(run.log.name, run.notes) for run in runs]),
         *notes.unknown(without_beta, without_seed, len(runs)),
@@ -183,7 +185,8 @@ def _true_as_share(frame: pd.DataFrame, unit: Unit | None) -> tuple[pd.DataFrame
 
 def _again(rows: pd.DataFrame) -> dict[str, Any]:
     """The second evaluation of the start that `GoodhartMonitor` keeps beside the first."""
-    for kept in rows["again"] if "again" in rows else ():
+    column: Any = rows.get("again", ())
+    for kept in column:
         if isinstance(kept, list) and kept and isinstance(kept[0], Mapping):
             return {"again": dict(kept[0])}
     return {}

@@ -111,6 +111,10 @@ def choose(names: Sequence[str], told: Mapping[str, str], where: str) -> dict[st
     for field, patterns in OTHERS.items():
         if field not in chosen and (found := _first_match(_without(free, [*chosen.values()]), patterns)):
             chosen[field] = max(found, key=lambda name: _nearness(name, chosen["proxy"]))
+    if chosen["proxy"] == chosen["true_strict"]:
+        raise BetastarError(
+            f"{where}: {chosen['proxy']} is both the proxy and the true reward; name another with --true."
+        )
     return {**chosen, **told}
 
 

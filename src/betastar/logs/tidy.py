@@ -73,7 +73,10 @@ def evaluation_points(
     curves = {field: _by_step(step, rows[column][kept]) for field, column in columns.items()}
     written = {reward: int((~np.isnan(rows[columns[reward]][kept])).sum()) for reward in ("proxy", "true_strict")}
     if repeated := max(count - curves[reward].steps.size for reward, count in written.items()):
-        notes.append(f"{repeated} values were written again for a step that had one: the last one counts")
+        notes.append(
+            f"{repeated} values were written again for a step that had one: the last one counts, as after a "
+            "resume; where the file holds several runs, --beta and --seed name the columns that tell them apart"
+        )
     table, aligned = _aligned(curves)
     if len(table) < 2:
         raise BetastarError(

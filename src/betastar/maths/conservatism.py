@@ -192,7 +192,7 @@ def _why_not_the_law(beta: Array, augc: Array) -> tuple[Status, str]:
     errors = [augc - np.polyval(curve, np.log(beta)) for curve in curves]
     scores = [aicc(float(error @ error), beta.size, degree + 2) for degree, error in enumerate(errors)]
     if min(scores) == scores[0]:
-        return "no dependence", "AUGC does not depend on β in this data"
+        return "no dependence", "by AICc no dependence of AUGC on β is shown in this data"
     if scores[1] < scores[0] and curves[1][0] < 0:
         return "not a rising law", "AUGC falls with β in this data, and the power law can only rise"
     return "not a rising law", "AUGC changes with β in this data, but not by a power law that beats a constant"

@@ -124,7 +124,14 @@ def signs_sentence(results: Mapping[str, Any]) -> str:
             verdict = signal["verdict"].split(":")[0]
             found.setdefault(verdict, []).append(SIGNAL_NAMES[name])
     parts = "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in found.items())
-    return f"warning signs, {signs['headline_horizon']} points ahead of a fall of {signs['drop']:g}: {parts}."
+    signals = signs["pooled"]["signals"]
+    better = [SIGNAL_NAMES[n] for n, s in signals.items() if s["beats_proxy"] == "better than the proxy"]
+    ahead = f"{signs['headline_horizon']} points ahead of a fall of {signs['drop']:g}"
+    clock, proxy = (signals[name]["verdict"].split(":")[0] for name in ("step", "proxy"))
+    return (
+        f"warning signs, {ahead}: {parts}. Baselines: the clock is {clock}, the proxy itself {proxy}; better than the "
+        f"proxy: {', '.join(better) or 'none'}."
+    )
 
 
 def _law_sentence(part: Mapping[str, Any]) -> str:
@@ -154,7 +161,10 @@ def _mean(entry: Mapping[str, Any], digits: int | None = None) -> str:
     if mean is None:
         return "–"
     shape = (lambda v: f"{v:.3g}") if digits is None else (lambda v: f"{v:.{digits}f}")
-    return shape(mean) if error is None else f"{shape(mean)} ± {shape(error) if digits is not None else f'{error:.2g}'}"
+    if error is None:
+        return shape(mean)
+    spread = shape(error) if digits is not None else f"{error:.0f}" if error >= 100 else f"{error:.2g}"
+    return f"{shape(mean)} ± {spread}"
 
 
 def mean_interval(entry: Mapping[str, Any], sign: str = "") -> str:

@@ -77,7 +77,7 @@ def entropy(results: Mapping[str, Any]) -> Figure:
 
 def mechanism(results: Mapping[str, Any]) -> Figure:
     """Figure 6 of the paper: damage, entropy, distance and disagreement by β."""
-    variants, title = list(results["summary"]), "The mechanism in four panels (the paper's Figure 6)"
+    variants, title = list(results["summary"]), "The mechanism (the paper's Figure 6)"
     found = [(row, q) for q in MECHANISM if (row := _quantity_row(results, *q, variants))]
     if len(found) < 2:
         return missing("mechanism", title, "Entropy, OOD distance and û were not logged: only damage by β is known.")
