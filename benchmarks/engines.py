@@ -120,7 +120,7 @@ def time_bank(work: Work) -> dict[str, Any]:
         weights = adapters.parameters() if work.dpo else ensemble.parameters()
         losses = dpo_losses(work, bank, adapters) if work.dpo else reward_losses(bank, ensemble)
         room = Room(work.options.tokens, 1, Reporter())
-        trainer = PairTrainer(work.settings, weights, work.pairs, work.order, losses, room)
+        trainer = PairTrainer("engines", ["a", "b", "c"], work.settings, weights, work.pairs, work.order, losses, room)
         curve = [trainer.step(step)[0] for step in range(trainer.steps)]
     return meter.result(list(zip(*curve, strict=True)))
 

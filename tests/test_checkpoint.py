@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import time
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
 
+from betastar import store as store_module
 from betastar.randomness import numpy_generator
 from betastar.store import Checkpoint, Store
 
@@ -24,20 +27,17 @@ def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     assert checkpoint.load() is None
     weights = torch.arange(6.0).view(2, 3)
     tensors = {"w": weights.T, "half": weights.bfloat16(), "count": torch.tensor(7), "grad": weights.requires_grad_()}
-    notes = {"best": 0.1, "unknown": float("nan"), "by_seed": {0: "a", 10: "b", 2: "c"}}
     checkpoint.append("metrics", [{"proxy": float("nan"), "text": "β★\n\u2028"}])
-    checkpoint.save(3, tensors, notes)
+    checkpoint.save(3, tensors)
 
     saved = Checkpoint(tmp_path / "c").load()
     assert saved is not None
-    step, loaded, read = saved
+    step, loaded = saved
     assert step == 3
     assert loaded.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert torch.equal(loaded[name], tensor.detach())
         assert loaded[name].dtype == tensor.dtype
-    assert (read["best"], str(read["unknown"])) == (0.1, "nan")
-    assert read["by_seed"] == {"0": "a", "10": "b", "2": "c"}  # keys of JSON are text
     assert checkpoint.log("metrics")[0]["text"] == "β★\n\u2028"
 
 
@@ -121,15 +121,79 @@ def test_a_finished_artefact_needs_no_checkpoint(tmp_path: Path) -> None:
         assert other.load()
 
 
+@pytest.mark.parametrize(("copying", "expected"), [(0.0, [10, 20, 30, 40, 50]), (2.0, [10, 52])])
+def test_saves_come_by_time_and_cost_at_most_a_twentieth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copying: float, expected: list[int]
+) -> None:
+    """A save every 10 s, with a step a second. After a copy of 2 s, done at 12 s, the next is due 20 · 2 s later."""
+    clock, saved = [0.0], []
+    monkeypatch.setattr(store_module.time, "monotonic", lambda: clock[0])
+    checkpoint = Checkpoint(tmp_path, seconds=10)
+    monkeypatch.setattr(checkpoint, "start_save", lambda step, tensors: saved.append(step))
+
+    def tensors() -> dict[str, torch.Tensor]:
+        clock[0] += copying
+        return {}
+
+    for step in range(1, 56):
+        clock[0] = max(clock[0], step)
+        checkpoint.save_if_due(step, tensors)
+    assert saved == expected
+
+
+def test_a_save_covers_what_was_logged_when_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread writes while training goes on: rows and weights that come meanwhile belong to the next save."""
+    checkpoint, weights = Checkpoint(tmp_path), torch.zeros(1000)
+    written, release = Event(), Event()
+    write = checkpoint._write
+
+    def slow(*args) -> None:
+        written.set()
+        release.wait(10)
+        write(*args)
+
+    monkeypatch.setattr(checkpoint, "_write", slow)
+    checkpoint.append("training", rows(1))
+    checkpoint.start_save(1, {"w": weights})
+    assert written.wait(10)
+    weights += 1
+    checkpoint.append("training", rows(2))
+    release.set()
+    checkpoint.wait()
+    saved = Checkpoint(tmp_path).load()
+    assert saved is not None
+    assert (saved[0], float(saved[1]["w"].sum())) == (1, 0.0)
+    assert Checkpoint(tmp_path).log("training") == rows(1)
+
+
+def test_a_failed_write_is_an_error_of_the_next_save_and_of_the_stores_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store = Store(tmp_path, checkpoint_seconds=0).__enter__()
+    checkpoint = store.checkpoint("online", KEY)
+    monkeypatch.setattr(checkpoint, "_write", full)
+    checkpoint.save_if_due(1, dict)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.save_if_due(2, dict)
+    checkpoint.start_save(3, {})
+    with pytest.raises(OSError, match="No space left"):
+        store.__exit__()
+    with Store(tmp_path):  # and the lock is free
+        pass
+
+
 def _go_on(folder: Path) -> None:
-    """A stage: two log rows a step, a save every step, until killed."""
-    checkpoint = Checkpoint(folder)
+    """A stage: two log rows a step, a save every step while the one before is still written, until killed."""
+    checkpoint = Checkpoint(folder, seconds=0)
     saved = checkpoint.load()
     step = saved[0] if saved else 0
     while True:
         step += 1
         checkpoint.append("training", [{"step": step, "row": row, "text": "x" * 3000} for row in range(2)])
-        checkpoint.save(step, {"value": torch.full((20_000,), step)}, {"step": step})
+        checkpoint.save_if_due(step, lambda: {"value": torch.full((20_000,), step)})  # noqa: B023
 
 
 def test_killed_at_any_point_a_checkpoint_is_consistent_and_can_be_gone_on_from(tmp_path: Path) -> None:
@@ -151,10 +215,9 @@ def test_killed_at_any_point_a_checkpoint_is_consistent_and_can_be_gone_on_from(
         if saved is None:  # killed before the first save
             assert reached == 0
             continue
-        step, tensors, notes = saved
+        step, tensors = saved
         assert step >= reached  # nothing that was saved is lost
         assert (tensors["value"] == step).all()
-        assert notes == {"step": step}
         expected = [(s, row) for s in range(1, step + 1) for row in range(2)]
         assert [(row["step"], row["row"]) for row in checkpoint.log("training")] == expected
         reached = step

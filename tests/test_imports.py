@@ -131,7 +131,7 @@ def test_only_the_command_line_prints_asks_or_exits(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_a_file_has_a_purpose_and_fits_on_a_few_screens(path: Path) -> None:
     assert not {"utils", "util", "helpers", "misc", "common"} & {path.stem, *path.relative_to(PACKAGE).parts}
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 600
     assert ast.get_docstring(parsed(path)), "a module begins with what it is for"
 
 

@@ -26,12 +26,9 @@ TINY = (
     "base.geometry.hidden_size=64",
     "preferences.prompts=160",
     "rewards.batch_size=16",
-    "rewards.save_every=2",
     "offline.batch_size=16",
-    "offline.save_every=2",
     "online.steps=4",
     "online.batch_size=4",
-    "online.save_every=1",
     "evaluation.every=2",
     "evaluation.problems=8",
     "task.test_problems=40",
@@ -39,6 +36,7 @@ TINY = (
     "grid={method: list, values: [0.1, 1.0]}",
     "lengths.generated=12",
     "compute.threads=1",
+    "compute.checkpoint_seconds=0",
 )
 
 

@@ -24,13 +24,13 @@ from betastar.sections import (
     Grid,
     Law,
     Lengths,
+    Offline,
     Online,
     Preferences,
     Rewards,
     Section,
     Task,
     Tracking,
-    Training,
 )
 from betastar.sections.merging import TAGS, merged
 
@@ -67,7 +67,7 @@ class Config(Section):
     lengths: Lengths = Field(default_factory=Lengths, description="where preference data are cut")
     rewards: Rewards = Field(default_factory=Rewards, description="the reward ensemble (Eq. 5)")
     grid: Grid = Field(default_factory=Grid, description="the conservatism grid (Eq. 6-7)")
-    offline: Training = Field(default_factory=Training, description="offline DPO (Eq. 1)")
+    offline: Offline = Field(default_factory=Offline, description="offline DPO (Eq. 1)")
     online: Online = Field(default_factory=Online, description="online adaptation (Eq. 8-10)")
     variants: dict[Annotated[str, Field(pattern=NAME)], dict[str, Any]] = Field(
         default_factory=lambda: {"paper": {}}, min_length=1, description="named overrides of `online`; null drops one"

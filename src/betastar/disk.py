@@ -21,10 +21,16 @@ def content_key(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
+def file_digest(path: Path, first: int | None = None) -> str:
+    """SHA-256 of a file's bytes, or of the `first` ones of them."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        if first is None:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        while first > 0 and (part := file.read(min(first, 1 << 20))):
+            digest.update(part)
+            first -= len(part)
+        return digest.hexdigest()
 
 
 @contextmanager

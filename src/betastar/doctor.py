@@ -91,7 +91,7 @@ def _device(config: Config | None, large: bool) -> Finding:
         names = []
         for index in range(torch.cuda.device_count()):
             free, total = torch.cuda.mem_get_info(index)
-            bf16 = "bfloat16" if torch.cuda.is_bf16_supported() else "no bfloat16"
+            bf16 = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no bfloat16"
             names.append(f"{torch.cuda.get_device_name(index)}, {free / GIB:.0f} of {total / GIB:.0f} GiB free, {bf16}")
         return Finding("device", "ok", "; ".join(names))
     free = f"{min(_free_ram(), ram()) / GIB:.0f} of {ram() / GIB:.0f} GiB of memory free"

@@ -34,7 +34,10 @@ def run(config: Config, folder: Path, reporter: Reporter | None = None, command:
     Raises BetastarError where the input or the machine does not allow it; what was finished before stays.
     """
     teller = reporter or Reporter()
-    with Store(folder, teller.say) as store, followed(config, folder, teller, command) as everyone:
+    with (
+        Store(folder, teller.say, config.compute.checkpoint_seconds) as store,
+        followed(config, folder, teller, command) as everyone,
+    ):
         ctx = Context(config, store, everyone)
 
         def begin(name: str) -> None:
@@ -63,7 +66,7 @@ def run(config: Config, folder: Path, reporter: Reporter | None = None, command:
         inputs = Inputs(policy_base, reward_base, pairs, ensemble, problems)
         probes = probe.run(ctx, inputs, checkpoints)
         begin("online")  # adaptation against the proxy, truth watched: lines 10-23
-        adapted = online.run(ctx, inputs, checkpoints)
+        adapted = online.run(ctx, inputs, checkpoints, probes)
         begin("results")  # AUGC, law, β★: lines 24-26
         results = publish.run(ctx, pairs, ensemble, problems, checkpoints, probes, adapted, numbers)
         begin("report")  # what a person looks at

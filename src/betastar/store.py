@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from betastar import __version__
@@ -32,6 +33,7 @@ __all__ = ["Artefact", "Checkpoint", "Store", "content_key", "file_digest", "wri
 FORMAT = 1
 MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint.json"
+CHECKPOINT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,15 @@ class Artefact:
 class Store:
     """The artefacts of one run directory. Use as a context manager: it holds the directory's lock."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None] = lambda text: None):
-        self.folder, self.say = folder, say
+    def __init__(
+        self,
+        folder: Path,
+        say: Callable[[str], None] = lambda text: None,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    ):
+        self.folder, self.say, self.checkpoint_seconds = folder, say, checkpoint_seconds
         self._verified: dict[Path, Artefact] = {}
+        self._checkpoints: dict[Path, Checkpoint] = {}
 
     def __enter__(self) -> Store:
         with plain_disk_errors(self.folder):
@@ -68,7 +76,11 @@ class Store:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._lock.close()
+        try:
+            for checkpoint in self._checkpoints.values():
+                checkpoint.wait()
+        finally:
+            self._lock.close()
 
     def place(self, stage: str, key: str) -> Path:
         """Where the artefact is or will be."""
@@ -127,7 +139,10 @@ class Store:
 
     def checkpoint(self, stage: str, key: str) -> Checkpoint:
         """The checkpoint of an artefact that is still being made."""
-        return Checkpoint(self.folder / "store" / "partial" / f"{stage}-{key}", self.say)
+        folder = self.folder / "store" / "partial" / f"{stage}-{key}"
+        if folder not in self._checkpoints:
+            self._checkpoints[folder] = Checkpoint(folder, self.say, self.checkpoint_seconds)
+        return self._checkpoints[folder]
 
     def _read(self, folder: Path) -> Artefact | None:
         if folder in self._verified:
@@ -156,12 +171,23 @@ class Store:
 class Checkpoint:
     """Progress of an unfinished artefact: a step number, tensors, and append-only JSON Lines logs.
 
-    `save` makes everything appended so far part of the checkpoint; after a crash, `load` cuts the logs back to what the
+    A save makes everything appended so far part of the checkpoint; after a crash, `load` cuts the logs back to what the
     last save covered, so rerun steps are not logged twice.
+
+    Saves come by time, and a thread writes them: training waits only while the tensors are copied. A kill loses the
+    work of at most `seconds`, or of `SHARE` times what the last copy took where that is longer (so that copying costs
+    no more than a twentieth), and of the write under way. `seconds` of 0: after every step, whatever it costs.
     """
 
-    def __init__(self, folder: Path, say: Callable[[str], None] = lambda text: None):
-        self.folder, self.say = folder, say
+    SHARE = 20
+
+    def __init__(
+        self, folder: Path, say: Callable[[str], None] = lambda text: None, seconds: float = CHECKPOINT_SECONDS
+    ):
+        self.folder, self.say, self.seconds = folder, say, seconds
+        self._due = time.monotonic() + seconds
+        self._writer: Thread | None = None
+        self._failure: BaseException | None = None
 
     def append(self, log: str, rows: list[dict[str, Any]]) -> None:
         """Add rows to the log of that name."""
@@ -170,19 +196,56 @@ class Checkpoint:
             with (self.folder / f"{log}.jsonl").open("ab") as file:
                 file.write(b"".join(json.dumps(row, allow_nan=True).encode() + b"\n" for row in rows))
 
-    def save(self, step: int, tensors: Mapping[str, Any], notes: Mapping[str, Any] | None = None) -> None:
-        """Record that `step` steps are done, with the tensors and notes needed to go on."""
+    def save_if_due(self, step: int, tensors: Callable[[], Mapping[str, Any]]) -> None:
+        """Record that `step` steps are done, with what `tensors()` gives to go on from, if it is time for a save.
+        Raises what the write before has failed with."""
+        if time.monotonic() >= self._due:
+            started = time.monotonic()
+            self.start_save(step, tensors())
+            took = time.monotonic() - started
+            self._due = time.monotonic() + (max(self.seconds, self.SHARE * took) if self.seconds else 0.0)
+
+    def save(self, step: int, tensors: Mapping[str, Any]) -> None:
+        """Record that `step` steps are done, now, and wait until it is on the disk."""
+        self.start_save(step, tensors)
+        self.wait()
+
+    def start_save(self, step: int, tensors: Mapping[str, Any]) -> None:
+        """Copy the tensors and note how long the logs are; a thread writes that."""
+        self.wait()
+        copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+        logs = {log: log.stat().st_size for log in sorted(self.folder.glob("*.jsonl"))}
+
+        def write() -> None:
+            try:
+                self._write(step, copies, logs)
+            except BaseException as error:  # handed to whoever waits for this write
+                self._failure = error
+
+        self._writer = Thread(target=write, name=f"checkpoint {self.folder.name}")
+        self._writer.start()
+
+    def wait(self) -> None:
+        """Until the write under way is on the disk. Raises what it failed with."""
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+
+    def _write(self, step: int, tensors: Mapping[str, Any], logs: Mapping[Path, int]) -> None:
+        """Write a save. The logs may have grown since: only their first bytes, as many as there were, belong to it."""
         from safetensors.torch import save_file
 
         with plain_disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            logs = sorted(self.folder.glob("*.jsonl"))
             for log in logs:
                 flush(log)
             state = self.folder / f"state-{step}.safetensors"
             temporary = state.with_suffix(".tmp")
             try:
-                save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+                save_file(dict(tensors), temporary)
                 flush(temporary)
                 os.replace(temporary, state)
             finally:
@@ -191,19 +254,19 @@ class Checkpoint:
                 "step": step,
                 "state": state.name,
                 "sha256": file_digest(state),
-                "logs": {log.name: {"bytes": log.stat().st_size, "sha256": file_digest(log)} for log in logs},
-                "notes": dict(notes or {}),
+                "logs": {log.name: {"bytes": size, "sha256": file_digest(log, size)} for log, size in logs.items()},
             }
         write_atomically(self.folder / CHECKPOINT, sealed(record))
         for old in self.folder.glob("state-*"):
             if old != state:
                 old.unlink()
 
-    def load(self) -> tuple[int, dict[str, Any], dict[str, Any]] | None:
-        """Steps done, tensors and notes of the last save; None (and an empty checkpoint) where there is none or it is
+    def load(self) -> tuple[int, dict[str, Any]] | None:
+        """Steps done and tensors of the last save; None (and an empty checkpoint) where there is none or it is
         damaged."""
         from safetensors.torch import load_file
 
+        self.wait()
         if not (self.folder / CHECKPOINT).exists():
             self.discard()
             return None
@@ -215,7 +278,7 @@ class Checkpoint:
             for name, digest in digests.items():
                 if file_digest(self.folder / name) != digest:
                     raise ValueError(f"{name} has changed")
-            return record["step"], load_file(self.folder / record["state"]), record["notes"]
+            return record["step"], load_file(self.folder / record["state"])
         except (OSError, ValueError) as error:
             self.say(f"{self.folder}: damaged checkpoint ({_reason(error)}); this stage starts again.")
             self.discard()
@@ -227,6 +290,10 @@ class Checkpoint:
         return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 
     def discard(self) -> None:
+        """Remove it: the artefact is done, or has to be begun again."""
+        if self._writer is not None:
+            self._writer.join()
+        self._writer = self._failure = None  # what cannot be written now is not needed any more
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from betastar.maths.constants import EPSILON
 from betastar.maths.objectives import (
@@ -20,7 +22,7 @@ from betastar.maths.objectives import (
 )
 from betastar.models.bank import AdapterBank
 from betastar.models.loading import quiet
-from betastar.models.logprobs import response_statistics
+from betastar.models.logprobs import response_logprobs, token_logprobs
 from betastar.models.rewards import RewardEnsemble, pair_scores
 from betastar.models.sequences import Pair, RightPadded, pair_pad
 from betastar.models.tiny import build_byte_tokenizer, build_model
@@ -92,7 +94,7 @@ def test_dpo_loss_is_trls(dpo_trainer: Any, beta: float) -> None:
     dpo_trainer.beta = beta
     theirs = dpo_trainer.compute_loss(dpo_trainer.model, batch).detach()
     ours_batch = RightPadded(batch["input_ids"], batch["completion_mask"].bool())
-    policy, reference = (response_statistics(tiny_model(seed), ours_batch).logprob for seed in (0, 1))
+    policy, reference = (response_logprobs(tiny_model(seed), ours_batch).detach() for seed in (0, 1))
     ours = dpo_loss(margin_of_halves(policy, reference, beta)).mean()
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     assert 0.01 < float(theirs) < 100  # not saturated
@@ -171,10 +173,105 @@ def test_advantage_keeps_conditions_apart_and_ignores_scale() -> None:
 
 def test_kl_coefficient_by_hand() -> None:
     """|d| = 0, 1, 2, 3, 4: the 75th percentile is 3, the median 2."""
-    log_ratio = torch.tensor([[-4.0, 3.0, 0.0, -1.0, 2.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
-    beta = torch.tensor([0.6, 0.5])
-    assert kl_coefficient(log_ratio, beta, 75).tolist() == pytest.approx([0.6 / 3, 0.5 / EPSILON], rel=1e-6)
-    assert kl_coefficient(log_ratio, beta, 50)[0].item() == pytest.approx(0.3, rel=1e-6)
+    log_ratio, beta = torch.tensor([[-4.0, 3.0, 0.0, -1.0, 2.0]]), torch.tensor([0.6])
+    assert kl_coefficient(log_ratio, beta, 75).tolist() == pytest.approx([0.6 / 3], rel=1e-6)
+    assert kl_coefficient(log_ratio, beta, 50).tolist() == pytest.approx([0.3], rel=1e-6)
+
+
+def test_kl_coefficient_takes_no_penalty_on_rounding_noise() -> None:
+    """The 75th percentile of |d| is 3: with a noise of 0.99 it is above 3 × 0.99, with one of 1 it is not. Where all
+    log-ratios are exactly 0, as at the first step, there is no penalty either."""
+    log_ratio = torch.tensor([[-4.0, 3.0, 0.0, -1.0, 2.0]] * 2 + [[0.0] * 5])
+    kappa = kl_coefficient(log_ratio, torch.full((3,), 0.6), 75, torch.tensor([0.99, 1.0, 0.0]))
+    assert kappa.tolist() == pytest.approx([0.2, 0.0, 0.0], rel=1e-6)
+
+
+@pytest.mark.parametrize("value", [0.1, -3.7, 1e6, 0.0])
+@pytest.mark.parametrize("batch", [2, 3, 7, 32])
+def test_equal_rewards_have_advantage_zero(value: float, batch: int) -> None:
+    """In float32 the mean of equal numbers may differ from them in the last bit, and ε is no larger than that."""
+    reward = torch.stack([torch.full((batch,), value), torch.arange(batch, dtype=torch.float32)])
+    advantages = advantage(reward)
+    assert not advantages[0].any()
+    assert float(advantages[1].abs().max()) > 0.9
+
+
+class TestEquationEight:
+    """Which gradient Eq. 8 takes as coded, by enumerating a policy over eight answers.
+
+    Each answer's loss comes from `token_logprobs` (a head, a temperature) and `online_loss`, as in training; weighted
+    with the answer's probability it gives the expected gradient exactly.
+    """
+
+    KAPPA = 0.3
+
+    def setup_method(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.head = nn.Linear(6, 8, bias=False, dtype=torch.float64).requires_grad_(False)
+        self.head.weight.copy_(torch.randn(8, 6, generator=generator))
+        self.hidden, self.reference = torch.randn(2, 1, 6, generator=generator, dtype=torch.float64)
+        self.advantages = torch.randn(8, generator=generator, dtype=torch.float64)
+
+    def policy(self, hidden: Tensor, temperature: float) -> Tensor:
+        return (self.head(hidden)[0] / temperature).log_softmax(-1)
+
+    def gradient(self, value: Callable[[Tensor], Tensor]) -> Tensor:
+        hidden = self.hidden.clone().requires_grad_(True)
+        value(hidden).backward()
+        assert hidden.grad is not None
+        return hidden.grad[0]
+
+    def as_coded(self, sampled_at: float, taken_at: float) -> Tensor:
+        """Expected gradient with answers sampled at one temperature and their log-probabilities taken at another."""
+        weight = self.policy(self.hidden, sampled_at).exp()
+        answers = torch.arange(8)
+
+        def loss(hidden: Tensor) -> Tensor:
+            ours, fixed = (
+                token_logprobs(state.expand(8, 6), answers, self.head, taken_at)[:, None]
+                for state in (hidden, self.reference)
+            )
+            kappa = torch.full((8,), self.KAPPA, dtype=torch.float64)
+            return (weight * online_loss(ours, fixed, self.advantages[:, None], kappa)).sum()
+
+        return self.gradient(loss)
+
+    def of_the_objective(self, temperature: float) -> Tensor:
+        """∇(−E[Â] + 2κ·KL(π‖π_ref)) at a temperature."""
+
+        def objective(hidden: Tensor) -> Tensor:
+            log_policy = self.policy(hidden, temperature)
+            log_ratio = log_policy - self.policy(self.reference, temperature)
+            return (log_policy.exp() * (2 * self.KAPPA * log_ratio - self.advantages)).sum()
+
+        return self.gradient(objective)
+
+    @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
+    def test_it_is_that_of_minus_the_advantage_plus_twice_kappa_kl(self, temperature: float) -> None:
+        torch.testing.assert_close(
+            self.as_coded(temperature, temperature), self.of_the_objective(temperature), rtol=1e-4, atol=1e-5
+        )
+
+    def test_read_literally_equation_eight_has_a_further_term(self) -> None:
+        """∇E[κd²] = E[2κd·∇log π] + E[κd²·∇log π]: the second is the score-function term that is not taken."""
+
+        def literal(hidden: Tensor) -> Tensor:
+            log_policy = self.policy(hidden, 1.0)
+            log_ratio = log_policy - self.policy(self.reference, 1.0)
+            return (log_policy.exp() * (self.KAPPA * log_ratio.square() - self.advantages)).sum()
+
+        def further(hidden: Tensor) -> Tensor:
+            log_policy = self.policy(hidden, 1.0)
+            log_ratio = (log_policy - self.policy(self.reference, 1.0)).detach()
+            return (log_policy.exp() * self.KAPPA * log_ratio.square()).sum()
+
+        difference = self.gradient(literal) - self.as_coded(1.0, 1.0)
+        torch.testing.assert_close(difference, self.gradient(further), rtol=1e-4, atol=1e-5)
+        assert float(difference.norm()) > 0.01
+
+    def test_log_probabilities_at_another_temperature_than_that_of_sampling_are_biased(self) -> None:
+        off = self.as_coded(1.7, 1.0) - self.of_the_objective(1.7)
+        assert float(off.norm() / self.of_the_objective(1.7).norm()) > 0.1
 
 
 def test_kl_coefficient_has_no_gradient() -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from betastar.models.optimise import (
+    NotFiniteError,
     StackedOptimiser,
     clip_by_condition,
     constant_schedule,
@@ -87,16 +88,26 @@ def test_a_checkpoint_before_the_first_step() -> None:
 
 
 def test_clipping_by_hand() -> None:
-    """Norms over both tensors: 5, 0.5, NaN, ∞. At most 1: a fifth, unchanged, zero, zero."""
-    weights = [torch.zeros(4, 1, requires_grad=True), torch.zeros(4, 1, 1, requires_grad=True)]
-    weights[0].grad = torch.tensor([[3.0], [0.3], [math.nan], [1.0]])
-    weights[1].grad = torch.tensor([4.0, 0.4, 1.0, math.inf]).view(4, 1, 1)
-    norms = clip_by_condition(weights, 1.0)
-    assert norms[:2].tolist() == pytest.approx([5, 0.5])
-    assert norms[2].isnan()
-    assert norms[3].isinf()
-    assert weights[0].grad.flatten().tolist() == pytest.approx([0.6, 0.3, 0, 0], rel=1e-5)
-    assert weights[1].grad.flatten().tolist() == pytest.approx([0.8, 0.4, 0, 0], rel=1e-5)
+    """Norms over both tensors: 5 and 0.5. At most 1: a fifth, unchanged."""
+    weights = [torch.zeros(2, 1, requires_grad=True), torch.zeros(2, 1, 1, requires_grad=True)]
+    weights[0].grad = torch.tensor([[3.0], [0.3]])
+    weights[1].grad = torch.tensor([4.0, 0.4]).view(2, 1, 1)
+    assert clip_by_condition(weights, 1.0).tolist() == pytest.approx([5, 0.5])
+    assert weights[0].grad.flatten().tolist() == pytest.approx([0.6, 0.3], rel=1e-5)
+    assert weights[1].grad.flatten().tolist() == pytest.approx([0.8, 0.4], rel=1e-5)
+
+
+@pytest.mark.parametrize("spoilt", [math.nan, math.inf])
+def test_gradients_that_are_not_finite_are_refused_and_change_nothing(spoilt: float) -> None:
+    optimiser = stacked()
+    for weight, gradient in zip(optimiser.weights, gradients(0), strict=True):
+        weight.grad = gradient
+    optimiser.weights[1].grad[2, 0, 0] = spoilt  # type: ignore[index]
+    with pytest.raises(NotFiniteError) as error:
+        optimiser.step(1.0)
+    assert error.value.conditions == [2]
+    assert all(torch.equal(now, before) for now, before in zip(optimiser.weights, normals(0), strict=True))
+    assert all(not optimiser.adam.state[w]["exp_avg"].any() for w in optimiser.weights)
 
 
 def test_linear_schedule() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from betastar.errors import BetastarError
 from betastar.models.bank import AdapterBank, Adapters
 from betastar.models.generation import generate
-from betastar.models.logprobs import pair_logprobs, response_statistics
+from betastar.models.logprobs import pair_logprobs, response_logprobs
 from betastar.models.peft_io import export_adapter, import_adapter
 from betastar.models.sequences import Pair, Row, pair_pad, right_pad
 from betastar.models.support import TOLERANCE, check_agreement, context_length, empty_model
@@ -116,10 +116,10 @@ def test_a_supported_architecture_is_what_transformers_and_peft_compute(
 
     expected = torch.stack([teacher_forced(theirs, row) for row in rows])
     with torch.no_grad(), bank.use(adapters[1:]):
-        stats = response_statistics(bank.model, right_pad(rows, 0, "cpu"))
+        logprob = response_logprobs(bank.model, right_pad(rows, 0, "cpu"))
         pairs = [Pair(row.prompt, row.response, other.response) for row, other in zip(rows, rows[::-1], strict=True)]
         packed = pair_logprobs(bank.model, pair_pad(pairs, 0, "cpu"))
-    torch.testing.assert_close(stats.logprob, expected, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(logprob, expected, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(packed[:, 0], expected, rtol=1e-4, atol=1e-3)
     rejected = [teacher_forced(theirs, Row(pair.prompt, pair.rejected)) for pair in pairs]
     torch.testing.assert_close(packed[:, 1], torch.stack(rejected), rtol=1e-4, atol=1e-3)

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from betastar.maths.constants import EPSILON
 
+NOISE_FACTOR = 3  # times the noise of log-ratios, under which Eq. 10 takes no penalty
+
 
 def implicit_reward_margin(
     policy_chosen: Tensor, policy_rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, beta: Tensor
@@ -34,19 +36,29 @@ def advantage(reward: Tensor) -> Tensor:
 
     The standard deviation has B in the denominator, so that it is defined (zero) for a batch of one.
     """
-    centred = reward - reward.mean(dim=-1, keepdim=True)
+    # The mean of equal numbers need not be that number to the last bit, and ε is too small to hide the difference.
+    equal = reward.amax(dim=-1, keepdim=True) == reward.amin(dim=-1, keepdim=True)
+    centred = (reward - reward.mean(dim=-1, keepdim=True)).masked_fill(equal, 0.0)
     return centred / (reward.std(dim=-1, keepdim=True, correction=0) + EPSILON)
 
 
-def kl_coefficient(log_ratio: Tensor, beta: Tensor, percentile: float) -> Tensor:
+def kl_coefficient(log_ratio: Tensor, beta: Tensor, percentile: float, noise: Tensor | float = 0.0) -> Tensor:
     """κ = β / (Q_p(|d|) + ε) of each condition, `d [C, B]`, `beta [C]` → `[C]`, without gradient
-    (arXiv:2606.30627 Eq. 10; the paper leaves p open)."""
+    (arXiv:2606.30627 Eq. 10; the paper leaves p open).
+
+    Deviation: κ is 0 where Q_p(|d|) ≤ 3 · `noise`, the size in nats of log-ratios that rounding alone makes of equal
+    policies. Eq. 10 divides by them there: at the first step, where d = 0, κ would be β/ε.
+    """
     scale = torch.quantile(log_ratio.detach().abs(), percentile / 100, dim=-1)
-    return beta / (scale + EPSILON)
+    return torch.where(scale <= NOISE_FACTOR * noise, 0.0, beta / (scale + EPSILON))
 
 
 def online_loss(logprob: Tensor, reference_logprob: Tensor, advantages: Tensor, kappa: Tensor) -> Tensor:
     """-mean(Â·log π) + κ·mean(d²) of each condition, d = log π - log π_ref; `[C, B]` and `kappa [C]` → `[C]`
-    (arXiv:2606.30627 Eq. 8)."""
+    (arXiv:2606.30627 Eq. 8).
+
+    On responses sampled from π, its gradient is on average that of -E[Â] + 2κ·KL(π‖π_ref). Read literally, the
+    gradient of κ·E[d²] has the score-function term κ·E[d²·∇log π] more, which neither the paper nor this takes.
+    """
     log_ratio = logprob - reference_logprob
     return -(advantages * logprob).mean(dim=-1) + kappa * log_ratio.square().mean(dim=-1)

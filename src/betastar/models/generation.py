@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from betastar.maths.distributions import entropy
 from betastar.models.bank import AdapterBank, Adapters
-from betastar.models.logprobs import backbone, lm_head
+from betastar.models.logprobs import backbone, head_logits, lm_head
 from betastar.randomness import exponential_noise
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 COMPACT_BELOW = 0.8  # rows are dropped when the fullest condition has at most this share of its places still live
 PREFILL_TOKENS = 4096  # prompts are read in pieces of at most so many tokens, padding included
+# Tokens between two looks at which rows have ended. A look makes a GPU wait for all that was asked of it; on a CPU it
+# costs nothing, and rows that leave early save work.
+LOOK_EVERY, LOOK_EVERY_ON_GPU = 1, 8
 
 
 class Sample(NamedTuple):
@@ -67,8 +70,10 @@ def generate(
 ) -> list[list[Sample]]:
     """Sample one response for each prompt of a grid `[C][B]`; `adapters=None` is the bare base with C = 1.
 
-    `row_keys [C][B]` name each row's random stream: a row's text depends on its key, its prompt and its condition's
-    weights, not on what else is in the batch. Conditions that share a key share the noise. `temperature` 0 is greedy.
+    `row_keys [C][B]` name each row's random stream: a row's noise depends on its key alone, so its text depends on key,
+    prompt and its condition's weights, not on what else is in the batch; in exact arithmetic, that is: where kernels
+    change with the number of rows (on a GPU, and anywhere in bfloat16) rounding can decide a close race. Conditions
+    that share a key share the noise. `temperature` 0 is greedy.
     """
     model, conditions = bank.model, len(prompts)
     active = None if adapters is None else adapters.to(model.dtype)  # cast once, not at every token
@@ -76,6 +81,7 @@ def generate(
     counters = [torch.zeros(len(tokens), dtype=kind, device=bank.device) for kind in (torch.long, *[torch.float] * 2)]
     output = _Output(tokens.new_zeros(len(tokens), max_new_tokens), *counters)
     ends = torch.tensor(list(end_tokens), dtype=torch.long, device=bank.device)
+    look_every = LOOK_EVERY_ON_GPU if bank.device.type == "cuda" else LOOK_EVERY
     from betastar.models.cache import RoomyLayer, roomy_cache  # loads transformers, which a reused run can do without
 
     cache = roomy_cache(model.config.get_text_config().num_hidden_layers, rows.bias.shape[1])
@@ -83,10 +89,13 @@ def generate(
     for step in range(max_new_tokens):
         with bank.use(active):
             hidden = _read(model, cache, tokens, rows)
-        logprobs = lm_head(model)(hidden).float().log_softmax(dim=-1)
+        logprobs = head_logits(lm_head(model), hidden).log_softmax(dim=-1)
         chosen = _choose(logprobs, rows.key, step, temperature)
         _record(output, rows, step, chosen, logprobs)
         rows = rows._replace(live=rows.live & ~torch.isin(chosen, ends))
+        tokens = chosen[:, None]
+        if (step + 1) % look_every:
+            continue
 
         live = rows.live.view(conditions, -1)
         counts = live.sum(dim=1).tolist()
@@ -96,11 +105,10 @@ def generate(
             keep, staying = _compact(live, max(counts))
             if active is not None and len(staying) < conditions:
                 active = active[staying.tolist()]
-            conditions, rows, chosen = len(staying), rows.keep(keep), chosen[keep]
+            conditions, rows, tokens = len(staying), rows.keep(keep), tokens[keep]
             for layer in cache.layers:
                 assert isinstance(layer, RoomyLayer)
                 layer.keep_rows(keep)
-        tokens = chosen[:, None]
 
     samples = _samples(output, end_tokens)
     return [samples[i : i + len(prompts[0])] for i in range(0, len(samples), len(prompts[0]))]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from betastar.errors import BetastarError
+from betastar.models.devices import computes_bfloat16
 from betastar.models.hub import Location, explained, fetch_weights, locate, read_config
 from betastar.models.out_of_memory import is_out_of_memory
 from betastar.models.support import (
@@ -149,9 +150,9 @@ def _load_model(
 
 
 def weights_dtype(setting: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 on a GPU that computes in it, else float32."""
+    """`auto` is bfloat16 on a GPU that computes in it, not one that emulates it, else float32."""
     if setting == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if device.type == "cuda" and computes_bfloat16() else torch.float32
     return getattr(torch, setting)
 
 

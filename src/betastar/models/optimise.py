@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from betastar.errors import BetastarError
+
 
 def linear_schedule(step: int, total: int, warm_up: int) -> float:
     """Share of the peak learning rate at `step` (from 0): linear warm-up, then linear decay towards zero at `total`."""
@@ -28,19 +30,36 @@ def one_cycle_schedule(step: int, total: int, rising: float = 0.15) -> float:
     return 1e-5 + (1 - 1e-5) * (1 + math.cos(math.pi * (step - peak) / (total - peak))) / 2
 
 
+class NotFiniteError(BetastarError):
+    """The gradients of some `conditions` (by place in the stack) are not finite: the training has diverged."""
+
+    def __init__(self, conditions: Sequence[int], norms: Sequence[float]):
+        super().__init__(f"The gradient norm of condition {conditions[0]} is {norms[0]:g}; lower the learning rate.")
+        self.conditions, self.norms = list(conditions), list(norms)
+
+
 class StackedOptimiser:
     """AdamW over tensors whose first dimension is the condition. AdamW acts elementwise and clipping per condition, so
-    each condition moves exactly as it would alone."""
+    each condition moves exactly as it would alone.
+
+    Its moments are allocated here, so that a stack that does not fit fails before the first step and not within it.
+    """
 
     def __init__(self, weights: Sequence[Tensor], learning_rate: float, weight_decay: float, clip: float):
         self.weights, self.learning_rate, self.clip = list(weights), learning_rate, clip
         # One fused kernel for all weights where the device has it.
         fused = all(w.device.type in ("cpu", "cuda") for w in self.weights)
         self.adam = torch.optim.AdamW(self.weights, lr=learning_rate, weight_decay=weight_decay, fused=fused)
+        for weight in self.weights:
+            self.adam.state[weight] = {
+                "step": torch.zeros((), device=weight.device if fused else "cpu"),
+                "exp_avg": torch.zeros_like(weight, requires_grad=False),
+                "exp_avg_sq": torch.zeros_like(weight, requires_grad=False),
+            }
 
     def step(self, schedule: float) -> Tensor:
         """Clip, update with `schedule` times the learning rate, clear the gradients; returns the gradient norms `[C]`
-        before clipping."""
+        before clipping. Raises NotFiniteError, and changes nothing, where a norm is NaN or infinite."""
         norms = clip_by_condition(self.weights, self.clip)
         set_learning_rate(self.adam, self.learning_rate * schedule)
         self.adam.step()
@@ -63,25 +82,32 @@ def optimiser_state(adam: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimiser(adam: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
-    """Put weights (in place) and moments back as `optimiser_state` gave them."""
+    """Put weights and moments back as `optimiser_state` gave them, in place where they are allocated."""
     for i, weight in enumerate(adam.param_groups[0]["params"]):
         with torch.no_grad():
             weight.copy_(state[f"weight.{i}"])
-        moments = {name: state[f"{name}.{i}"] for name in ("step", "exp_avg", "exp_avg_sq") if f"{name}.{i}" in state}
-        adam.state[weight] = {name: value.to(weight.device) for name, value in moments.items()}
+        moments = adam.state[weight]
+        for name in ("step", "exp_avg", "exp_avg_sq"):
+            if f"{name}.{i}" not in state:
+                continue
+            if name in moments:
+                moments[name].copy_(state[f"{name}.{i}"])
+            else:
+                moments[name] = state[f"{name}.{i}"].to(weight.device)
 
 
 def clip_by_condition(weights: Sequence[Tensor], most: float) -> Tensor:
     """Scale each condition's gradient to a norm of at most `most`, in place; returns the norms `[C]` before clipping.
 
-    A condition whose gradient is not finite has it set to zero, so that nothing spreads to the others.
+    Raises NotFiniteError where one is NaN or infinite. To skip such an update and go on would hide that a condition is
+    lost, and report what is left of it as a result.
     """
     grads = [w.grad for w in weights if w.grad is not None]
     norms = torch.stack([g.flatten(1).norm(dim=1) for g in grads]).norm(dim=0)
-    finite = torch.isfinite(norms)
-    factor = torch.where(finite, (most / (norms + 1e-6)).clamp(max=1.0), torch.zeros_like(norms))
+    lost = (~torch.isfinite(norms)).nonzero()[:, 0].tolist()
+    if lost:
+        raise NotFiniteError(lost, norms[lost].tolist())
+    factor = (most / (norms + 1e-6)).clamp(max=1.0)
     for g in grads:
-        if not bool(finite.all()):
-            g[~finite] = 0.0
         g.mul_(factor.view(-1, *[1] * (g.ndim - 1)))
     return norms

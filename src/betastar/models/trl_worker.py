@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import shutil
 import sys
 import warnings
@@ -33,6 +34,7 @@ from trl.trainer.reward_trainer import DataCollatorForPreference as RewardCollat
 
 from betastar.disk import write_atomically
 from betastar.errors import BetastarError, InternalError
+from betastar.models.devices import set_up
 from betastar.models.loading import Base, load_base
 from betastar.models.logprobs import backbone, lm_head
 from betastar.models.optimise import linear_schedule
@@ -46,6 +48,7 @@ def run(folder: Path, on_step: Callable[[dict[str, float]], None]) -> None:
     """Train what `folder` says, and leave there a PEFT folder `adapter` and a row per step in `training.jsonl`. The
     main process calls `on_step` with each row. torch's global random state is left as it was."""
     job, compute = read_job(folder)
+    set_up(compute["deterministic"])
     device: Any = PartialState(cpu=compute["cpu"]).device
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", 0)
@@ -183,6 +186,11 @@ class StepLog(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         logs = kwargs["logs"]
+        if "loss" in logs and not all(math.isfinite(logs[name]) for name in ("loss", "grad_norm")):
+            raise BetastarError(
+                f"{self.path.parent}: TRL's training diverged at step {state.global_step} of {state.max_steps} (loss "
+                f"{logs['loss']:g}, gradient norm {logs['grad_norm']:g}); lower learning_rate or clip."
+            )
         if state.is_world_process_zero and "loss" in logs:
             row = {"step": state.global_step, "loss": logs["loss"], "norm": logs["grad_norm"]}
             with self.path.open("a") as file:

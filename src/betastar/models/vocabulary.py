@@ -14,10 +14,14 @@ def hide_padding(model: Any, tokens: int) -> None:
     head = model.get_output_embeddings()
     if head.weight.shape[0] <= tokens:
         return
+    head.readable_tokens = tokens
+    head.register_forward_hook(lambda module, _args, logits: hide_unreadable(module, logits))
 
-    def hide(_module: nn.Module, _args: tuple[Tensor, ...], logits: Tensor) -> Tensor:
+
+def hide_unreadable(head: nn.Module, logits: Tensor) -> Tensor:
+    """The logits `[…, V]` of a head, in place, with those of padded places hidden if `hide_padding` has been called."""
+    tokens = getattr(head, "readable_tokens", None)
+    if tokens is not None:
         # Half the lowest number stays finite on its way to a probability of 0, and 0 times it is 0.
         logits[..., tokens:] = torch.finfo(logits.dtype).min / 2
-        return logits
-
-    head.register_forward_hook(hide)
+    return logits

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from betastar.models.logprobs import HEAD_ELEMENTS, HEAD_ELEMENTS_ON_GPU
+
 if TYPE_CHECKING:
     from betastar.models.facts import ModelFacts
 
 NF4_BLOCK, CONSTANT_BLOCK = 64, 256  # weights that share a constant; constants that share one if quantised in turn
-LOGITS_AT_ONCE = 1 << 24  # elements in one chunk of the head, models/logprobs.py
 LOGIT_TRAINING, LOGIT_DECODING = 12, 20  # bytes per logit with all copies that live at once
 RUNTIME = 1.5 * 2**30  # device context, libraries and what an allocator wastes: a flat allowance
 
@@ -50,10 +51,10 @@ def key_value_cache(model: ModelFacts, rows: int, tokens: int, width: int) -> fl
     return 2 * rows * tokens * model.layers * model.key_value_heads * model.head_dim * width
 
 
-def logits(tokens: int, vocabulary: int, whole: bool = False) -> float:
+def logits(tokens: int, vocabulary: int, gpu: bool, whole: bool = False) -> float:
     """Logits of a training pass with their copies: a chunk of them, or the `whole`, as TRL has them."""
-    elements = tokens * vocabulary
-    return (elements if whole else min(elements, LOGITS_AT_ONCE)) * LOGIT_TRAINING
+    elements, chunk = tokens * vocabulary, HEAD_ELEMENTS_ON_GPU if gpu else HEAD_ELEMENTS
+    return (elements if whole else min(elements, chunk)) * LOGIT_TRAINING
 
 
 def activations(model: ModelFacts, width: int, piece: Piece, dropout: bool) -> float:

@@ -47,16 +47,17 @@ def phases(config: Config, facts: Facts, problems: int, gpu: bool) -> list[Phase
     )
     piece = memory.Piece(compute.tokens_per_forward, compute.gradient_checkpointing)
 
+    offline_limit = config.offline.conditions_at_once or how_many.checkpoints
     training = []
     for name, model, kept, numbers, size, together in (
         ("rewards", facts.reward, reward, reward_adapter, one_reward, how_many.members),
-        ("offline", facts.policy, policy, adapter, one, how_many.checkpoints),
+        ("offline", facts.policy, policy, adapter, one, min(how_many.checkpoints, offline_limit)),
     ):
         trl = getattr(config, name).engine == "trl"
         parts = bases | _trained(size, 1 if trl else together, kept)
         parts["activations"] = memory.activations(model, kept.width, piece, numbers.dropout > 0)
         if name == "offline":
-            parts["logits"] = memory.logits(piece.tokens, model.vocabulary, whole=trl)
+            parts["logits"] = memory.logits(piece.tokens, model.vocabulary, gpu, whole=trl)
         if trl:
             parts["TRL's copy of the base"] = sum(memory.weights(model, kept).values())
         training.append(Phase(name, parts))
@@ -73,7 +74,7 @@ def phases(config: Config, facts: Facts, problems: int, gpu: bool) -> list[Phase
     sampling["logits"] = answers * facts.policy.vocabulary * memory.LOGIT_DECODING
     update = bases | moving | references | ensemble
     update["activations"] = memory.activations(facts.policy, policy.width, piece, dropout=False)
-    update["logits"] = memory.logits(piece.tokens, facts.policy.vocabulary)
+    update["logits"] = memory.logits(piece.tokens, facts.policy.vocabulary, gpu)
     return [
         Phase(phase.name, {**phase.parts, "libraries": memory.RUNTIME})
         for phase in (*training, Phase("sampling", sampling), Phase("online", update))

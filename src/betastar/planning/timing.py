@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from betastar.errors import BetastarError
+from betastar.models.devices import choose_device
 from betastar.planning import sources
 from betastar.planning.phases import precision
 from betastar.planning.plan import Plan
@@ -26,8 +27,7 @@ def probe(plan: Plan) -> Timing:
     """Measure both models on this machine. Raises BetastarError where they are too large for it."""
     config, facts = plan.config, plan.facts
     gpu = plan.memory.gpu
-    wanted = config.compute.device
-    device = torch.device(("cuda" if gpu else "cpu") if wanted == "auto" else wanted)
+    device = choose_device(config.compute.device)
     torch.set_num_threads(config.compute.threads or os.cpu_count() or 1)  # as a run does
     adapter, reward_adapter = config.adapter, config.reward_adapter or config.adapter
     compute = config.compute

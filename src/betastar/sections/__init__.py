@@ -26,7 +26,7 @@ from betastar.sections.models import (
     TrainedBase,
 )
 from betastar.sections.tracking import Tracking
-from betastar.sections.training import Evaluation, Grid, Kl, Law, Online, Optimisation, Rewards, Training
+from betastar.sections.training import Evaluation, Grid, Kl, Law, Offline, Online, Optimisation, Rewards, Training
 
 __all__ = [
     "Adapter",
@@ -47,6 +47,7 @@ __all__ = [
     "Lengths",
     "MicroPreferences",
     "MicroTask",
+    "Offline",
     "Online",
     "Optimisation",
     "PairColumns",

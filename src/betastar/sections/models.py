@@ -18,6 +18,14 @@ class Compute(Section):
     gradient_checkpointing: bool = Field(
         default=False, description="compute activations again in the backward pass: less memory, about a third slower"
     )
+    deterministic: bool = Field(
+        default=False,
+        description="on a GPU take only algorithms that give the same bits at every run, which are somewhat slower; a "
+        "CPU's always do",
+    )
+    checkpoint_seconds: float = Field(
+        default=30, ge=0, description="seconds between checkpoints of an unfinished stage; a kill loses about as much"
+    )
     memory_gb: float | None = positive(
         "V_GB of Appendix C.3, from which `auto` batch sizes follow; empty: the device's memory", None
     )

@@ -56,7 +56,12 @@ class Training(Optimisation):
         default="bank", description="bank: all conditions in one batch; trl: TRL's trainer for one after the other"
     )
     epochs: float = positive("passes over the training pairs; a fraction is allowed", 1.0)
-    save_every: int = positive("optimiser steps between checkpoints", 50)
+
+
+class Offline(Training):
+    """Settings of offline DPO."""
+
+    conditions_at_once: int | None = positive("most conditions in one bank; empty: all", None)
 
 
 class Rewards(Training):
@@ -116,7 +121,6 @@ class Online(Optimisation):
         default="train", description="problems to adapt on; the paper uses test"
     )
     kl: Kl = Field(default_factory=Kl, description="the penalty that ties the policy to its checkpoint")
-    save_every: int = positive("steps between checkpoints", 10)
     conditions_at_once: int | None = positive("most conditions in one bank; empty: all", None)
 
     @model_validator(mode="after")

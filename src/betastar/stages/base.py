@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from betastar.errors import BetastarError
 from betastar.micro.language import draw_problem, draw_request, draw_style, is_held_out, write_response
 from betastar.micro.tokenizer import build_tokenizer
 from betastar.models.hub import fingerprint
@@ -20,7 +21,6 @@ from betastar.workbench.context import Context, write_json
 
 VERSION = 1
 STAGE = "base"
-SAVE_EVERY = 100
 ROWS_PER_PIECE = 64  # sorted by length: shorter pieces waste less padding, longer ones less overhead
 
 
@@ -69,7 +69,7 @@ def _train(ctx: Context, choice: TrainedBase, largest: int, out: Path, key: str)
     adam = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.05, fused=True)
     start = 0
     if saved := checkpoint.load():
-        start, state, _ = saved
+        start, state = saved
         restore_optimiser(adam, state)
     for step in range(start, training.steps):
         texts = _demonstrations(choice, largest, ctx.config.root_seed, step)
@@ -85,12 +85,17 @@ def _train(ctx: Context, choice: TrainedBase, largest: int, out: Path, key: str)
             piece = F.cross_entropy(logits, tokens[:, 1:][real], reduction="sum") / targets
             piece.backward()
             loss += piece.item()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if not torch.isfinite(norm):
+            raise BetastarError(
+                f"{STAGE}, step {step + 1} of {training.steps}: the training of the base has diverged (gradient norm "
+                f"{norm:g}); lower base.training.learning_rate."
+            )
         set_learning_rate(adam, training.learning_rate * one_cycle_schedule(step, training.steps))
         adam.step()
         adam.zero_grad(set_to_none=True)
         ctx.reporter.progress(step + 1, training.steps, "steps", f"loss {loss:.3f}")
-        if (step + 1) % SAVE_EVERY == 0 and step + 1 < training.steps:
-            checkpoint.save(step + 1, optimiser_state(adam))
+        if step + 1 < training.steps:
+            checkpoint.save_if_due(step + 1, lambda: optimiser_state(adam))
     model.save_pretrained(out / "model")
     tokenizer.save_pretrained(out / "model")

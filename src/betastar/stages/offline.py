@@ -22,7 +22,7 @@ from betastar.workbench.context import Condition, Context, Parts, Policy, write_
 from betastar.workbench.pair_training import PairTrainer, Part, batches, train
 from betastar.workbench.trl_training import trl_job, trl_progress
 
-VERSION = 2
+VERSION = 3
 STAGE = "offline"
 
 
@@ -30,13 +30,17 @@ def run(
     ctx: Context, base: Artefact, preferences: Artefact, logprobs: Artefact, conditions: Sequence[Condition]
 ) -> Parts[Condition]:
     config = ctx.config
-    settings = [config.offline.model_dump(exclude={"save_every"}), config.adapter.model_dump(), config.root_seed]
+    settings = [
+        config.offline.model_dump(exclude={"conditions_at_once"}),
+        config.adapter.model_dump(),
+        config.root_seed,
+    ]
     keys = {
         condition: content_key(STAGE, VERSION, settings, condition.beta, condition.seed, base.key, preferences.key)
         for condition in conditions
     }
     # TRL trains one condition at a time anyway: each becomes an artefact as soon as it is done.
-    at_once = 1 if config.offline.engine == "trl" else None
+    at_once = 1 if config.offline.engine == "trl" else config.offline.conditions_at_once
     return ctx.made_parts(STAGE, keys, lambda todo, o, k: _make(ctx, base, preferences, logprobs, todo, o, k), at_once)
 
 
@@ -65,8 +69,19 @@ def _make(
     else:
         trained = start.trainable()
         losses = partial(_losses, ctx, policy, trained, [c.beta for c in conditions], base_logprobs["train"])
-        trainer = PairTrainer(settings, trained.parameters(), pairs.train, order, losses, ctx.room, dropout, streams)
-        log = train(trainer, work, settings.save_every, ctx.reporter.progress)
+        trainer = PairTrainer(
+            STAGE,
+            list(map(str, conditions)),
+            settings,
+            trained.parameters(),
+            pairs.train,
+            order,
+            losses,
+            ctx.room,
+            dropout,
+            streams,
+        )
+        log = train(trainer, work, ctx.reporter.progress)
     _write(ctx, policy, trained.frozen(), conditions, folders, pairs.test, base_logprobs["test"], log)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from betastar.maths.distributions import ensemble_score
-from betastar.maths.objectives import advantage, kl_coefficient, online_loss
+from betastar.maths.objectives import NOISE_FACTOR, advantage, kl_coefficient, online_loss
 from betastar.models.bank import Adapters
 from betastar.models.logprobs import response_logprobs
 from betastar.models.optimise import StackedOptimiser, constant_schedule, optimiser_state, restore_optimiser
@@ -27,20 +27,23 @@ from betastar.store import content_key
 from betastar.workbench import readers
 from betastar.workbench.context import Condition, Context, Inputs, OnlineCondition, Parts, Policy, write_jsonl
 from betastar.workbench.evaluate import answer, evaluate, held_out, probe_prompts, sampled_logprobs
+from betastar.workbench.memory import named_divergence
 from betastar.workbench.scoring import Scorer
 
-VERSION = 2
+VERSION = 3
 STAGE = "online"
 
 
-def run(ctx: Context, inputs: Inputs, checkpoints: Parts[Condition]) -> Parts[OnlineCondition]:
+def run(
+    ctx: Context, inputs: Inputs, checkpoints: Parts[Condition], probes: Parts[Condition]
+) -> Parts[OnlineCondition]:
     config = ctx.config
     shared = [VERSION, config.evaluation.model_dump(), config.lengths.generated, config.root_seed]
     sources = [artefact.key for artefact in inputs]
     banks: dict[str, list[str]] = {}
     for name in config.variants:
         # Variants that differ only in the penalty go through the same batches and can share a bank.
-        batch_settings = config.variant(name).model_dump(exclude={"kl", "save_every", "conditions_at_once"})
+        batch_settings = config.variant(name).model_dump(exclude={"kl", "conditions_at_once"})
         banks.setdefault(content_key(batch_settings), []).append(name)
     folders: dict[OnlineCondition, Path] = {}
     keys: dict[OnlineCondition, str] = {}
@@ -53,19 +56,21 @@ def run(ctx: Context, inputs: Inputs, checkpoints: Parts[Condition]) -> Parts[On
             for name in names
             for c, checkpoint_key in checkpoints.keys_of.items()
         }
-        build = partial(_adapt, ctx, inputs, checkpoints, settings)
+        build = partial(_adapt, ctx, inputs, checkpoints, probes, settings)
         folders |= ctx.made_parts(STAGE, mine, build, settings.conditions_at_once)
         keys |= mine
     return Parts(folders, keys)
 
 
 class _Bank(NamedTuple):
-    """What adapting one bank of conditions needs at every step."""
+    """What adapting one bank of conditions needs at every step. `noise [C]`: of log-ratios, nats, as `probe` measured
+    it at each checkpoint."""
 
     policy: Policy
     scorer: Scorer
     conditions: Sequence[OnlineCondition]
     penalties: Sequence[Kl]
+    noise: Sequence[float]
     adapters: Adapters
     references: Adapters
     optimiser: StackedOptimiser
@@ -79,6 +84,7 @@ def _adapt(
     ctx: Context,
     inputs: Inputs,
     checkpoints: Parts[Condition],
+    probes: Parts[Condition],
     settings: Online,
     conditions: Sequence[OnlineCondition],
     folders: Sequence[Path],
@@ -95,6 +101,7 @@ def _adapt(
         scorer=Scorer(ctx, policy, reward, rewards.ensemble),
         conditions=conditions,
         penalties=[ctx.config.variant(c.variant).kl for c in conditions],
+        noise=[readers.log_ratio_noise(probes[c.checkpoint]) for c in conditions],
         adapters=adapters,
         references=references,
         optimiser=StackedOptimiser(adapters.parameters(), numbers.learning_rate, numbers.weight_decay, numbers.clip),
@@ -103,12 +110,12 @@ def _adapt(
         limit=readers.response_limit(ctx, inputs.preferences),
         numbers=numbers,
     )
-    chosen, probes = held_out(ctx, problems.test), probe_prompts(ctx, problems.test)
+    chosen, probe_problems = held_out(ctx, problems.test), probe_prompts(ctx, problems.test)
     seeds = [c.checkpoint.seed for c in conditions]
     checkpoint = ctx.store.checkpoint(STAGE, key)
     start = 0
     if saved := checkpoint.load():
-        start, state, _ = saved
+        start, state = saved
         restore_optimiser(bank.optimiser.adam, state)
     note = ""
     for step in range(start + 1, settings.steps + 1):
@@ -116,7 +123,9 @@ def _adapt(
         checkpoint.append("training", log)
         if step % ctx.config.evaluation.every == 0 or step == settings.steps:
             frozen = bank.adapters.frozen()
-            points = evaluate(ctx, policy, frozen, references, seeds, chosen, probes, bank.scorer, rewards, bank.limit)
+            points = evaluate(
+                ctx, policy, frozen, references, seeds, chosen, probe_problems, bank.scorer, rewards, bank.limit
+            )
             named = [(str(c), point) for c, point in zip(conditions, points, strict=True)]
             checkpoint.append("metrics", [{"condition": c, "step": step, **p.metrics} for c, p in named])
             checkpoint.append(
@@ -126,10 +135,11 @@ def _adapt(
             true = sum(p.metrics["true_strict"] for p in points) / len(points)
             note = f"proxy {proxy:+.2f}, true {true:.2f}"
         ctx.reporter.progress(step, settings.steps, "steps", note)
-        if step % settings.save_every == 0 and step < settings.steps:
-            checkpoint.save(step, optimiser_state(bank.optimiser.adam))
+        if step < settings.steps:
+            checkpoint.save_if_due(step, lambda: optimiser_state(bank.optimiser.adam))
     frozen = bank.adapters.frozen()
     logs = {name: checkpoint.log(name) for name in ("metrics", "samples", "training")}
+    _say_unpenalised(ctx, bank, logs["training"])
     for c, (condition, folder) in enumerate(zip(conditions, folders, strict=True)):
         export_adapter(folder / "adapter", frozen, c, policy.base.name, fan_in_fan_out=policy.bank.conv1d)
         for name, rows in logs.items():
@@ -163,24 +173,26 @@ def _step(ctx: Context, bank: _Bank, settings: Online, step: int) -> list[dict[s
     advantages = advantage(reward)
 
     policy = bank.policy
-    reference = ctx.row_logprobs(policy, bank.references, grid)
+    temperature = settings.temperature
+    reference = ctx.row_logprobs(policy, bank.references, grid, temperature)
     # κ needs the whole batch's log-ratios before the first piece's gradient.
-    log_ratio = sampled_logprobs(ctx, policy, bank.adapters, samples, grid) - reference
-    kappa = torch.stack([_kappa(kl, d, c) for kl, d, c in zip(bank.penalties, log_ratio, bank.conditions, strict=True)])
+    log_ratio = sampled_logprobs(ctx, policy, bank.adapters, samples, grid, temperature) - reference
+    kappa = torch.stack([_kappa(bank, c, d) for c, d in enumerate(log_ratio)])
 
     def gradients(most_tokens: int) -> None:
         bank.optimiser.adam.zero_grad(set_to_none=True)
         for part, places, rows in pieces(grid, most_tokens):
             at = places.to(ctx.device)
             with policy.bank.use(bank.adapters[part]):
-                logprob = response_logprobs(policy.bank.model, right_pad(rows, policy.pad, ctx.device))
+                logprob = response_logprobs(policy.bank.model, right_pad(rows, policy.pad, ctx.device), temperature)
             fixed, weight = (value[part].gather(1, at) for value in (reference, advantages))
             loss = online_loss(logprob.view(at.shape), fixed, weight, kappa[part])
             # The piece holds a share of each condition's batch, over which Eq. 8 takes its means.
             (loss.sum() * at.shape[1] / bank.numbers.batch_size).backward()
 
     ctx.room.for_tokens(max(row.length for part in grid for row in part), gradients)
-    norms = bank.optimiser.step(constant_schedule(step - 1, bank.numbers.warmup_steps))
+    with named_divergence(STAGE, step, settings.steps, list(map(str, bank.conditions))):
+        norms = bank.optimiser.step(constant_schedule(step - 1, bank.numbers.warmup_steps))
     disagreement = proxy.disagreement.view(len(grid), -1)
     return [
         {
@@ -209,8 +221,23 @@ def _prompts_of_step(ctx: Context, bank: _Bank, settings: Online, seed: int, ste
     return [int(passes[i // n][i % n]) for i in places]
 
 
-def _kappa(kl: Kl, log_ratio: Tensor, condition: OnlineCondition) -> Tensor:
+def _kappa(bank: _Bank, c: int, log_ratio: Tensor) -> Tensor:
+    """κ of the condition at place c, from its log-ratios `[B]`."""
+    kl = bank.penalties[c]
     if kl.coupling == "fixed":
         return torch.tensor(kl.kappa, device=log_ratio.device)
-    beta = torch.tensor(condition.checkpoint.beta, device=log_ratio.device)
-    return kl_coefficient(log_ratio, beta, kl.percentile)
+    beta = torch.tensor(bank.conditions[c].checkpoint.beta, device=log_ratio.device)
+    return kl_coefficient(log_ratio, beta, kl.percentile, bank.noise[c])
+
+
+def _say_unpenalised(ctx: Context, bank: _Bank, log: Sequence[dict[str, Any]]) -> None:
+    """At how many steps Eq. 10's penalty was left out because the log-ratios were rounding noise; the first step of
+    every condition is one, and not worth a line."""
+    coupled = {str(c) for c, kl in zip(bank.conditions, bank.penalties, strict=True) if kl.coupling == "paper"}
+    without = [row for row in log if row["condition"] in coupled and row["kappa"] == 0 and row["step"] > 1]
+    total = sum(row["condition"] in coupled for row in log)
+    if without:
+        ctx.reporter.say(
+            f"{STAGE}: Eq. 10 took no penalty at {len(without)} of {total} updates, where log-ratios were within "
+            f"{NOISE_FACTOR} times their rounding noise (about {max(bank.noise):.2g} nats)"
+        )

@@ -1,5 +1,6 @@
 """Stage: every checkpoint before it goes online. The evaluation point t=0, the same again with fresh noise (the
-instrument's own spread), and the alignment quality 𝒜(β). All variants share it, as they share the checkpoints."""
+instrument's own spread), the rounding noise of log-ratios, and the alignment quality 𝒜(β). All variants share it, as
+they share the checkpoints."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from betastar.workbench.context import Condition, Context, Inputs, Parts, Policy
 from betastar.workbench.evaluate import answer, evaluate, held_out, probe_prompts
 from betastar.workbench.scoring import Scorer
 
-VERSION = 1
+VERSION = 2
 STAGE = "probe"
 
 
@@ -60,11 +61,12 @@ def run(ctx: Context, inputs: Inputs, checkpoints: Parts[Condition]) -> Parts[Co
                 "base": _accuracy(ctx, chosen, base_texts[condition.seed]),
                 "win_rate": sum(wins) / len(wins),
                 "judge": "annotator" if learned.judge is None else "reward model not used online",
+                "log_ratio_noise": points[0][c].log_ratio_noise,
             }
             write_json(folder / "point.json", record)
             (folder / "samples.json").write_text(json.dumps(points[0][c].samples, ensure_ascii=False))
 
-    return ctx.made_parts(STAGE, keys, build)
+    return ctx.made_parts(STAGE, keys, build, ctx.config.online.conditions_at_once)
 
 
 def _base_answers(

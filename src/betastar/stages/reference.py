@@ -14,7 +14,7 @@ from betastar.store import Artefact
 from betastar.workbench import readers
 from betastar.workbench.context import Context
 
-VERSION = 2
+VERSION = 3
 STAGE = "reference"
 
 

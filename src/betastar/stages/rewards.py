@@ -37,7 +37,7 @@ def run(ctx: Context, base: Artefact, preferences: Artefact) -> Artefact:
     config = ctx.config
     settings = [
         VERSION,
-        config.rewards.model_dump(exclude={"save_every"}),
+        config.rewards.model_dump(),
         (config.reward_adapter or config.adapter).model_dump(),
         config.root_seed,
     ]
@@ -65,7 +65,7 @@ def _make(ctx: Context, base: Artefact, preferences: Artefact, names: Sequence[s
         for k in everyone
     ]
     train_with = _with_trl if config.rewards.engine == "trl" else _in_bank
-    frozen, log = train_with(ctx, policy, start, splits.train, order, streams, ctx.store.checkpoint(STAGE, key))
+    frozen, log = train_with(ctx, policy, start, splits.train, order, streams, names, ctx.store.checkpoint(STAGE, key))
 
     # Reference centroid of Eq. 12: member 0 on ⌈√n⌉ training examples, chosen responses.
     n_reference = math.isqrt(len(splits.train) - 1) + 1
@@ -94,6 +94,7 @@ def _in_bank(
     pairs: Sequence[Pair],
     order: Sequence[np.ndarray],
     streams: Sequence[int],
+    names: Sequence[str],
     work: Checkpoint,
 ) -> tuple[RewardEnsemble, Log]:
     """All members at once."""
@@ -104,8 +105,10 @@ def _in_bank(
         return bradley_terry_loss(*pair_scores(policy.bank, ensemble[part.conditions], batch, part.dropout).unbind(-1))
 
     settings = ctx.config.rewards
-    trainer = PairTrainer(settings, ensemble.parameters(), pairs, order, losses, ctx.room, _dropout(ctx), streams)
-    log = train(trainer, work, settings.save_every, ctx.reporter.progress)
+    trainer = PairTrainer(
+        STAGE, names, settings, ensemble.parameters(), pairs, order, losses, ctx.room, _dropout(ctx), streams
+    )
+    log = train(trainer, work, ctx.reporter.progress)
     return RewardEnsemble(ensemble.adapters.frozen(), ensemble.head.detach()), log
 
 
@@ -116,6 +119,7 @@ def _with_trl(
     pairs: Sequence[Pair],
     order: Sequence[np.ndarray],
     streams: Sequence[int],
+    names: Sequence[str],
     work: Checkpoint,
 ) -> tuple[RewardEnsemble, Log]:
     """One member after the other; those that a killed run has finished are kept."""
@@ -124,7 +128,7 @@ def _with_trl(
         job = trl_job(
             ctx, policy, ctx.config.rewards, pairs, order[k], start.adapters[k : k + 1], stream, _dropout(ctx)
         )
-        folder = work.folder / f"member-{k}"
+        folder = work.folder / names[k]
         log.append(train_reward(job, start.head[k], folder, trl_progress(ctx, job, k, len(streams))))
         adapter, head = import_adapter(folder / "adapter", policy.bank)
         assert head is not None  # a reward model has one

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -16,10 +16,10 @@ from betastar.config import Config
 from betastar.data.answers import Grader
 from betastar.data.chat import ChatFormat, end_tokens
 from betastar.data.tasks import task_grader
-from betastar.errors import BetastarError
 from betastar.maths.appendix_c import lora_rank
 from betastar.models.bank import AdapterBank, Adapters
 from betastar.models.checkpointing import checkpoint_layers
+from betastar.models.devices import choose_device
 from betastar.models.loading import Base, hidden_size, load_base
 from betastar.models.logprobs import grid_logprobs, grid_pair_logprobs
 from betastar.models.rewards import RewardEnsemble, Scored, score
@@ -27,7 +27,7 @@ from betastar.models.sequences import Pair, Row
 from betastar.progress import Reporter
 from betastar.sections import Adapter, PretrainedBase
 from betastar.store import MANIFEST, Artefact, Store, content_key, write_atomically
-from betastar.workbench.memory import Room
+from betastar.workbench.memory import Room, one_sentence_without_memory
 
 K = TypeVar("K", bound=Hashable)
 
@@ -94,16 +94,10 @@ class Context:
 
     @cached_property
     def device(self) -> torch.device:
-        """The configured device, checked; CPU threads are set here once."""
-        wanted = self.config.compute.device
-        torch.set_num_threads(self.config.compute.threads or os.cpu_count() or 1)
-        if wanted == "auto":
-            wanted = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            return torch.zeros(1, device=wanted).device
-        except (RuntimeError, AssertionError) as error:
-            first = str(error).split("\n")[0]
-            raise BetastarError(f"compute.device: {wanted} cannot be used ({first}); choose cpu or auto.") from None
+        """The configured device, checked and set up; CPU threads are set here once."""
+        compute = self.config.compute
+        torch.set_num_threads(compute.threads or os.cpu_count() or 1)
+        return choose_device(compute.device, deterministic=compute.deterministic)
 
     @cached_property
     def room(self) -> Room:
@@ -123,9 +117,11 @@ class Context:
         """The same for reward models, whose adapters may have another shape."""
         return self._adapted(base, self.config.reward_adapter or self.config.adapter)
 
-    def row_logprobs(self, policy: Policy, adapters: Adapters | None, grid: Sequence[Sequence[Row]]) -> torch.Tensor:
+    def row_logprobs(
+        self, policy: Policy, adapters: Adapters | None, grid: Sequence[Sequence[Row]], temperature: float = 1.0
+    ) -> torch.Tensor:
         """Response log-probabilities `[C, B]`, no gradients, in pieces that fit the memory."""
-        return self._in_pieces(grid_logprobs, policy, adapters, grid)
+        return self._in_pieces(partial(grid_logprobs, temperature=temperature), policy, adapters, grid)
 
     def pair_logprobs(self, policy: Policy, adapters: Adapters | None, grid: Sequence[Sequence[Pair]]) -> torch.Tensor:
         """Log-probabilities `[2, C, B]` of chosen and rejected responses, no gradients, likewise."""
@@ -175,7 +171,7 @@ class Context:
         places = {name: folder / name for name in members} or {key: folder}
         self.reporter.places(stage, places, [] if found else list(places))
         if found is None:
-            with self.store.write(stage, key) as folder:
+            with self.store.write(stage, key) as folder, one_sentence_without_memory(stage):
                 build(folder, key)
             found = self.store.find(stage, key)
             assert found is not None  # it was just written
@@ -207,7 +203,10 @@ class Context:
             places |= {str(condition): self.store.place(stage, group) / str(condition) for condition in todo}
         self.reporter.places(stage, places, list(map(str, missing)))
         for group, todo in groups.items():
-            with self.store.write(stage, group, {keys[condition]: str(condition) for condition in todo}) as folder:
+            with (
+                self.store.write(stage, group, {keys[condition]: str(condition) for condition in todo}) as folder,
+                one_sentence_without_memory(stage, len(todo)),
+            ):
                 for condition in todo:
                     (folder / str(condition)).mkdir()
                 build(todo, [folder / str(condition) for condition in todo], group)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,18 +14,22 @@ from betastar.models.bank import Adapters
 from betastar.models.generation import Sample, generate
 from betastar.models.logprobs import prompt_entropy
 from betastar.models.sequences import Row
-from betastar.randomness import numpy_generator, stream_key
+from betastar.randomness import numpy_generator, stream_key, torch_generator
 from betastar.workbench.context import Context, Policy
 from betastar.workbench.readers import Rewards
 from betastar.workbench.scoring import Scorer
 
+NOISE_ROWS = 16  # responses of a checkpoint on which the noise of log-ratios is measured
+
 
 class Evaluation(NamedTuple):
-    """`metrics` of one condition at one point, its texts, and a few whole responses."""
+    """`metrics` of one condition at one point, its texts, a few whole responses, and of a checkpoint the noise of its
+    log-ratios (see `log_ratio_noise`)."""
 
     metrics: dict[str, Any]
     texts: list[str]
     samples: list[dict[str, Any]]
+    log_ratio_noise: float | None = None
 
 
 def held_out(ctx: Context, problems: Sequence[Problem]) -> list[Problem]:
@@ -74,13 +78,48 @@ def answer(
 
 
 def sampled_logprobs(
+    ctx: Context,
+    policy: Policy,
+    adapters: Adapters,
+    samples: Sequence[Sequence[Sample]],
+    rows: Sequence[Sequence[Row]],
+    temperature: float = 1.0,
+) -> torch.Tensor:
+    """Log-probabilities `[C, B]` of responses under the policy that sampled them, at this `temperature`. At 1, sampling
+    in float32 has given them already, exact to rounding; in less precision decoding rounds otherwise than a whole pass
+    does, so one is made."""
+    if policy.base.model.dtype == torch.float32 and temperature == 1:
+        return torch.tensor([[sample.logprob for sample in part] for part in samples], device=ctx.device)
+    return ctx.row_logprobs(policy, adapters, rows, temperature)
+
+
+def log_ratio_noise(
     ctx: Context, policy: Policy, adapters: Adapters, samples: Sequence[Sequence[Sample]], rows: Sequence[Sequence[Row]]
 ) -> torch.Tensor:
-    """Log-probabilities `[C, B]` of responses under the policy that sampled them. In float32 sampling has given them
-    already, exact to rounding; in less precision decoding rounds otherwise than a whole pass does, so one is made."""
-    if policy.base.model.dtype == torch.float32:
-        return torch.tensor([[sample.logprob for sample in part] for part in samples], device=ctx.device)
-    return ctx.row_logprobs(policy, adapters, rows)
+    """What rounding makes of log π − log π_ref where π is π_ref: its root mean square `[C]` over a few responses, nats.
+
+    The same rows are read twice: as online adaptation reads them, and one by one with adapters that differ in the last
+    bit of the base's precision. Either changes how sums are rounded, as another piece or a first small update would.
+    """
+    few = [list(part[:NOISE_ROWS]) for part in rows]
+    usual = sampled_logprobs(ctx, policy, adapters, [part[:NOISE_ROWS] for part in samples], few)
+    moved = _last_bit_moved(adapters, policy.base.model.dtype, ctx.config.root_seed)
+    columns = [ctx.row_logprobs(policy, moved, [[part[i]] for part in few]) for i in range(len(few[0]))]
+    return (usual - torch.cat(columns, dim=1)).square().mean(dim=1).sqrt()
+
+
+def _last_bit_moved(adapters: Adapters, dtype: torch.dtype, root_seed: int) -> Adapters:
+    """Each weight larger or smaller by about half its last bit in `dtype`, in all conditions alike."""
+    half = torch.finfo(dtype).eps / 2
+
+    def moved(weights: Mapping[str, torch.Tensor], side: str) -> dict[str, torch.Tensor]:
+        result = {}
+        for name, weight in weights.items():
+            drawn = torch.rand(weight.shape[1:], generator=torch_generator(root_seed, "last bit", side, name))
+            result[name] = weight * torch.where(drawn < 0.5, 1 - half, 1 + half).to(weight.device)
+        return result
+
+    return Adapters(moved(adapters.a, "a"), moved(adapters.b, "b"), adapters.scale)
 
 
 def evaluate(
@@ -108,8 +147,10 @@ def evaluate(
     keys = [[stream_key(seed, "evaluation", s, replicate, p.problem_id) for p in problems] for s in seeds]
     grid = answer(ctx, policy, adapters, [prompts] * len(seeds), keys, limit, config.evaluation.temperature)
     rows = [[Row(x, sample.tokens) for x, sample in zip(prompts, part, strict=True)] for part in grid]
+    noise: list[float | None] = [None] * len(seeds)
     if references is None:
         log_ratio = torch.zeros(len(seeds), len(problems))
+        noise = log_ratio_noise(ctx, policy, adapters, grid, rows).tolist()
     else:
         log_ratio = sampled_logprobs(ctx, policy, adapters, grid, rows)
         log_ratio = log_ratio - ctx.row_logprobs(policy, references, rows)
@@ -163,5 +204,5 @@ def evaluate(
             }
             for i in range(min(config.evaluation.samples, n))
         ]
-        result.append(Evaluation(metrics, texts, samples))
+        result.append(Evaluation(metrics, texts, samples, noise[c]))
     return result

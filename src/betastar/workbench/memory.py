@@ -1,13 +1,16 @@
-"""Work cut into pieces that fit the memory: where it runs out, the pieces shrink and the work is done again."""
+"""Work cut into pieces that fit the memory: where it runs out, the pieces shrink and the work is done again. And one
+sentence for what smaller pieces cannot help."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 
 from betastar.errors import BetastarError
+from betastar.models.optimise import NotFiniteError
 from betastar.models.out_of_memory import is_out_of_memory
 from betastar.progress import Reporter
 
@@ -62,3 +65,40 @@ def _tried(attempt: Callable[[int], T], size: int) -> tuple[bool, T | None]:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return False, None
+
+
+BANKS = {  # what makes the bank of a stage smaller
+    "rewards": "rewards.members",
+    "offline": "offline.conditions_at_once",
+    "probe": "online.conditions_at_once",
+    "online": "online.conditions_at_once",
+}
+
+
+@contextmanager
+def one_sentence_without_memory(stage: str, conditions: int | None = None) -> Iterator[None]:
+    """Memory that runs out where nothing can be cut smaller: for the weights, or for the adapters of a bank with their
+    gradients and moments."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        of = f" with {conditions} conditions at once" if conditions else ""
+        smaller = f"lower {BANKS[stage]}, or " if stage in BANKS else ""
+        raise BetastarError(
+            f"{stage}: out of memory{of}; {smaller}choose a smaller model or load it with quantization nf4."
+        ) from error
+
+
+@contextmanager
+def named_divergence(stage: str, step: int, steps: int, names: Sequence[str]) -> Iterator[None]:
+    """Say of gradients that are not finite where that was, by the `names` of the stage's conditions."""
+    try:
+        yield
+    except NotFiniteError as error:
+        others = f" and {len(error.conditions) - 1} more" if len(error.conditions) > 1 else ""
+        raise BetastarError(
+            f"{stage}, step {step} of {steps}: the training of {names[error.conditions[0]]}{others} has diverged "
+            f"(gradient norm {error.norms[0]:g}); lower {stage}.learning_rate or {stage}.clip."
+        ) from None

@@ -16,7 +16,7 @@ from betastar.models.sequences import Pair, pieces
 from betastar.randomness import stream_key
 from betastar.sections import Training
 from betastar.store import Checkpoint
-from betastar.workbench.memory import Room
+from betastar.workbench.memory import Room, named_divergence
 
 
 class Part(NamedTuple):
@@ -40,13 +40,16 @@ def batches(rng: np.random.Generator, n: int, settings: Training, bootstrap: boo
 
 
 class PairTrainer:
-    """Stacked `weights` of C conditions trained in place; condition c sees pairs `order[c] [steps, batch]`.
+    """Stacked `weights` of C conditions trained in place; condition c, called `names[c]` in errors of the `stage`, sees
+    pairs `order[c] [steps, batch]`.
 
     `losses(part)` gives the loss of each pair `[c, b]`. `streams [C]` key the dropout `p` of each condition.
     """
 
     def __init__(
         self,
+        stage: str,
+        names: Sequence[str],
         settings: Training,
         weights: Sequence[Tensor],
         pairs: Sequence[Pair],
@@ -56,6 +59,7 @@ class PairTrainer:
         dropout: float = 0.0,
         streams: Sequence[int] = (),
     ):
+        self.stage, self.names = stage, names
         self.steps, self.batch = order[0].shape
         numbers = settings.numbers(self.steps)
         self.optimiser = StackedOptimiser(weights, numbers.learning_rate, numbers.weight_decay, numbers.clip)
@@ -69,7 +73,8 @@ class PairTrainer:
         grid = [[self.pairs[i] for i in row] for row in which.tolist()]
         longest = max(pair.length for row in grid for pair in row)
         total = self.room.for_tokens(longest, lambda most: self._gradients(step, which, grid, most))
-        norms = self.optimiser.step(linear_schedule(step, self.steps, self.warm_up))
+        with named_divergence(self.stage, step + 1, self.steps, self.names):
+            norms = self.optimiser.step(linear_schedule(step, self.steps, self.warm_up))
         return total.tolist(), norms.tolist()
 
     def _gradients(self, step: int, which: Tensor, grid: list[list[Pair]], most_tokens: int) -> Tensor:
@@ -93,19 +98,19 @@ class PairTrainer:
 
 
 def train(
-    trainer: PairTrainer, checkpoint: Checkpoint, save_every: int, progress: Callable[[int, int, str, str], None]
+    trainer: PairTrainer, checkpoint: Checkpoint, progress: Callable[[int, int, str, str], None]
 ) -> list[list[dict[str, float]]]:
     """Run all steps, from the checkpoint if there is one; returns a row per step for each condition."""
     start = 0
     if saved := checkpoint.load():
-        start, state, _ = saved
+        start, state = saved
         restore_optimiser(trainer.optimiser.adam, state)
     for step in range(start, trainer.steps):
         losses, norms = trainer.step(step)
         checkpoint.append("training", [{"step": step + 1, "loss": losses, "norm": norms}])
         progress(step + 1, trainer.steps, "steps", f"loss {sum(losses) / len(losses):.3f}")
-        if (step + 1) % save_every == 0 and step + 1 < trainer.steps:
-            checkpoint.save(step + 1, optimiser_state(trainer.optimiser.adam))
+        if step + 1 < trainer.steps:
+            checkpoint.save_if_due(step + 1, lambda: optimiser_state(trainer.optimiser.adam))
     log = checkpoint.log("training")
     return [
         [{"step": row["step"], "loss": row["loss"][c], "norm": row["norm"][c]} for row in log]

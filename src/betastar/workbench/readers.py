@@ -86,6 +86,11 @@ def checkpoints(bank: AdapterBank, folders: Sequence[Path]) -> Adapters:
     return Adapters.concatenate([import_adapter(folder / "adapter", bank)[0] for folder in folders])
 
 
+def log_ratio_noise(probe: Path) -> float:
+    """The noise of log-ratios that the probe of a checkpoint measured, nats."""
+    return read_json(probe / "point.json")["log_ratio_noise"]
+
+
 def response_limit(ctx: Context, preferences: Artefact) -> int:
     """The limit of a sampled response, tokens."""
     generated = ctx.config.lengths.generated
