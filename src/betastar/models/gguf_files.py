@@ -7,6 +7,7 @@ one of which Transformers would leave something out or read it differently witho
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
@@ -92,7 +93,7 @@ def check_all_read(path: Path, architecture: str, empty: Any) -> None:
 def read_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     """The tokenizer in a GGUF file. Raises BetastarError where its way of cutting text is not known here: with another
     the model would read tokens that it was not trained on."""
-    from tokenizers import pre_tokenizers
+    from tokenizers import Tokenizer, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
     from transformers.integrations.gguf import convert_gguf_tokenizer, get_gguf_tokenizer
     from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
@@ -109,6 +110,12 @@ def read_tokenizer(path: Path) -> PreTrainedTokenizerBase:
             raise BetastarError(
                 f"{path}: how its tokenizer cuts text ({way}) is not known to Transformers; give the original model."
             )
+    places = len(described["tokens"])
+    if backend.get_vocab_size() > places:
+        # The converter adds GPT-2's end token to tokenizers that have none of that name: the model has no place for it.
+        content = json.loads(backend.to_str())
+        content["added_tokens"] = [token for token in content["added_tokens"] if token["id"] < places]
+        backend = Tokenizer.from_str(json.dumps(content))
     return PreTrainedTokenizerFast(tokenizer_object=backend, **{**settings, **more})
 
 
