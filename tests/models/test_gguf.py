@@ -25,6 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
 CPU = torch.device("cpu")
 IDS = torch.tensor([[5, 80, 200, 17, 90, 33]])
+BIAS = np.ones(64, np.float32)
 KINDS = gguf.GGMLQuantizationType
 
 
@@ -125,7 +126,7 @@ def test_the_tokenizer_and_its_chat_template_come_from_the_file(tmp_path: Path) 
     write_gguf(tmp_path / "m.gguf", make_model())
     tokenizer = load_tokenizer(locate(str(tmp_path), gguf_file="m.gguf"))
     assert (tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.bos_token_id) == (END, PAD, None)
-    assert tokenizer.convert_ids_to_tokens(range(TOKENS)) == vocabulary()
+    assert tokenizer.convert_ids_to_tokens(list(range(TOKENS))) == vocabulary()
     assert tokenizer.tokenize("he\n\n12<|end|>") == ["he", "ĊĊ", "1", "2", "<|end|>"]
     assert tokenizer.decode(tokenizer("né ☃\n\n12")["input_ids"]) == "né ☃\n\n12"
     chat = [{"role": "user", "content": "hi"}]
@@ -210,8 +211,12 @@ def written(**how: Any) -> Callable[[Path], None]:
             r"holds weights that Transformers does not read from GGUF files \(rope_freqs\.weight\); give the original",
         ),
         (
+            written(change=lambda writer: [writer.add_tensor(f"blk.{i}.attn_q.bias", BIAS) for i in (0, 1)]),
+            r"does not read from GGUF files \(blk\.0\.attn_q\.bias and 1 more\); give the original model",
+        ),
+        (
             written(change=lambda writer: writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)),
-            r"its positions are stretched \(yarn\), which Transformers does not read from GGUF files; give the original",
+            r"its positions are stretched \(yarn\), which Transformers does not read from GGUF files; give the",
         ),
         (
             written(change=lambda writer: writer.add_uint16("split.count", 3)),

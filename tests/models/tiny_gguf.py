@@ -39,11 +39,11 @@ def vocabulary() -> list[str]:
     return [*found, *(f"[{i}]" for i in range(len(found), TOKENS))]
 
 
-def make_model(architecture: str = "llama", tied: bool = True) -> Any:
+def make_model(architecture: str = "llama", tied: bool = True, context: int = 128) -> Any:
     """A random model of two layers in float32."""
     shape: dict[str, Any] = {
         "vocab_size": TOKENS, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128, "rms_norm_eps": 1e-5,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": context, "rms_norm_eps": 1e-5,
         "initializer_range": 0.1, "tie_word_embeddings": tied, "eos_token_id": END, "bos_token_id": None,
         "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0},
     }  # fmt: skip

@@ -38,7 +38,8 @@ def model_facts(
     gguf_file: str | None = None,
 ) -> ModelFacts:
     """Facts of a configuration, of a folder with a config.json or a GGUF file, or of a hub model, of which only
-    config.json is fetched, or the GGUF file. Raises BetastarError where that cannot be had, and for a model that is not supported."""
+    config.json is fetched, or the GGUF file. Raises BetastarError where that cannot be had, and for a model that is not
+    supported."""
     from transformers import PreTrainedConfig
 
     config = model if isinstance(model, PreTrainedConfig) else read_config(locate(str(model), revision, gguf_file))

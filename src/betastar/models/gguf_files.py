@@ -119,7 +119,6 @@ def read_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     return PreTrainedTokenizerFast(tokenizer_object=backend, **{**settings, **more})
 
 
-
 @contextmanager
 def smoothed() -> Iterator[None]:
     """Spare the GGUF reader of transformers two habits: its progress bar, which does not ask whether bars are wanted,

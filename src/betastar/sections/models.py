@@ -106,19 +106,19 @@ class PretrainedBase(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> PretrainedBase:
-        if self.gguf_file is None and self.model.lower().endswith(".gguf"):
+        if self.model.lower().endswith(".gguf"):
             file = PurePosixPath(self.model)
             raise ValueError(f"model names a file; set model: {file.parent} and gguf_file: {file.name}")
         if self.gguf_file is not None and self.quantization == "nf4":
             raise ValueError(
-                "gguf_file and quantization nf4 exclude each other, as the file is quantised already; set quantization: "
-                "none, or give the original model"
+                "gguf_file and quantization nf4 exclude each other, as the file is quantised already; set quantization "
+                "to none, or give the original model"
             )
         return self
 
     @model_serializer(mode="wrap")
-    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without a GGUF file the setting is left out, so that finished work made before there was one keeps its key."""
+    def _without_what_is_not_set(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a GGUF file the setting is left out: finished work from before there was one keeps its key."""
         values = dump(self)
         if values["gguf_file"] is None:
             del values["gguf_file"]
