@@ -4,6 +4,7 @@ sentence for each file that cannot be used."""
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from betastar.sections import PretrainedBase
 gguf = pytest.importorskip("gguf")
 from tiny_gguf import END, PAD, TOKENS, make_model, vocabulary, write_gguf  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(  # other libraries about one another
+    "ignore:.*torch.jit:DeprecationWarning", "ignore:.*gradient_checkpointing:FutureWarning"
+)
 
 CPU = torch.device("cpu")
 IDS = torch.tensor([[5, 80, 200, 17, 90, 33]])
@@ -203,9 +206,13 @@ def written(**how: Any) -> Callable[[Path], None]:
         (cut(0.5), "damaged or incomplete .*; get it again"),
         (cut(0.004), "damaged or incomplete .*; get it again"),
         (without_a_layer, r"its weights lack model\.layers\.2\.input_layernorm\.weight; give a complete"),
+        (
+            lambda path: write_gguf(path, make_model("qwen3", head_dim=32)),
+            "its weights have other sizes than Transformers concludes from its metadata; give the original model",
+        ),
         (written(architecture="rwkv6"), r"cannot load this kind of GGUF file \(.*rwkv6.*\); give the original model"),
         (written(tokenizer=False), "there is no tokenizer in this GGUF file; give a file that holds a whole model"),
-        (written(pre="poro-chat"), r"how its tokenizer cuts text \(poro-chat\) is not known .*; give the original"),
+        (written(pre="poro-chat"), r"Transformers does not know its pre-tokenizer \(poro-chat\); give the original"),
         (
             written(change=lambda writer: writer.add_tensor("rope_freqs.weight", np.ones(8, np.float32))),
             r"holds weights that Transformers does not read from GGUF files \(rope_freqs\.weight\); give the original",
@@ -216,7 +223,7 @@ def written(**how: Any) -> Callable[[Path], None]:
         ),
         (
             written(change=lambda writer: writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)),
-            r"its positions are stretched \(yarn\), which Transformers does not read from GGUF files; give the",
+            r"its rotary positions are scaled \(yarn\), which Transformers does not read from GGUF files; give the",
         ),
         (
             written(change=lambda writer: writer.add_uint16("split.count", 3)),
@@ -239,6 +246,23 @@ def test_the_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "gguf" else find(name, *a))
     with pytest.raises(BetastarError, match=r"need the package gguf; pip install 'betastar\[gguf\]'"):
+        load(tmp_path)
+
+
+def test_an_old_transformers_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_gguf(tmp_path / "m.gguf", make_model())
+    monkeypatch.setitem(sys.modules, "transformers.integrations.gguf", None)
+    with pytest.raises(BetastarError, match=r"need a later version of transformers; pip install 'betastar\[gguf\]'"):
+        load(tmp_path)
+
+
+def test_a_file_that_the_system_refuses_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    write_gguf(tmp_path / "m.gguf", make_model())
+    monkeypatch.setattr(np, "memmap", refuse)
+    with pytest.raises(BetastarError, match=r"m\.gguf: the GGUF file cannot be read \(Permission denied\); check its"):
         load(tmp_path)
 
 

@@ -39,8 +39,9 @@ def vocabulary() -> list[str]:
     return [*found, *(f"[{i}]" for i in range(len(found), TOKENS))]
 
 
-def make_model(architecture: str = "llama", tied: bool = True, context: int = 128) -> Any:
-    """A random model of two layers in float32."""
+def make_model(architecture: str = "llama", tied: bool = True, context: int = 128, head_dim: int = 128) -> Any:
+    """A random model of two layers in float32. `head_dim` is that of `qwen3`: 128 in all published ones, which is what
+    Transformers assumes."""
     shape: dict[str, Any] = {
         "vocab_size": TOKENS, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": context, "rms_norm_eps": 1e-5,
@@ -49,7 +50,7 @@ def make_model(architecture: str = "llama", tied: bool = True, context: int = 12
     }  # fmt: skip
     config: PreTrainedConfig = {
         "llama": lambda: LlamaConfig(**shape),
-        "qwen3": lambda: Qwen3Config(**shape, head_dim=128),  # as in all published ones, which is what is assumed
+        "qwen3": lambda: Qwen3Config(**shape, head_dim=head_dim),
     }[architecture]()
     with torch.random.fork_rng():
         torch.manual_seed(0)

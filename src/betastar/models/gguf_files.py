@@ -19,25 +19,33 @@ from betastar.errors import BetastarError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# How byte-level BPE cuts a text before it merges: names of llama.cpp, where Transformers falls back on GPT-2's way.
+# Pre-tokenizers of byte-level BPE by llama.cpp's names (llama-vocab.cpp). For all of these Transformers uses GPT-2's.
 AS_GPT2 = {"default", "gpt-2", "gpt2", "mpt", "olmo", "jais", "trillion"}
 DIGITS_ALONE = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}  # then as GPT-2
-UNSTRETCHED = (None, "", "none")
-SCALED_BY_TRANSFORMERS = ("gpt-oss", "gpt_oss")  # architectures whose stretched positions it does read
+UNSCALED = (None, "", "none")
+SCALED_BY_TRANSFORMERS = ("gpt-oss", "gpt_oss")  # architectures of which it reads the scaling
 
 
 def check_file(path: Path) -> dict[str, Any]:
-    """The metadata of a GGUF file, in which texts in lists are only counted. Raises BetastarError for a missing
-    package, a damaged file, one of several parts, and a file without a tokenizer or with stretched positions, which
+    """The metadata of a GGUF file; of a list of texts, how many there are. Raises BetastarError for a missing package,
+    a damaged file, one of several parts, and a file without a tokenizer or with scaled rotary positions, which
     Transformers does not read."""
     if importlib.util.find_spec("gguf") is None:
         raise BetastarError(f"{path}: GGUF files need the package gguf; pip install 'betastar[gguf]'.")
-    from transformers.integrations.gguf import read_gguf_metadata
-
+    try:
+        from transformers.integrations.gguf import read_gguf_metadata
+    except ImportError:
+        raise BetastarError(
+            f"{path}: GGUF files need a later version of transformers; pip install 'betastar[gguf]'."
+        ) from None
     try:
         metadata, _ = read_gguf_metadata(str(path))
     except MemoryError:
         raise
+    except OSError as error:
+        raise BetastarError(
+            f"{path}: the GGUF file cannot be read ({error.strerror or error}); check its permissions and the disk."
+        ) from error
     except Exception as error:  # whatever a reader meets in bytes that mean nothing
         raise BetastarError(f"{path}: {damaged(error)}") from error
     architecture = metadata["general.architecture"]
@@ -48,10 +56,10 @@ def check_file(path: Path) -> dict[str, Any]:
     if not metadata.get("tokenizer.ggml.tokens"):
         raise BetastarError(f"{path}: there is no tokenizer in this GGUF file; give a file that holds a whole model.")
     scaling = metadata.get(f"{architecture}.rope.scaling.type")
-    if scaling not in UNSTRETCHED and architecture not in SCALED_BY_TRANSFORMERS:
+    if scaling not in UNSCALED and architecture not in SCALED_BY_TRANSFORMERS:
         raise BetastarError(
-            f"{path}: its positions are stretched ({scaling}), which Transformers does not read from GGUF files; give "
-            "the original model."
+            f"{path}: its rotary positions are scaled ({scaling}), which Transformers does not read from GGUF files; "
+            "give the original model."
         )
     return metadata
 
@@ -66,12 +74,14 @@ def damaged(error: BaseException) -> str:
             f"the package gguf cannot unpack how its weights are stored ({reason}); upgrade it, or choose another file "
             "of the model, such as Q8_0."
         )
+    if "ignore_mismatched_sizes" in str(error):
+        return "its weights have other sizes than Transformers concludes from its metadata; give the original model."
     return f"the GGUF file is damaged or incomplete ({reason}); get it again."
 
 
 def check_all_read(path: Path, architecture: str, empty: Any) -> None:
-    """Raises BetastarError where the file holds weights that the model of its configuration has no place for, such as
-    biases or the frequencies of stretched positions: Transformers would leave them out without a word."""
+    """Raises BetastarError if the file holds weights that the model of its configuration has no place for, such as
+    biases or scaled rotary frequencies: Transformers would drop them without a word."""
     from transformers.integrations.gguf import read_gguf_metadata
     from transformers.integrations.gguf.utils import is_gguf_arch_supported
     from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
@@ -91,8 +101,8 @@ def check_all_read(path: Path, architecture: str, empty: Any) -> None:
 
 
 def read_tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a GGUF file. Raises BetastarError where its way of cutting text is not known here: with another
-    the model would read tokens that it was not trained on."""
+    """The tokenizer in a GGUF file. Raises BetastarError if its pre-tokenizer is not known: with another one the model
+    would read tokens that it was not trained on."""
     from tokenizers import Tokenizer, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
     from transformers.integrations.gguf import convert_gguf_tokenizer, get_gguf_tokenizer
@@ -108,7 +118,7 @@ def read_tokenizer(path: Path) -> PreTrainedTokenizerBase:
             )
         elif way not in AS_GPT2:
             raise BetastarError(
-                f"{path}: how its tokenizer cuts text ({way}) is not known to Transformers; give the original model."
+                f"{path}: Transformers does not know its pre-tokenizer ({way}); give the original model."
             )
     places = len(described["tokens"])
     if backend.get_vocab_size() > places:
@@ -121,8 +131,9 @@ def read_tokenizer(path: Path) -> PreTrainedTokenizerBase:
 
 @contextmanager
 def smoothed() -> Iterator[None]:
-    """Spare the GGUF reader of transformers two habits: its progress bar, which does not ask whether bars are wanted,
-    and a table of all tensor names that it makes again for every module (half of the time that a model takes)."""
+    """Spare us two habits of transformers' GGUF reader: a progress bar that does not ask whether bars are wanted, and a
+    table of all tensor names that is built again for every module (5 of the 10 CPU
+    seconds that SmolLM2-135M takes)."""
     import gguf
     from transformers import modeling_gguf_pytorch_utils as reader
 
