@@ -80,6 +80,22 @@ def test_every_field_of_every_section_says_what_it_means() -> None:
             "preferences={kind: dataset, source: x, columns: {chose: y}}",
             "preferences.columns.chose: unknown key; did you mean chosen?",
         ),
+        (
+            "reward_base={source: pretrained, model: a/b/x.Q8_0.gguf}",
+            "reward_base: model names a file; set model: a/b and gguf_file: x.Q8_0.gguf",
+        ),
+        (
+            "reward_base={source: pretrained, model: a, gguf_file: x.gguf, quantization: nf4}",
+            "reward_base: gguf_file and quantization nf4 exclude each other, as the file is quantised already; set",
+        ),
+        (
+            "reward_base={source: pretrained, model: a, gguf_file: ../x.gguf}",
+            "reward_base.gguf_file: should name a .gguf file inside the folder or repository that `model` names (given",
+        ),
+        (
+            "reward_base={source: pretrained, model: a, gguf_file: x.bin}",
+            "reward_base.gguf_file: should name a .gguf file inside",
+        ),
         ("data.max_bad_share=1", "data.max_bad_share: input should be less than 1 (given: 1)"),
         ("data.max_bad_share=-0.1", "data.max_bad_share: input should be greater than or equal to 0 (given: -0.1)"),
         ("preferences={kind: dataset, source: x}", "base.source: train teaches the micro language; use random or pret"),
@@ -99,3 +115,15 @@ def test_a_bad_value_is_refused_in_one_line(override: str, message: str) -> None
         load_config("micro", [override])
     assert str(error.value).startswith(f"micro.yaml: {message}")
     assert "\n" not in str(error.value)
+
+
+def test_a_setting_that_came_later_is_left_out_of_records_where_it_is_not_used() -> None:
+    """So that the keys of finished work, which are hashes of these settings, stay what they were."""
+    plain = PretrainedBase(source="pretrained", model="m")
+    assert plain.model_dump() == plain.model_dump(mode="json") == {
+        "source": "pretrained", "model": "m", "revision": None, "dtype": "auto", "quantization": "none",
+        "double_quantization": True, "compute_dtype": "auto",
+    }  # fmt: skip
+    with_file = PretrainedBase(source="pretrained", model="m", gguf_file="x.gguf")
+    assert with_file.model_dump() == plain.model_dump() | {"gguf_file": "x.gguf"}
+    assert PretrainedBase(**with_file.model_dump()) == with_file

@@ -226,7 +226,8 @@ def _sentences(error: ValidationError, root: type[BaseModel], prefix: str = "") 
 
 def _sentence(fault: Any, root: type[BaseModel], prefix: str) -> str:
     loc = [part for part in fault["loc"] if part != "[key]"]
-    if len(loc) > 2 and loc[1] in TAGS:  # pydantic's location also names the chosen kind, which is no key
+    whole = isinstance(fault.get("input"), dict)  # the fault of a whole section
+    if len(loc) > 1 + (not whole) and loc[1] in TAGS:  # pydantic's location also names the chosen kind, which is no key
         del loc[1]
     path = ".".join(map(str, loc))
     where, kind, context = prefix + path, fault["type"], fault.get("ctx", {})

@@ -56,6 +56,8 @@ def examine(config: Config | None, folder: Path) -> Iterator[Finding]:
         yield Finding("memory", "warning", f"not estimated ({found})", remedy)
     yield _disk(folder)
     yield _quantisation(needed=any(base.quantization == "nf4" for base in bases))
+    if any(base.gguf_file is not None for base in bases):
+        yield _gguf()
     named = list(_named(config))
     yield _hub(needed=any(on_hub and finding.level == "failure" for on_hub, finding in named))
     yield from (finding for _, finding in named)
@@ -173,6 +175,12 @@ def _quantisation(needed: bool) -> Finding:
     return Finding("4-bit NF4", missing, f"bitsandbytes does not work here ({error})", "reinstall bitsandbytes")
 
 
+def _gguf() -> Finding:
+    if importlib.util.find_spec("gguf") is None:
+        return Finding("GGUF", "failure", "the package gguf is not installed", "pip install 'betastar[gguf]'")
+    return Finding("GGUF", "ok", f"gguf {importlib.metadata.version('gguf')}")
+
+
 def _attempt(work: Callable[[], float]) -> float | str:
     try:
         return work()
@@ -203,7 +211,7 @@ def _named(config: Config | None) -> Iterator[tuple[bool, Finding]]:
     from betastar.models.hub import is_local, locate
 
     for base in _bases(config):
-        found = _opened("model", base.model, lambda base=base: locate(base.model, base.revision))
+        found = _opened("model", base.model, lambda base=base: locate(base.model, base.revision, base.gguf_file))
         yield not is_local(base.model), found
     if config is None:
         return
@@ -246,7 +254,8 @@ def _downloads(plan: Plan) -> Iterator[Finding]:
     missing = {
         (base.model, base.revision): model.parameters
         for base, model in ((plan.config.base, plan.facts.policy), (plan.config.reward_base, plan.facts.reward))
-        if isinstance(base, PretrainedBase) and not (is_local(base.model) or has_weights(base.model, base.revision))
+        if isinstance(base, PretrainedBase)
+        and not (is_local(base.model) or has_weights(base.model, base.revision, base.gguf_file))
     }
     size = PUBLISHED_BYTES * sum(missing.values())
     if not size:

@@ -24,6 +24,6 @@ def _lines(section: BaseModel, indent: str) -> Iterator[str]:
             yield f"{indent}{name}:{comment}"
             yield from _lines(value, indent + "  ")
         else:
-            plain: Any = section.model_dump(mode="json")[name]
+            plain: Any = section.model_dump(mode="json").get(name)  # None may be left out
             text = yaml.safe_dump(plain, default_flow_style=True, width=10**6).strip().removesuffix("\n...").strip()
             yield f"{indent}{name}: {text}{comment}"

@@ -14,7 +14,7 @@ import torch
 
 from betastar.errors import BetastarError
 from betastar.models.facts import model_facts
-from betastar.models.hub import Unreachable, explained, fingerprint, locate
+from betastar.models.hub import Unreachable, explained, fingerprint, has_weights, locate
 from betastar.models.loading import load_base
 from betastar.models.tiny import build_byte_tokenizer, build_model
 from betastar.sections import Geometry, PretrainedBase
@@ -135,6 +135,41 @@ def test_a_fingerprint_and_facts_need_no_weights(hub: Hub) -> None:
     assert fingerprint(choice("org/tiny")) == fingerprint(choice("org/tiny", COMMIT)) == f"org/tiny@{COMMIT}"
     assert model_facts("org/tiny", "attention") == model_facts(hub.files / "org/tiny", "attention")
     assert not [path for path in hub.asked if "safetensors" in path]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["m.gguf", "Q8/m.gguf"])
+def test_a_gguf_file_of_the_hub_is_the_only_one_that_is_fetched(hub: Hub, name: str) -> None:
+    pytest.importorskip("gguf")
+    from tiny_gguf import make_model, write_gguf
+
+    put_model(hub)  # in Transformers' format, beside it
+    (hub.files / "org/tiny/Q8").mkdir()
+    model, tokens = make_model(), torch.tensor([[5, 6, 7]])
+    write_gguf(hub.files / "org/tiny" / name, model)
+    wanted = PretrainedBase(source="pretrained", model="org/tiny", gguf_file=name)
+    assert fingerprint(wanted) == f"org/tiny@{COMMIT}"
+    assert not [line for line in hub.asked if line.startswith("GET")]
+    assert not has_weights("org/tiny", COMMIT, name)
+    base = load_base(wanted, torch.device("cpu"))
+    assert base.name == "org/tiny"
+    assert torch.equal(base.model(tokens).logits, model(tokens).logits)
+    assert {line for line in hub.asked if line.startswith("GET") and "/resolve/" in line} == {
+        f"GET /org/tiny/resolve/{COMMIT}/{name}"
+    }
+    assert has_weights("org/tiny", COMMIT, name)
+    assert model_facts("org/tiny", "attention", None, name) == model_facts(model.config, "attention")
+    hub.stop()
+    again = load_base(wanted.model_copy(update={"revision": COMMIT}), torch.device("cpu"))
+    assert torch.equal(again.model(tokens).logits, model(tokens).logits)
+    with pytest.raises(Unreachable, match="org/tiny: not in the hub's cache here"):
+        locate("org/tiny", None, "other.gguf")
+
+
+def test_a_gguf_file_that_the_hub_does_not_have_is_named(hub: Hub) -> None:
+    put_model(hub)
+    with pytest.raises(BetastarError, match=r"org/tiny: this hub repository has no file x\.gguf; correct gguf_file"):
+        locate("org/tiny", None, "x.gguf")
 
 
 def test_a_commit_is_its_own_fingerprint(hub: Hub) -> None:

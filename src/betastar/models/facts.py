@@ -32,13 +32,17 @@ class ModelFacts(NamedTuple):
 
 
 def model_facts(
-    model: PreTrainedConfig | Path | str, target_modules: str | Sequence[str], revision: str | None = None
+    model: PreTrainedConfig | Path | str,
+    target_modules: str | Sequence[str],
+    revision: str | None = None,
+    gguf_file: str | None = None,
 ) -> ModelFacts:
-    """Facts of a configuration, of a folder with a config.json, or of a hub model, of which only config.json is
-    fetched. Raises BetastarError where that cannot be had, and for a model that is not supported."""
+    """Facts of a configuration, of a folder with a config.json or a GGUF file, or of a hub model, of which only
+    config.json is fetched, or the GGUF file. Raises BetastarError where that cannot be had, and for a model that is not
+    supported."""
     from transformers import PreTrainedConfig
 
-    config = model if isinstance(model, PreTrainedConfig) else read_config(locate(str(model), revision))
+    config = model if isinstance(model, PreTrainedConfig) else read_config(locate(str(model), revision, gguf_file))
     empty = empty_model(config, config.model_type if model is config else str(model))
     text = config.get_text_config()
     embedding, head = empty.get_input_embeddings().weight, empty.get_output_embeddings().weight

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from betastar.disk import content_key
 from betastar.errors import BetastarError
+from betastar.models.gguf_files import check_file, damaged
 from betastar.models.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -23,25 +24,35 @@ WEIGHTS = ("model.safetensors.index.json", "model.safetensors")
 
 class Location(NamedTuple):
     """What transformers' `from_pretrained` takes: a folder, or a hub id with the commit that its revision is now.
-    `local`: everything is on this machine, or the hub cannot be reached."""
+    `local`: everything is on this machine, or the hub cannot be reached. `gguf_file`: the one file in it that is
+    read, where it is not a folder of Transformers' format."""
 
     where: str
     commit: str | None
     local: bool
+    gguf_file: str | None = None
 
     def options(self) -> dict[str, Any]:
         """Arguments that keep `from_pretrained` in this place: of a hub model one commit is read throughout, and no
-        code that came with a model is run."""
+        code that came with a model is run. A GGUF file is read from the folder of its `gguf_path`."""
+        if self.gguf_file is not None:
+            # With its whole path: transformers takes a file of that name in the current directory first.
+            return {"gguf_file": str(gguf_path(self)), "local_files_only": True, "trust_remote_code": False}
         return {"revision": self.commit, "local_files_only": self.local, "trust_remote_code": False}
 
 
-def locate(model: str, revision: str | None = None) -> Location:
+def locate(model: str, revision: str | None = None, gguf_file: str | None = None) -> Location:
     """Find a folder (begins with / . or ~, or exists), or a hub model's commit: of the hub, or of its cache where the
-    hub cannot be reached. Only config.json is downloaded. Raises BetastarError where there is none."""
+    hub cannot be reached. Only config.json is downloaded, and nothing where a GGUF file is named. Raises BetastarError
+    where there is none."""
     if not is_local(model):
-        return _on_hub(model, revision)
+        return _on_hub(model, revision, gguf_file)
     with explained(model, revision):
         folder = Path(model).expanduser()
+    if gguf_file is not None:
+        if not (folder / gguf_file).is_file():
+            raise BetastarError(f"{folder}: {_no_gguf(folder, gguf_file)}.")
+        return Location(str(folder), None, local=True, gguf_file=gguf_file)
     if not (folder / "config.json").is_file():
         what = "no Hugging Face model folder (config.json is missing)" if folder.is_dir() else "no such folder"
         raise BetastarError(f"{folder}: {what}; correct the path of the model.")
@@ -53,39 +64,77 @@ def is_local(model: str) -> bool:
     return model.startswith(("/", ".", "~")) or Path(model).is_dir()
 
 
-def _on_hub(model: str, revision: str | None) -> Location:
+def _no_gguf(folder: Path, gguf_file: str) -> str:
+    if not folder.is_dir():
+        return "no such folder; correct the path of the model"
+    there = sorted(path.name for path in folder.glob("*.gguf"))
+    listed = f" ({', '.join(there)} {'is' if len(there) == 1 else 'are'} there)" if there else ""
+    return f"there is no file {gguf_file} in it{listed}; correct gguf_file"
+
+
+def _on_hub(model: str, revision: str | None, gguf_file: str | None) -> Location:
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 
+    name = gguf_file or "config.json"
     try:
-        with explained(model, revision):
-            get_hf_file_metadata(hf_hub_url(model, "config.json", revision=revision))  # fails without trying again
-            config, local = hf_hub_download(model, "config.json", revision=revision), False
+        with explained(model, revision, gguf_file):
+            found = get_hf_file_metadata(hf_hub_url(model, name, revision=revision))  # fails without trying again
+            if gguf_file is not None:
+                return Location(model, found.commit_hash or revision or "main", local=False, gguf_file=gguf_file)
+            path, local = hf_hub_download(model, name, revision=revision), False
     except Unreachable:
-        config, local = try_to_load_from_cache(model, "config.json", revision=revision), True
-        if not isinstance(config, str):
+        path, local = try_to_load_from_cache(model, name, revision=revision), True
+        if not isinstance(path, str):
             raise
-    return Location(model, Path(config).parent.name, local)  # …/snapshots/<commit>/config.json
+    snapshot = Path(path).parents[len(Path(name).parts) - 1]  # …/snapshots/<commit>
+    return Location(model, snapshot.name, local, gguf_file)
+
+
+def gguf_path(location: Location) -> Path:
+    """The GGUF file of a location on this machine; a hub model's is downloaded, all of it. Raises BetastarError where
+    it cannot be had."""
+    from huggingface_hub import hf_hub_download
+
+    assert location.gguf_file is not None
+    if location.commit is None:
+        return (Path(location.where) / location.gguf_file).absolute()
+    with explained(location.where, location.commit, location.gguf_file):
+        return Path(
+            hf_hub_download(
+                location.where, location.gguf_file, revision=location.commit, local_files_only=location.local
+            )
+        )
 
 
 def fingerprint(choice: PretrainedBase) -> str:
     """What changes when a model does, without its weights: of a folder the names, sizes and modification times of its
-    files, of a hub model its commit; where the hub cannot be reached and nothing is cached, id and revision."""
+    files (of the one that is read, where that is a GGUF file), of a hub model its commit; where the hub cannot be
+    reached and nothing is cached, id and revision."""
     if COMMIT.fullmatch(choice.revision or "") and not Path(choice.model).exists():
         return f"{choice.model}@{choice.revision}"
     try:
-        location = locate(choice.model, choice.revision)
+        location = locate(choice.model, choice.revision, choice.gguf_file)
     except Unreachable:
         return f"{choice.model}@{choice.revision}"
     if location.commit is not None:
         return f"{choice.model}@{location.commit}"
-    files = [p for p in sorted(Path(location.where).iterdir()) if p.is_file()]
+    if location.gguf_file is not None:
+        files = [gguf_path(location)]
+    else:
+        files = [p for p in sorted(Path(location.where).iterdir()) if p.is_file()]
     return content_key([(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files])
 
 
 def read_config(location: Location) -> PreTrainedConfig:
-    """A model's configuration. Raises BetastarError where it cannot be read."""
+    """A model's configuration; a GGUF file holds it, so a hub's is downloaded. Raises BetastarError where it cannot be
+    read."""
     from transformers import AutoConfig
 
+    if location.gguf_file is not None:
+        path = gguf_path(location)
+        check_file(path)
+        with explained(str(path), None, location.gguf_file):
+            return AutoConfig.from_pretrained(path.parent, **location.options())
     with explained(location.where, location.commit):
         return AutoConfig.from_pretrained(location.where, **location.options())
 
@@ -93,6 +142,8 @@ def read_config(location: Location) -> PreTrainedConfig:
 def fetch_weights(location: Location) -> None:
     """See that the weights are there in safetensors format; a hub model's are downloaded (where they are several
     files: their index). Pickled weights can run code when they are read, so they are refused with a BetastarError."""
+    if location.gguf_file is not None:
+        return  # its configuration was read from the same file
     if location.commit is None:
         found = any((Path(location.where) / name).is_file() for name in WEIGHTS)
     else:
@@ -104,11 +155,12 @@ def fetch_weights(location: Location) -> None:
         )
 
 
-def has_weights(model: str, revision: str | None) -> bool:
+def has_weights(model: str, revision: str | None, gguf_file: str | None = None) -> bool:
     """Whether the hub's cache here holds a model's weights (where they are several files: their index)."""
     from huggingface_hub import try_to_load_from_cache
 
-    return any(isinstance(try_to_load_from_cache(model, name, revision=revision), str) for name in WEIGHTS)
+    names = WEIGHTS if gguf_file is None else (gguf_file,)
+    return any(isinstance(try_to_load_from_cache(model, name, revision=revision), str) for name in names)
 
 
 def _download(location: Location, name: str) -> bool:
@@ -129,9 +181,9 @@ class Unreachable(BetastarError):
 
 
 @contextmanager
-def explained(model: str, revision: str | None) -> Iterator[None]:
-    """Turn what transformers and the hub's client raise into one sentence. Memory that runs out and a full disk are
-    not about the model and pass through."""
+def explained(model: str, revision: str | None, gguf_file: str | None = None) -> Iterator[None]:
+    """Turn what transformers and the hub's client raise into one sentence, of a GGUF file where one is named. Memory
+    that runs out and a full disk are not about the model and pass through."""
     try:
         yield
     except (BetastarError, MemoryError):
@@ -140,10 +192,11 @@ def explained(model: str, revision: str | None) -> Iterator[None]:
         chain = list(_causes(error))
         if any(is_out_of_memory(e) or _disk(e) for e in chain):
             raise
-        about_hub = None if Path(model).exists() else _hub_sentence(model, revision, chain)
+        about_hub = None if Path(model).exists() else _hub_sentence(model, revision, gguf_file, chain)
         if about_hub is not None:
             raise about_hub from error
-        raise BetastarError(f"{model}: {_local_sentence(chain)}") from error
+        sentence = _local_sentence(chain) if gguf_file is None else damaged(chain[0])
+        raise BetastarError(f"{model}: {sentence}") from error
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -158,7 +211,9 @@ def _disk(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
-def _hub_sentence(model: str, revision: str | None, chain: list[BaseException]) -> BetastarError | None:
+def _hub_sentence(
+    model: str, revision: str | None, gguf_file: str | None, chain: list[BaseException]
+) -> BetastarError | None:
     """For the first cause that the hub or the way to it gave, the more particular before the more general."""
     from huggingface_hub import errors as hub
 
@@ -180,6 +235,8 @@ def _hub_sentence(model: str, revision: str | None, chain: list[BaseException]) 
             "`hf auth login`."
         )
     if caused_by(hub.RemoteEntryNotFoundError):
+        if gguf_file is not None:
+            return BetastarError(f"{model}: this hub repository has no file {gguf_file}; correct gguf_file.")
         return BetastarError(
             f"{model}: this hub repository has no config.json, so it holds no model in Transformers' format; choose "
             "one that does."

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from betastar.errors import BetastarError
 from betastar.models.devices import computes_bfloat16
-from betastar.models.hub import Location, explained, fetch_weights, locate, read_config
+from betastar.models.gguf_files import check_all_read, check_file, read_tokenizer, smoothed
+from betastar.models.hub import Location, explained, fetch_weights, gguf_path, locate, read_config
 from betastar.models.out_of_memory import is_out_of_memory
 from betastar.models.support import (
     check_agreement,
@@ -58,11 +60,12 @@ def hidden_size(model: Any) -> int:
 def load_base(choice: PretrainedBase, device: torch.device) -> Base:
     """A causal language model and its tokenizer from a folder or the hub, frozen, in eval mode, all on `device`.
 
-    Weights go there one by one, so the CPU never holds a copy of the whole. What cannot work is refused with a
-    BetastarError, before any weights are fetched where the configuration shows it.
+    Weights go there one by one, so the CPU never holds a copy of the whole; a GGUF file's are all unpacked on the CPU
+    first, to `dtype`. What cannot work is refused with a BetastarError, before any weights are fetched where the
+    configuration shows it.
     """
     quiet()
-    location = locate(choice.model, choice.revision)
+    location = locate(choice.model, choice.revision, choice.gguf_file)
     name, config = location.where, read_config(location)
     empty = empty_model(config, name)
     if choice.quantization == "nf4":
@@ -76,6 +79,10 @@ def load_base(choice: PretrainedBase, device: torch.device) -> Base:
             "belongs to the model."
         )
     fetch_weights(location)
+    if location.gguf_file is not None:
+        path = gguf_path(location)
+        with explained(str(path), None, location.gguf_file):
+            check_all_read(path, check_file(path)["general.architecture"], empty)
     dtype = weights_dtype(choice.dtype, device)
     compute_dtype = dtype if choice.compute_dtype == "auto" else weights_dtype(choice.compute_dtype, device)
     model = _load_model(location, config, device, dtype, _nf4(choice, compute_dtype))
@@ -91,8 +98,14 @@ def load_tokenizer(location: Location) -> PreTrainedTokenizerBase:
     """A model's tokenizer; without a padding token, the end-of-text token pads. BetastarError where there is none."""
     from transformers import AutoTokenizer
 
-    with explained(location.where, location.commit):
-        tokenizer = AutoTokenizer.from_pretrained(location.where, **location.options())
+    if location.gguf_file is not None:
+        path = gguf_path(location)
+        check_file(path)
+        with explained(str(path), None, location.gguf_file):
+            tokenizer = read_tokenizer(path)
+    else:
+        with explained(location.where, location.commit):
+            tokenizer = AutoTokenizer.from_pretrained(location.where, **location.options())
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # what transformers makes of no files at all
         raise BetastarError(f"{location.where}: there is no tokenizer; put the files of the model's own beside it.")
     if tokenizer.eos_token_id is None:
@@ -114,10 +127,16 @@ def _load_model(
 ) -> Any:
     from transformers import AutoModelForCausalLM
 
+    where, commit = location.where, location.commit
+    if location.gguf_file is not None:
+        from transformers import GgufConfig
+
+        # Unpacked: packed weights cannot be adapted, and leave a quantization_config that forbids saving the model.
+        where, commit, quantization = str(gguf_path(location).parent), None, GgufConfig(dequantize=True)
     try:
-        with explained(location.where, location.commit):
+        with explained(where, commit, location.gguf_file), smoothed() if location.gguf_file else nullcontext():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                location.where,
+                where,
                 config=config,
                 dtype=dtype,
                 device_map={"": device},

@@ -68,9 +68,10 @@ def model_config(choice: BaseModelChoice, config: Config) -> PreTrainedConfig:
 
     if isinstance(choice, PretrainedBase):
         published = GEOMETRY / f"{choice.model.removeprefix(PUBLISHER)}.json"
-        if choice.model.startswith(PUBLISHER) and published.is_file() and not Path(choice.model).exists():
+        known = choice.model.startswith(PUBLISHER) and published.is_file() and choice.gguf_file is None
+        if known and not Path(choice.model).exists():
             return AutoConfig.from_pretrained(published)
-        return read_config(locate(choice.model, choice.revision))
+        return read_config(locate(choice.model, choice.revision, choice.gguf_file))
     with torch.device("meta"):
         return build_model(choice.geometry, len(_own_tokenizer(choice, config)), 0).config
 
@@ -147,7 +148,10 @@ def _local(config: Config) -> tuple[Pairs, Tokens | None] | None:
     base = config.base
     if isinstance(base, PretrainedBase) and not Path(base.model).expanduser().is_dir():
         return train, None
-    tokenizer = load_tokenizer(locate(base.model)) if isinstance(base, PretrainedBase) else build_byte_tokenizer()
+    if isinstance(base, PretrainedBase):
+        tokenizer = load_tokenizer(locate(base.model, gguf_file=base.gguf_file))
+    else:
+        tokenizer = build_byte_tokenizer()
     chat = ChatFormat(tokenizer, config.chat.thinking, config.chat.system)
     prompts = [len(row) for row in chat.prompts([pair.prompt for pair in found])]
     responses = [len(r) for side in ("chosen", "rejected") for r in chat.responses([getattr(p, side) for p in found])]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from betastar.errors import InternalError
 from betastar.sections.base import CountOrAuto, FromZeroOrAuto, PositiveOrAuto, Section, positive
@@ -87,6 +88,11 @@ class PretrainedBase(Section):
         min_length=1, description="hub id such as Qwen/Qwen3-14B, or a local folder (begins with / . or ~, or exists)"
     )
     revision: str | None = Field(default=None, description="branch, tag or commit of a hub model")
+    gguf_file: str | None = Field(
+        default=None,
+        description="a .gguf file in that folder or hub repository, for example model.Q8_0.gguf: its weights (unpacked "
+        "to dtype), configuration and tokenizer are read, and nothing else; needs betastar[gguf]",
+    )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="of the weights; auto: bfloat16 on a GPU, float32 on the CPU"
     )
@@ -95,6 +101,36 @@ class PretrainedBase(Section):
     compute_dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="for nf4: in which 4-bit layers multiply; auto: as dtype"
     )
+
+    @field_validator("gguf_file")
+    @classmethod
+    def _names_a_file_inside(cls, name: str | None) -> str | None:
+        if name is None:
+            return None
+        path = PurePosixPath(name)
+        if path.suffix.lower() != ".gguf" or path.is_absolute() or ".." in path.parts:
+            raise ValueError("should name a .gguf file inside the folder or repository that `model` names")
+        return str(path)
+
+    @model_validator(mode="after")
+    def _possible(self) -> PretrainedBase:
+        if self.model.lower().endswith(".gguf"):
+            file = PurePosixPath(self.model)
+            raise ValueError(f"model names a file; set model: {file.parent} and gguf_file: {file.name}")
+        if self.gguf_file is not None and self.quantization == "nf4":
+            raise ValueError(
+                "gguf_file and quantization nf4 exclude each other, as the file is quantised already; set quantization "
+                "to none, or give the original model"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_set(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a GGUF file the setting is left out: finished work from before there was one keeps its key."""
+        values = dump(self)
+        if values["gguf_file"] is None:
+            del values["gguf_file"]
+        return values
 
 
 BaseModelChoice = Annotated[TrainedBase | RandomBase | PretrainedBase, Field(discriminator="source")]

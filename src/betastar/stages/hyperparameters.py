@@ -39,7 +39,7 @@ def run(ctx: Context, base: Artefact, reward_base: Artefact, preferences: Artefa
 
 def _facts(base: Artefact, adapter: Adapter) -> ModelFacts:
     settings = base_settings(base)
-    return model_facts(settings.model, adapter.target_modules, settings.revision)
+    return model_facts(settings.model, adapter.target_modules, settings.revision, settings.gguf_file)
 
 
 def _lines(values: list[DerivedValue]) -> list[str]:
