@@ -24,7 +24,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -185,30 +184,43 @@ def write_table(parts: Sequence[Part], options: Options) -> None:
 
 
 def one_part(options: argparse.Namespace) -> int:
-    """The other end: this process is a part."""
+    """The other end: this process is a part. It loads its modules, waits to be told its deadline, and begins."""
+    module, missing = None, ""
     try:
         module = importlib.import_module(f"gpu_parts.{options.part}")
-    except ImportError:
-        module, fault = None, traceback.format_exc()
+    except ModuleNotFoundError as error:
+        missing = package_of(error)
     line = sys.stdin.readline()
     if not line:  # the runner has ended
-        return 1
-    if module is None:
-        print(fault)
         return 1
     import torch
 
     device = "cuda" if torch.cuda.is_available() and not options.tiny else "cpu"
-    part = Check(
+    check = Check(
         options.part, options.out, options.work, device, options.tiny, float(line), tuple(options.gguf or ())
     )
-    module.run(part)
-    mine = [row for row in records(options.out) if row["part"] == options.part]
-    delivered = {row["name"] for row in mine}
-    if "not measured" not in delivered and (missing := set(module.DELIVERS) - delivered):
-        print(f"did not deliver {', '.join(sorted(missing))}")
+    if module is not None:
+        try:
+            module.run(check)
+        except ModuleNotFoundError as error:
+            missing = package_of(error)
+    if missing:
+        check.record("not measured", f"{missing} is not installed", case="what needs it in this part")
+        return 0
+    mine = {row["name"] for row in records(options.out) if row["part"] == options.part}
+    assert module is not None
+    if "not measured" not in mine and (undelivered := set(module.DELIVERS) - mine):
+        print(f"did not deliver {', '.join(sorted(undelivered))}")
         return 1
     return 0
+
+
+def package_of(error: ModuleNotFoundError) -> str:
+    """The package that is missing. Raises the error again where it is ours."""
+    name = (error.name or "").partition(".")[0]
+    if name in ("", "betastar", "gpu_parts"):
+        raise error
+    return error.name or ""
 
 
 def unpack(wheels: Path, target: Path) -> None:

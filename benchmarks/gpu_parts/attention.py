@@ -28,6 +28,7 @@ BACKENDS = {
 }
 MOST = 2.0  # times the second call that the first call of a length may take
 LENGTHS = 10
+TINY_LENGTHS = 2
 
 
 class Kind(NamedTuple):
@@ -40,11 +41,11 @@ class Kind(NamedTuple):
 
 def run(check: Check) -> None:
     switch_off_as_betastar_does(check)
-    first = 16 if check.tiny else 500
+    first, count = (16, TINY_LENGTHS) if check.tiny else (500, LENGTHS)
     for k, kind in enumerate(kinds(check)):
         for b, (name, backend) in enumerate(BACKENDS.items()):
             # Lengths of this kind and backend alone, the first one only to load libraries.
-            lengths = [first + 17 * i + 5 * k + b for i in range(LENGTHS + 1)]
+            lengths = [first + 17 * i + 5 * k + b for i in range(count + 1)]
             measure(check, kind, name, backend, lengths)
     for name, backend in BACKENDS.items():
         nan_case(check, name, backend)
@@ -117,7 +118,7 @@ def measure(check: Check, kind: Kind, name: str, backend: SDPBackend | None, len
         "new length",
         new,
         "ms",
-        case=f"{case}; median of {LENGTHS}",
+        case=f"{case}; median of {len(times)}",
         compared=f"{again:.3g} ms the second time; longest {worst:.3g} ms",
         limit=f"{MOST:g} × the second time" if backend is None else "",
         ok=new <= MOST * again if backend is None and not check.tiny else None,
@@ -127,7 +128,7 @@ def measure(check: Check, kind: Kind, name: str, backend: SDPBackend | None, len
 def nan_case(check: Check, name: str, backend: SDPBackend | None) -> None:
     """An explicit mask, a length of 64 modulo 128, and a row whose log-sum-exp is below -88.7, the logarithm of the
     least normal float32: grad_q must be finite, and near the float32 one of the plain computation."""
-    length, width = 192, 128
+    length, width = 192, 128  # 192 = 128 + 64
     draw = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(1, 2, length, width, generator=draw) for _ in range(3))
     low, direction = [100, 170], torch.ones(width) / width**0.5  # in the first tile of 128 rows and in the second

@@ -1,17 +1,18 @@
-"""`betastar run` in a process of its own: without the report, and, on demand, killed with SIGKILL at a given step.
-
-    python -m gpu_parts.one_run PRESET-OR-FILE FOLDER [--kill-at STAGE:STEP] [KEY=VALUE…]
-"""
+"""A whole experiment in a process of its own: without the report, and, on demand, killed with SIGKILL at a given step."""
 
 from __future__ import annotations
 
-import argparse
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+# Imported here and not at their first use, so that a forked process has them.
+import betastar.analysis.results  # noqa: F401
+from transformers import Qwen3ForCausalLM  # noqa: F401
 
 from betastar import pipeline
 from betastar.config import load_config
@@ -21,7 +22,8 @@ from betastar.stages import report
 
 
 class Deadly(Reporter):
-    """Ends the process, as a machine that is taken away does, when a stage has made so many steps."""
+    """Says what goes on, and ends the process, as a machine that is taken away does, when a stage has made so many
+    steps."""
 
     def __init__(self, stage: str, step: int):
         self.deadly, self.step, self.present = stage, step, ""
@@ -38,44 +40,47 @@ class Deadly(Reporter):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def start(source: str, folder: Path, settings: Sequence[str], log: Path, kill_at: str = "") -> subprocess.Popen[bytes]:
-    """Begin a run; what it prints goes to `log`."""
-    command = [sys.executable, "-m", "gpu_parts.one_run", source, str(folder), *settings]
-    here = str(Path(__file__).resolve().parents[1])
-    path = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            [*command, *(["--kill-at", kill_at] if kill_at else [])],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": path},
+def undrawn_run(source: str, folder: Path, settings: Sequence[str], kill_at: tuple[str, int] = ("", 0)) -> None:
+    """What `betastar run` does, but for the report: drawing takes seconds, and what it needs may be missing."""
+    report.run = lambda ctx, results: None
+    pipeline.run(load_config(source, settings), folder, Deadly(*kill_at))
+
+
+class Run:
+    """A run that has begun in a process of its own; what it prints goes to `FOLDER.log`."""
+
+    def __init__(
+        self, device: str, source: str, folder: Path, settings: Sequence[str], kill_at: tuple[str, int] = ("", 0)
+    ):
+        # A fork has all modules loaded already. A process that may use a GPU has to begin anew.
+        context = multiprocessing.get_context("spawn" if device == "cuda" else "fork")
+        self.folder, self.log = folder, folder.with_name(f"{folder.name}.log")
+        self.process: BaseProcess = context.Process(  # type: ignore[attr-defined]
+            target=_logged, args=(self.log, source, folder, list(settings), kill_at)
         )
+        self.process.start()
+
+    def code(self) -> int | None:
+        """Wait for its end; the exit code, negative for a signal."""
+        self.process.join()
+        return self.process.exitcode
+
+    def finish(self) -> None:
+        """Wait for its end. Raises RuntimeError with its last words where it failed."""
+        if (code := self.code()) != 0:
+            raise RuntimeError(f"the run ended with {code}: {self.words()}")
+
+    def words(self) -> str:
+        """The last line that it printed."""
+        return (self.log.read_text(errors="replace").strip().splitlines() or ["without a word"])[-1]
 
 
-def finish(process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait for a run. Raises RuntimeError with its last words where it failed."""
-    if process.wait() != 0:
-        words = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no word"]
-        raise RuntimeError(f"the run ended with {process.returncode}: {words[0]}")
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("source")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("settings", nargs="*")
-    parser.add_argument("--kill-at", default=":0")
-    given = parser.parse_args()
-    stage, _, step = given.kill_at.partition(":")
-    report.run = lambda ctx, results: None  # drawing takes seconds, and what it needs may be missing
+def _logged(log: Path, source: str, folder: Path, settings: list[str], kill_at: tuple[str, int]) -> None:
+    with log.open("ab") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
     try:
-        pipeline.run(load_config(given.source, given.settings), given.folder, Deadly(stage, int(step)))
+        undrawn_run(source, folder, settings, kill_at)
     except BetastarError as error:
-        print(f"betastar: {error}")
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        print(f"betastar: {error}", flush=True)
+        sys.exit(error.exit_code)
