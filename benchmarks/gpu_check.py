@@ -51,7 +51,11 @@ class Part(NamedTuple):
 PARTS = (
     Part("rates", 40, "versions, and what this card can do at best"),
     Part("attention", 50, "attention backends at lengths not seen before, and the NaN case"),
-    Part("parity", 75, "bank against PEFT, sampled against read log-probabilities, the head's slope (Qwen3-0.6B geometry)"),
+    Part(
+        "parity",
+        75,
+        "bank against PEFT, sampled against read log-probabilities, the head's slope (Qwen3-0.6B geometry)",
+    ),
     Part("decoding", 130, "sampling at Qwen3-14B geometry, against `transformers.generate` with padding"),
     Part("training", 80, "one DPO piece of 8 192 tokens at Qwen3-14B geometry"),
     Part("micro", 130, "`betastar run micro`, shortened: killed and resumed, and against the CPU"),
@@ -193,12 +197,8 @@ def one_part(options: argparse.Namespace) -> int:
     line = sys.stdin.readline()
     if not line:  # the runner has ended
         return 1
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() and not options.tiny else "cpu"
-    check = Check(
-        options.part, options.out, options.work, device, options.tiny, float(line), tuple(options.gguf or ())
-    )
+    device = "cuda" if not options.tiny and cuda() else "cpu"
+    check = Check(options.part, options.out, options.work, device, options.tiny, float(line), tuple(options.gguf or ()))
     if module is not None:
         try:
             module.run(check)
@@ -255,12 +255,14 @@ def main() -> int:
     for path in [*(given.gguf or ()), *([given.wheels] if given.wheels else [])]:
         if not path.exists():
             parser.error(f"{path}: no such file or folder; give the path of one")
-    if not given.tiny and shutil.which("nvidia-smi") is None and not cuda():
+    if not given.tiny and shutil.which("nvidia-smi") is None:
         parser.error("there is no NVIDIA GPU here; --tiny tries the script without one")
     with tempfile.TemporaryDirectory(prefix="gpu_wheels") as folder:
         if given.wheels:
             unpack(given.wheels, Path(folder))
-        options = Options(given.out, given.tiny, given.minutes, tuple(given.gguf or ()), [folder] if given.wheels else [])
+        options = Options(
+            given.out, given.tiny, given.minutes, tuple(given.gguf or ()), [folder] if given.wheels else []
+        )
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the part in hand is ended, too
         good = check([part for part in PARTS if part.name in chosen], options)
     print((given.out / TABLE).read_text())
@@ -268,8 +270,10 @@ def main() -> int:
 
 
 def cuda() -> bool:
-    """Whether torch finds a GPU, asked in another process: this one never loads torch."""
-    return subprocess.run([sys.executable, "-c", "import torch; exit(not torch.cuda.is_available())"]).returncode == 0
+    """Whether torch finds a GPU. For parts alone: the runner never loads torch."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 if __name__ == "__main__":

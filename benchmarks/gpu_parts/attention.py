@@ -12,11 +12,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
-from gpu_parts.check import Check
-from gpu_parts.device import seconds
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
+
+from gpu_parts.check import Check
+from gpu_parts.device import seconds
 
 DELIVERS = ("new length", "NaN case")
 BACKENDS = {
@@ -58,7 +59,7 @@ def switch_off_as_betastar_does(check: Check) -> None:
     after_betastar(check)
 
 
-def chosen(backend: SDPBackend | None) -> AbstractContextManager[None]:
+def chosen(backend: SDPBackend | None) -> AbstractContextManager[object]:
     return nullcontext() if backend is None else sdpa_kernel(backend)
 
 
@@ -110,7 +111,9 @@ def measure(check: Check, kind: Kind, name: str, backend: SDPBackend | None, len
             once = work(length)
             times.append((seconds(check.device, once), seconds(check.device, once)))
     except RuntimeError as error:
-        check.record("new length", None, case=case, compared=f"not available ({str(error).strip().splitlines()[0][:80]})")
+        check.record(
+            "new length", None, case=case, compared=f"not available ({str(error).strip().splitlines()[0][:80]})"
+        )
         return
     new, again = (1e3 * statistics.median(part) for part in zip(*times, strict=True))
     worst = 1e3 * max(first for first, _ in times)

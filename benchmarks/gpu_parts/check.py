@@ -39,8 +39,8 @@ class Check:
         limit: str = "",
         ok: bool | None = None,
     ) -> None:
-        """One row of the table: what was measured, in which case, against what, and what it must not pass. `value` None:
-        it cannot be measured here. `ok`: whether the limit is kept, where there is one."""
+        """One row of the table: what was measured, in which case, against what, and what it must not pass. `value` is
+        None where it cannot be measured; `ok` says whether the limit is kept, where there is one."""
         row = {"part": self.part, "name": name, "case": case, "value": value, "unit": unit}
         append(self.out, row | {"compared": compared, "limit": limit, "ok": ok})
 
@@ -100,14 +100,24 @@ def table(rows: Sequence[dict[str, Any]], titles: dict[str, str], heading: str) 
         lines += [f"## {part}: {title}", "", f"State: {states[-1] if states else 'not begun'}.", ""]
         measured = [row for row in mine if row["name"] != STATE]
         if measured:
-            lines += ["| measured | case | value | compared with | limit | kept |", "| --- | --- | --- | --- | --- | --- |"]
+            lines += [
+                "| measured | case | value | compared with | limit | kept |",
+                "| --- | --- | --- | --- | --- | --- |",
+            ]
             lines += [_line(row) for row in measured] + [""]
     return "\n".join(lines)
 
 
 def _line(row: dict[str, Any]) -> str:
     kept = {True: "yes", False: "**NO**", None: ""}[row["ok"]]
-    cells = [row["name"], row["case"], f"{number(row['value'])} {row['unit']}".strip(), row["compared"], row["limit"], kept]
+    cells = [
+        row["name"],
+        row["case"],
+        f"{number(row['value'])} {row['unit']}".strip(),
+        row["compared"],
+        row["limit"],
+        kept,
+    ]
     return "| " + " | ".join(str(cell).replace("|", "/").replace("\n", " ") for cell in cells) + " |"
 
 

@@ -7,6 +7,10 @@ import functools
 from typing import Any, NamedTuple
 
 import torch
+
+from betastar.models.bank import AdapterBank, Adapters
+from betastar.models.generation import generate
+from betastar.models.out_of_memory import is_out_of_memory
 from gpu_parts.check import Check
 from gpu_parts.device import (
     Rates,
@@ -21,10 +25,6 @@ from gpu_parts.device import (
     seconds,
     weight_bytes,
 )
-
-from betastar.models.bank import AdapterBank, Adapters
-from betastar.models.generation import generate
-from betastar.models.out_of_memory import is_out_of_memory
 
 DELIVERS = ("tokens per second", "first pass", "prompts", "peak memory")
 RANK = 64
@@ -82,9 +82,7 @@ def run(check: Check) -> None:
             torch.cuda.empty_cache()
 
 
-def decode(
-    check: Check, name: str, case: Case, new: int, bank: AdapterBank, adapters: Adapters, found: Rates
-) -> None:
+def decode(check: Check, name: str, case: Case, new: int, bank: AdapterBank, adapters: Adapters, found: Rates) -> None:
     """One case. The first pass meets every length for the first time; the second is the rate; a pass of one new token
     is taken off to get the time of a step."""
     model, config, count = bank.model, bank.model.config, case.conditions * case.rows

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from gpu_parts.check import Check
 from torch import nn
 from transformers import AutoConfig
 
 from betastar.models.bank import AdapterBank, Adapters
 from betastar.models.random_weights import random_model
+from gpu_parts.check import Check
 
 GEOMETRY = Path(__file__).resolve().parents[2] / "src" / "betastar" / "presets" / "models"
 ADAPTER_SPREAD = 0.02  # of B: adapters that change what the base says

@@ -86,7 +86,8 @@ def compare(check: Check, what: str, name: str, once: Path, other: Path, at: tup
     check.record(
         what,
         value,
-        case=f"results.json, {name}" + (f", SIGKILL at step {at[1]} of stage {at[0]}" if what.startswith("killed") else ""),
+        case=f"results.json, {name}"
+        + (f", SIGKILL at step {at[1]} of stage {at[0]}" if what.startswith("killed") else ""),
         compared=detail,
         limit="equal bytes" if promised or check.device == "cpu" else "",
         ok=one == two if promised or check.device == "cpu" else None,
@@ -118,8 +119,8 @@ def on_cpu(check: Check, once: Path, settings: list[str]) -> Path:
 
 
 def against_cpu(check: Check, run: Path, cpu: Path) -> None:
-    """By measure, from the same checkpoints and with the same noise. At step 0 only rounding can turn a token; later the
-    policies have learnt from what was turned before."""
+    """By measure, from the same checkpoints and with the same noise. At step 0 only rounding can change a token; later
+    the policies have learnt from what changed before."""
     mine, theirs = points(run), points(cpu)
     last = max(point["step"] for point in mine)
     for step in (0, last):

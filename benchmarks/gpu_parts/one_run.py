@@ -1,4 +1,4 @@
-"""A whole experiment in a process of its own: without the report, and, on demand, killed with SIGKILL at a given step."""
+"""A whole experiment in a process of its own: without the report and, on demand, killed with SIGKILL at some step."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-# Imported here and not at their first use, so that a forked process has them.
-import betastar.analysis.results  # noqa: F401
 from transformers import Qwen3ForCausalLM  # noqa: F401
 
+# Imported here and not at their first use, so that a forked process has them.
+import betastar.analysis.results  # noqa: F401
 from betastar import pipeline
 from betastar.config import load_config
 from betastar.errors import BetastarError

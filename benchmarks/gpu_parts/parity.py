@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from gpu_parts.check import Check
-from gpu_parts.device import geometry, make_adapters, make_model
 from torch import Tensor, nn
 
 from betastar.models.bank import AdapterBank, Adapters
@@ -17,6 +15,8 @@ from betastar.models.generation import generate
 from betastar.models.logprobs import grid_logprobs, token_logprobs
 from betastar.models.peft_io import export_adapter
 from betastar.models.sequences import Row
+from gpu_parts.check import Check
+from gpu_parts.device import geometry, make_adapters, make_model
 
 DELIVERS = ("slope of the head", "bank against PEFT", "bank against float32", "sampled against read", "greedy texts")
 CONDITIONS, RANK = 3, 16
@@ -167,7 +167,7 @@ def sampled_against_read(
         difference.max().item() / new,
         "nats per token",
         case=f"{name}, the largest of {difference.numel()} rows of {new} tokens",
-        compared=f"mean {difference.mean().item() / new:.2g}; log-probability {read_again.mean().item() / new:.3g} per token",
+        compared=f"mean {difference.mean().item() / new:.2g}, of {-read_again.mean().item() / new:.3g} nats per token",
         limit=f"{limit:g}" if limit else "",
         ok=difference.max().item() / new <= limit if limit else None,
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import shutil
 import subprocess
 
 import torch
+
 from gpu_parts.check import Check
 from gpu_parts.device import copy_bandwidth, product_rate, seconds
 
@@ -38,7 +40,11 @@ def run(check: Check) -> None:
         properties = torch.cuda.get_device_properties(0)
         free, total = (n / 2**30 for n in torch.cuda.mem_get_info())
         check.record(
-            "memory", total, "GiB", case=f"{properties.multi_processor_count} multiprocessors", compared=f"{free:.1f} free"
+            "memory",
+            total,
+            "GiB",
+            case=f"{properties.multi_processor_count} multiprocessors",
+            compared=f"{free:.1f} free",
         )
         real = torch.cuda.is_bf16_supported(including_emulation=False)
         check.record("bfloat16", "in hardware" if real else "emulated", limit="in hardware", ok=real)
@@ -56,16 +62,30 @@ def run(check: Check) -> None:
         limit="off",
         ok=None if after is None or not cuda else not after,
     )
-    check.record("copy bandwidth", copy_bandwidth(check) / 1e9, "GB/s", case="read and written", compared="3 350 on paper (H100 SXM)")
+    check.record(
+        "copy bandwidth",
+        copy_bandwidth(check) / 1e9,
+        "GB/s",
+        case="read and written",
+        compared="3 350 on paper (H100 SXM)",
+    )
     for name, dtype, paper in (("bfloat16", torch.bfloat16, 989), ("float32", torch.float32, 67)):
         rate = product_rate(check, dtype)
-        check.record(f"{name} product", rate / 1e12, "TFLOP/s", case="large square matrices of random numbers", compared=f"{paper} on paper (H100 SXM)")
+        check.record(
+            f"{name} product",
+            rate / 1e12,
+            "TFLOP/s",
+            case="large square matrices of random numbers",
+            compared=f"{paper} on paper (H100 SXM)",
+        )
     x = torch.zeros(1, device=check.device)
     seconds(check.device, lambda: x.add_(1), 20)
     check.record("kernel launch", seconds(check.device, lambda: x.add_(1), 2000) * 1e6, "µs", case="add to one number")
 
 
 def version(package: str) -> str | None:
+    if importlib.util.find_spec(package) is None:
+        return None
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -1,5 +1,5 @@
-"""A real small model through every stage: a GGUF file where one is given, with `base.gguf_file`; preference pairs, reward
-models, offline DPO and online steps on made-up additions. In tiny runs a random model of bytes stands in."""
+"""A real small model through every stage: a GGUF file where one is given, with `base.gguf_file`; preference pairs,
+reward models, offline DPO and online steps on made-up additions. In tiny runs a random model of bytes stands in."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ DELIVERS = ("model", "seconds of the run", "exact answers", "proxy", "gradient n
 FILE = "model.gguf"
 SETTINGS = (
     "seeds=[0]", "grid={method: list, values: [0.1, 1]}", "variants={paper: null, fixed: {kl: {coupling: fixed}}}",
-    "rewards={members: 2, batch_size: 8}", "offline={batch_size: 8}", "lengths={prompt: 96, response: 48, generated: 32}",
+    "rewards={members: 2, batch_size: 8}", "offline={batch_size: 8}",
+    "lengths={prompt: 96, response: 48, generated: 32}",
 )  # fmt: skip
 FULL = ("online={steps: 6, batch_size: 16}", "evaluation={every: 3, problems: 48}")
 TINY = (
-    "online={steps: 2, batch_size: 3}", "evaluation={every: 2, problems: 4}", "rewards.epochs=0.2", "offline.epochs=0.2",
-    "grid.values=[0.3]", "lengths.generated=12",
+    "online={steps: 2, batch_size: 3}", "evaluation={every: 2, problems: 4}", "rewards.epochs=0.2",
+    "offline.epochs=0.2", "grid.values=[0.3]", "lengths.generated=12",
 )  # fmt: skip
 
 
@@ -109,7 +110,10 @@ def write_data(folder: Path, n: int) -> None:
 
     def rows(first: int) -> list[tuple[str, int]]:
         additions = [(i // 11 % 11 + 2, i % 11 + 2) for i in range(first, first + n)]
-        return [(f"What is {a} + {b}? (No. {first + i}) Answer with the number.", a + b) for i, (a, b) in enumerate(additions)]
+        return [
+            (f"What is {a} + {b}? (No. {first + i}) Answer with the number.", a + b)
+            for i, (a, b) in enumerate(additions)
+        ]
 
     for name, first in (("train", 0), ("test", n)):
         write(folder / f"{name}.jsonl", [{"question": question, "gold": str(sum_)} for question, sum_ in rows(first)])

@@ -42,7 +42,9 @@ def run(check: Check) -> None:
         limit="none failed, some passed",
         ok=failed == 0 and total > skipped,
     )
-    cases = [case for case in suite.iter("testcase") if case.find("failure") is not None or case.find("error") is not None]
+    cases = [
+        case for case in suite.iter("testcase") if case.find("failure") is not None or case.find("error") is not None
+    ]
     for case in cases[:SHOWN]:
         fault = case.find("failure")
         fault = case.find("error") if fault is None else fault

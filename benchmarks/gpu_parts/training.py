@@ -7,6 +7,16 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+
+from betastar.maths.objectives import dpo_loss
+from betastar.models.bank import AdapterBank, Dropout
+from betastar.models.checkpointing import checkpoint_layers
+from betastar.models.facts import ModelFacts, model_facts
+from betastar.models.logprobs import pair_logprobs
+from betastar.models.optimise import StackedOptimiser
+from betastar.models.out_of_memory import is_out_of_memory
+from betastar.models.sequences import Pair, pair_pad
+from betastar.planning import memory
 from gpu_parts.check import Check
 from gpu_parts.device import (
     Rates,
@@ -20,16 +30,6 @@ from gpu_parts.device import (
     rates,
     seconds,
 )
-
-from betastar.maths.objectives import dpo_loss
-from betastar.models.bank import AdapterBank, Dropout
-from betastar.models.checkpointing import checkpoint_layers
-from betastar.models.facts import ModelFacts, model_facts
-from betastar.models.logprobs import pair_logprobs
-from betastar.models.optimise import StackedOptimiser
-from betastar.models.out_of_memory import is_out_of_memory
-from betastar.models.sequences import Pair, pair_pad
-from betastar.planning import memory
 
 DELIVERS = ("trained tokens", "matrix rate reached", "peak memory")
 CONDITIONS, RANK = 2, 64
@@ -99,9 +99,7 @@ def predicted(facts: ModelFacts, variant: Variant, shape: Shape) -> dict[str, fl
     }
 
 
-def measure(
-    check: Check, bank: AdapterBank, facts: ModelFacts, variant: Variant, shape: Shape, found: Rates
-) -> None:
+def measure(check: Check, bank: AdapterBank, facts: ModelFacts, variant: Variant, shape: Shape, found: Rates) -> None:
     case = f"{variant}, {shape.tokens} tokens"
     parts = predicted(facts, variant, shape)
     expected = sum(parts.values())
@@ -155,7 +153,11 @@ def measure(
     answered = CONDITIONS * shape.pairs * 2 * shape.response
     share = 4 * (body * shape.tokens + table * answered) / time / found.bf16
     check.record(
-        "matrix rate reached", 100 * share, "%", case=case, compared=f"of {found.bf16 / 1e12:.0f} TFLOP/s, measured here"
+        "matrix rate reached",
+        100 * share,
+        "%",
+        case=case,
+        compared=f"of {found.bf16 / 1e12:.0f} TFLOP/s, measured here",
     )
     planned = expected - parts["libraries"]
     largest = ", ".join(f"{name} {size / GB:.1f}" for name, size in sorted(parts.items(), key=lambda p: -p[1])[:3])

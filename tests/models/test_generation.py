@@ -66,7 +66,7 @@ def test_greedy_is_transformers_greedy(
         ours = sample(bank, None, prompts[1:2], temperature=0.0)[0]
     ended = 0
     for prompt, mine in zip(prompts[1], ours, strict=True):
-        tokens = torch.tensor([prompt])
+        tokens = torch.tensor([prompt], device=bank.device)
         settings = {"do_sample": False, "max_new_tokens": LIMIT, "eos_token_id": ENDS, "pad_token_id": 0}
         whole = theirs.generate(input_ids=tokens, attention_mask=torch.ones_like(tokens), **settings)
         assert mine.tokens == whole[0, len(prompt) :].tolist()
@@ -164,10 +164,14 @@ def test_statistics_are_teacher_forced_ones(
             Row(p, s.tokens) for g, group in zip(prompts, samples, strict=True) for p, s in zip(g, group, strict=True)
         ]
         with bank.use(adapters):
-            expected = response_statistics(bank.model, right_pad(rows, 0, "cpu"))
+            expected = response_statistics(bank.model, right_pad(rows, 0, bank.device))
         flat = [s for group in samples for s in group]
-        torch.testing.assert_close(torch.tensor([s.logprob for s in flat]), expected.logprob, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(torch.tensor([s.entropy for s in flat]), expected.entropy, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            torch.tensor([s.logprob for s in flat]), expected.logprob.cpu(), rtol=1e-4, atol=1e-4
+        )
+        torch.testing.assert_close(
+            torch.tensor([s.entropy for s in flat]), expected.entropy.cpu(), rtol=1e-4, atol=1e-4
+        )
 
 
 def test_end_token_and_limit(bank: AdapterBank, adapters: Adapters, prompts: list[list[list[int]]]) -> None:
@@ -204,7 +208,7 @@ def test_first_tokens_follow_the_models_distribution(bank: AdapterBank, adapters
     keys = [[stream_key(c, "draw", i) for i in range(n)] for c in range(2)]
     samples = sample(bank, adapters[:2], [[prompt] * n] * 2, keys=keys, max_new_tokens=1, temperature=temperature)
     with torch.no_grad(), bank.use(adapters[:2]):
-        logits = bank.model(torch.tensor([prompt] * 2)).logits[:, -1].double()
+        logits = bank.model(torch.tensor([prompt] * 2, device=bank.device)).logits[:, -1].double().cpu()
     for c in range(2):
         expected = n * (logits[c] / temperature).softmax(-1).numpy()
         seen = np.bincount([s.tokens[0] for s in samples[c]], minlength=64)
@@ -222,7 +226,7 @@ def test_second_tokens_follow_the_first(bank: AdapterBank, adapters: Adapters) -
     first = np.bincount([s.tokens[0] for s in samples]).argmax()
     second = [s.tokens[1] for s in samples if s.tokens[0] == first]
     with torch.no_grad(), bank.use(adapters[:1]):
-        logits = bank.model(torch.tensor([[*prompt, int(first)]])).logits[0, -1].double()
+        logits = bank.model(torch.tensor([[*prompt, int(first)]], device=bank.device)).logits[0, -1].double().cpu()
     expected = len(second) * logits.softmax(-1).numpy()
     seen = np.bincount(second, minlength=64)
     common = expected >= 5

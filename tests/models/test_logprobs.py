@@ -25,7 +25,7 @@ from betastar.models.sequences import Pair, Row, pair_pad, right_pad
 def plain(bank: AdapterBank, adapters: Adapters | None, tokens: list[int]) -> Tensor:
     """Log-probabilities `[T, V]` of the next token from full logits of one row."""
     with torch.no_grad(), bank.use(adapters):
-        return bank.model(torch.tensor([tokens])).logits[0].log_softmax(dim=-1)
+        return bank.model(torch.tensor([tokens], device=bank.device)).logits[0].log_softmax(dim=-1)
 
 
 def plain_logprob(bank: AdapterBank, adapters: Adapters | None, row: Row) -> float:
@@ -40,13 +40,13 @@ def plain_entropy(logprobs: Tensor) -> list[float]:
 
 @pytest.mark.parametrize("size", [1, 3, 10, 17])
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_chunked_head_is_the_plain_head(size: int, bias: bool) -> None:
+def test_a_chunked_head_is_the_plain_head(device: torch.device, size: int, bias: bool) -> None:
     """17 positions in chunks of `size`: values, and the gradient of the hidden states that autograd finds."""
     generator = torch.Generator().manual_seed(0)
-    values = torch.randn(17, 8, generator=generator)
-    targets = torch.randint(30, (17,), generator=generator)
-    head = nn.Linear(8, 30, bias=bias).requires_grad_(False)
-    weights = torch.randn(17, generator=generator)
+    values = torch.randn(17, 8, generator=generator).to(device)
+    targets = torch.randint(30, (17,), generator=generator).to(device)
+    head = nn.Linear(8, 30, bias=bias).requires_grad_(False).to(device)
+    weights = torch.randn(17, generator=generator).to(device)
     stats = token_statistics(values, targets, head, size * 30)
     mine, plain_one = (values.clone().requires_grad_(True) for _ in range(2))
     logprob = token_logprobs(mine, targets, head, size * 30)
@@ -56,7 +56,7 @@ def test_a_chunked_head_is_the_plain_head(size: int, bias: bool) -> None:
     torch.testing.assert_close(mine.grad, plain_one.grad)
     for ours in (logprob, stats.logprob):
         torch.testing.assert_close(ours, logits[torch.arange(17), targets])
-    torch.testing.assert_close(stats.entropy, torch.tensor(plain_entropy(logits.detach())))
+    torch.testing.assert_close(stats.entropy.cpu(), torch.tensor(plain_entropy(logits.detach())))
 
 
 def make_pairs(make_rows: Callable[..., list[Row]], n: int, seed: int = 0) -> list[Pair]:
@@ -71,14 +71,14 @@ def test_a_pair_in_one_sequence_is_two_rows(
 ) -> None:
     """Reading the prompt once gives the log-probabilities and the gradients of reading it twice."""
     pairs, results = make_pairs(make_rows, 6), []
-    weights = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
+    weights = torch.randn(6, 2, generator=torch.Generator().manual_seed(0)).to(bank.device)
     for once in (True, False):
         mine = adapters.trainable()
         with bank.use(mine):
             if once:
-                logprob = pair_logprobs(bank.model, pair_pad(pairs, 0, "cpu"))
+                logprob = pair_logprobs(bank.model, pair_pad(pairs, 0, bank.device))
             else:  # rows of a condition stay together: 2 pairs, 4 rows
-                rows = right_pad([row for pair in pairs for row in pair.rows()], 0, "cpu")
+                rows = right_pad([row for pair in pairs for row in pair.rows()], 0, bank.device)
                 logprob = response_logprobs(bank.model, rows).view(6, 2)
         (logprob * weights).sum().backward()
         results.append([logprob.detach(), *(w.grad for w in mine.parameters())])
@@ -106,7 +106,7 @@ def test_response_statistics_are_a_plain_loop(
 ) -> None:
     rows = [*make_rows(11), Row([3, 4], [])]  # an empty response has log-probability 0
     with torch.no_grad(), bank.use(adapters):
-        stats = response_statistics(bank.model, right_pad(rows, 0, "cpu"))
+        stats = response_statistics(bank.model, right_pad(rows, 0, bank.device))
     for i, row in enumerate(rows[:11]):
         condition = adapters[i // 4 : i // 4 + 1]
         assert stats.logprob[i].item() == pytest.approx(plain_logprob(bank, condition, row), rel=1e-4)
