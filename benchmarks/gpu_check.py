@@ -197,7 +197,13 @@ def one_part(options: argparse.Namespace) -> int:
     line = sys.stdin.readline()
     if not line:  # the runner has ended
         return 1
-    device = "cuda" if not options.tiny and cuda() else "cpu"
+    device = "cpu" if options.tiny else "cuda"
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            print(f"torch {torch.__version__} (CUDA {torch.version.cuda}) finds no GPU that it can use here")
+            return 1
     check = Check(options.part, options.out, options.work, device, options.tiny, float(line), tuple(options.gguf or ()))
     if module is not None:
         try:
@@ -255,7 +261,7 @@ def main() -> int:
     for path in [*(given.gguf or ()), *([given.wheels] if given.wheels else [])]:
         if not path.exists():
             parser.error(f"{path}: no such file or folder; give the path of one")
-    if not given.tiny and shutil.which("nvidia-smi") is None:
+    if not given.tiny and shutil.which("nvidia-smi") is None and not Path("/dev/nvidia0").exists():
         parser.error("there is no NVIDIA GPU here; --tiny tries the script without one")
     with tempfile.TemporaryDirectory(prefix="gpu_wheels") as folder:
         if given.wheels:
@@ -267,13 +273,6 @@ def main() -> int:
         good = check([part for part in PARTS if part.name in chosen], options)
     print((given.out / TABLE).read_text())
     return 0 if good else 1
-
-
-def cuda() -> bool:
-    """Whether torch finds a GPU. For parts alone: the runner never loads torch."""
-    import torch
-
-    return torch.cuda.is_available()
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def test_training_lowers_the_loss_of_every_condition(
     for _ in range(12):
         with bank.use(adapters):
             loss = -logprobs(bank.model, 2).view(2, -1).mean(dim=1)
-        losses.append(loss.detach())
+        losses.append(loss.detach().cpu())
         (loss * torch.tensor([1.0, 0.0], device=device)).sum().backward()
         optimiser.step(1.0)
     first, last = losses[0], losses[-1]
