@@ -36,4 +36,7 @@ bench: .venv/test  ## the benchmarks of docs/benchmarks.md
 	$(BIN)/python benchmarks/engines.py
 	$(BIN)/python benchmarks/coverage.py
 
-.PHONY: help demo test test-slow bench
+gpu-wheels:  ## what benchmarks/gpu_check.py needs on a bare GPU machine without a network, as wheels in gpu-wheels/
+	$(PYTHON) benchmarks/gpu_wheels.py --out gpu-wheels
+
+.PHONY: help demo test test-slow bench gpu-wheels

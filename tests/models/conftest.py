@@ -1,7 +1,14 @@
-"""Tiny random models and banks. Weights and adapters are large on purpose: distributions are peaked and differ."""
+"""Tiny random models and banks. Weights and adapters are large on purpose: distributions are peaked and differ.
+
+BETASTAR_TEST_DEVICE puts the models on another device than the CPU: `BETASTAR_TEST_DEVICE=cuda pytest tests/models`.
+What a test file needs beyond betastar's own dependencies may be missing on a GPU machine; such files are left out, and
+the header says so.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +24,18 @@ from betastar.sections import Geometry
 
 VOCABULARY = 64
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
+NEEDS = {"test_sequences.py": "hypothesis", "test_tiny.py": "hypothesis", "test_trl_engine.py": "trl"}
+collect_ignore = [name for name, package in NEEDS.items() if importlib.util.find_spec(package) is None]
+
+
+def pytest_report_header() -> list[str]:
+    return [f"{name} is left out: {NEEDS[name]} is not installed" for name in collect_ignore]
+
+
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    """Where models and batches are."""
+    return torch.device(os.environ.get("BETASTAR_TEST_DEVICE", "cpu"))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -26,7 +45,7 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def make_model() -> Callable[[], Any]:
+def make_model(device: torch.device) -> Callable[[], Any]:
     """Fresh copies of one and the same tiny model; also what PEFT wraps, so that no bank is plugged into it."""
     geometry = Geometry(
         hidden_size=32,
@@ -37,7 +56,7 @@ def make_model() -> Callable[[], Any]:
         context=128,
         initializer_range=0.25,
     )
-    return lambda: build_model(geometry, VOCABULARY, root_seed=0)
+    return lambda: build_model(geometry, VOCABULARY, root_seed=0).to(device)
 
 
 @pytest.fixture
@@ -47,12 +66,12 @@ def bank(make_model: Callable[[], Any]) -> AdapterBank:
 
 @pytest.fixture(scope="session")
 def random_adapters() -> Callable[..., Adapters]:
-    """`random_adapters(bank, C)`: adapters of which each changes the base in its own way."""
+    """`random_adapters(bank, C)`: adapters of which each changes the base in its own way, the same on every device."""
 
     def make(bank: AdapterBank, conditions: int, seed: int = 0) -> Adapters:
         adapters = bank.create(range(conditions))
         for name, b in adapters.b.items():
-            b.normal_(std=0.3, generator=torch_generator(seed, name))
+            b.copy_(torch.empty(b.shape).normal_(std=0.3, generator=torch_generator(seed, name)))
         return adapters
 
     return make

@@ -29,11 +29,13 @@ def train(
     optimiser = StackedOptimiser(adapters.parameters(), learning_rate=0.01, weight_decay=0.1, clip=1.0)
     norms = []
     for step, groups in enumerate(rows):
-        batch = right_pad([row for group in groups for row in group], 0, "cpu")
+        batch = right_pad([row for group in groups for row in group], 0, bank.device)
         with bank.use(adapters):
             logprob = response_logprobs(bank.model, batch).view(len(groups), 2, -1)
-        reference = torch.zeros(1)
-        margin = implicit_reward_margin(logprob[:, 0], logprob[:, 1], reference, reference, torch.tensor(0.1))
+        reference = torch.zeros(1, device=bank.device)
+        margin = implicit_reward_margin(
+            logprob[:, 0], logprob[:, 1], reference, reference, torch.tensor(0.1, device=bank.device)
+        )
         spoil(step, dpo_loss(margin).mean(dim=1)).sum().backward()
         norms.append(optimiser.step(schedule=1.0))
     return adapters.frozen(), torch.stack(norms)
@@ -50,7 +52,7 @@ def test_a_bank_of_three_is_three_banks_of_one(
 ) -> None:
     bank = AdapterBank(make_model().double(), ("q_proj", "v_proj", "o_proj"), rank=4, alpha=6)
     start = random_adapters(bank, 3).to(torch.float64)
-    size = torch.tensor([1e-3, 1.0, 30.0])  # so that the first is never clipped and the last always
+    size = torch.tensor([1e-3, 1.0, 30.0], device=bank.device)  # so that the first is never clipped and the last always
     together, norms = train(bank, start, steps, lambda _, losses: losses * size)
     assert float(norms[:, 0].max()) < 1.0 < float(norms[:, 2].min())
     for c in range(3):
@@ -64,7 +66,7 @@ def test_a_bank_of_three_is_three_banks_of_one(
 def test_broken_weights_stay_in_their_condition(
     bank: AdapterBank, adapters: Adapters, make_rows: Callable[..., list[Row]]
 ) -> None:
-    batch = right_pad(make_rows(6), 0, "cpu")
+    batch = right_pad(make_rows(6), 0, bank.device)
     with torch.no_grad(), bank.use(adapters):
         healthy = response_logprobs(bank.model, batch).view(3, 2)
     for weight in adapters.parameters():
@@ -111,7 +113,7 @@ def test_state_and_concatenation_give_the_adapters_back(adapters: Adapters) -> N
 def test_without_adapters_the_base_is_bare(
     make_model: Callable[[], Any], bank: AdapterBank, make_rows: Callable[..., list[Row]]
 ) -> None:
-    tokens = right_pad(make_rows(4), 0, "cpu").tokens
+    tokens = right_pad(make_rows(4), 0, bank.device).tokens
     bare = make_model()(tokens).logits
     assert torch.equal(bank.model(tokens).logits, bare)
     with bank.use(None):
@@ -124,7 +126,7 @@ def test_without_adapters_the_base_is_bare(
 def test_use_restores_what_was_active(
     bank: AdapterBank, adapters: Adapters, make_rows: Callable[..., list[Row]]
 ) -> None:
-    tokens = right_pad(make_rows(6), 0, "cpu").tokens
+    tokens = right_pad(make_rows(6), 0, bank.device).tokens
     bare = bank.model(tokens).logits
     with bank.use(adapters):
         outer = bank.model(tokens).logits
@@ -147,7 +149,7 @@ def test_gradients_do_not_change_the_answer(
     bank: AdapterBank, adapters: Adapters, make_rows: Callable[..., list[Row]]
 ) -> None:
     """Without gradients the bank adds in place, with them it must not."""
-    tokens = right_pad(make_rows(6), 0, "cpu").tokens
+    tokens = right_pad(make_rows(6), 0, bank.device).tokens
     with bank.use(adapters.trainable()):
         with torch.no_grad():
             quick = bank.model(tokens).logits
@@ -175,7 +177,7 @@ def test_dropout_thins_the_adapters_input_and_nothing_else(
 ) -> None:
     """Against a hook that computes base(x) + scale · (x ∘ m) A B with the mask of `Dropout.factors` for one layer."""
     rows = make_rows(6)
-    batch = right_pad(rows, 0, "cpu")
+    batch = right_pad(rows, 0, bank.device)
     dropout = Dropout(0.25, [11, 12, 13, 14, 15, 16], [row.length for row in rows])
     name = list(bank.shapes)[-1]
     layer, seen = bank.model.get_submodule(name), []
@@ -193,8 +195,8 @@ def test_dropout_thins_the_adapters_input_and_nothing_else(
     assert float((real == 0).float().mean()) == pytest.approx(0.25, abs=0.03)
 
 
-def test_dropout_of_a_row_does_not_depend_on_its_batch() -> None:
-    wide, narrow = torch.zeros(2, 9, 5), torch.zeros(1, 4, 5)
+def test_dropout_of_a_row_does_not_depend_on_its_batch(device: torch.device) -> None:
+    wide, narrow = torch.zeros(2, 9, 5, device=device), torch.zeros(1, 4, 5, device=device)
     together = Dropout(0.5, [7, 8], [6, 4]).factors(wide, place=3)
     alone = Dropout(0.5, [8], [4]).factors(narrow, place=3)
     assert torch.equal(together[1, :4], alone[0])

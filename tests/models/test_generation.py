@@ -65,7 +65,7 @@ def test_greedy_is_transformers_greedy(
         ours = sample(bank, None, prompts[1:2], temperature=0.0)[0]
     ended = 0
     for prompt, mine in zip(prompts[1], ours, strict=True):
-        tokens = torch.tensor([prompt])
+        tokens = torch.tensor([prompt], device=bank.device)
         settings = {"do_sample": False, "max_new_tokens": LIMIT, "eos_token_id": ENDS, "pad_token_id": 0}
         whole = theirs.generate(input_ids=tokens, attention_mask=torch.ones_like(tokens), **settings)
         assert mine.tokens == whole[0, len(prompt) :].tolist()
@@ -165,8 +165,8 @@ def test_statistics_are_teacher_forced_ones(
         for i, (row, mine) in enumerate(zip(rows, [s for group in samples for s in group], strict=True)):
             condition = adapters[i // len(prompts[0]) :][:1]
             with bank.use(condition):
-                tokens = torch.tensor([[*row.prompt, *row.response]])
-                logprobs = bank.model(tokens).logits[0, len(row.prompt) - 1 : -1].log_softmax(-1)
+                tokens = torch.tensor([[*row.prompt, *row.response]], device=bank.device)
+                logprobs = bank.model(tokens).logits[0, len(row.prompt) - 1 : -1].log_softmax(-1).cpu()
             chosen = logprobs.gather(-1, torch.tensor(row.response)[:, None])
             entropy = torch.distributions.Categorical(logits=logprobs).entropy().mean()
             assert mine.logprob == pytest.approx(float(chosen.sum()), rel=1e-4, abs=1e-4)
@@ -207,7 +207,7 @@ def test_first_tokens_follow_the_models_distribution(bank: AdapterBank, adapters
     keys = [[stream_key(c, "draw", i) for i in range(n)] for c in range(2)]
     samples = sample(bank, adapters[:2], [[prompt] * n] * 2, keys=keys, max_new_tokens=1, temperature=temperature)
     with torch.no_grad(), bank.use(adapters[:2]):
-        logits = bank.model(torch.tensor([prompt] * 2)).logits[:, -1].double()
+        logits = bank.model(torch.tensor([prompt] * 2, device=bank.device)).logits[:, -1].double().cpu()
     for c in range(2):
         expected = n * (logits[c] / temperature).softmax(-1).numpy()
         seen = np.bincount([s.tokens[0] for s in samples[c]], minlength=64)
@@ -225,7 +225,7 @@ def test_second_tokens_follow_the_first(bank: AdapterBank, adapters: Adapters) -
     first = np.bincount([s.tokens[0] for s in samples]).argmax()
     second = [s.tokens[1] for s in samples if s.tokens[0] == first]
     with torch.no_grad(), bank.use(adapters[:1]):
-        logits = bank.model(torch.tensor([[*prompt, int(first)]])).logits[0, -1].double()
+        logits = bank.model(torch.tensor([[*prompt, int(first)]], device=bank.device)).logits[0, -1].double().cpu()
     expected = len(second) * logits.softmax(-1).numpy()
     seen = np.bincount(second, minlength=64)
     common = expected >= 5

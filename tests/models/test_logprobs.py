@@ -28,7 +28,7 @@ from betastar.models.vocabulary import hide_padding
 def plain(bank: AdapterBank, adapters: Adapters | None, tokens: list[int]) -> Tensor:
     """Log-probabilities `[T, V]` of the next token from full logits of one row."""
     with torch.no_grad(), bank.use(adapters):
-        return bank.model(torch.tensor([tokens])).logits[0].log_softmax(dim=-1)
+        return bank.model(torch.tensor([tokens], device=bank.device)).logits[0].log_softmax(dim=-1)
 
 
 def plain_logprob(bank: AdapterBank, adapters: Adapters | None, row: Row) -> float:
@@ -43,13 +43,13 @@ def plain_entropy(logprobs: Tensor) -> list[float]:
 
 @pytest.mark.parametrize("size", [1, 3, 10, 17])
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_chunked_head_is_the_plain_head(size: int, bias: bool) -> None:
+def test_a_chunked_head_is_the_plain_head(device: torch.device, size: int, bias: bool) -> None:
     """17 positions in chunks of `size`: values, and the gradient of the hidden states that autograd finds."""
     generator = torch.Generator().manual_seed(0)
-    values = torch.randn(17, 8, generator=generator)
-    targets = torch.randint(30, (17,), generator=generator)
-    head = nn.Linear(8, 30, bias=bias).requires_grad_(False)
-    weights = torch.randn(17, generator=generator)
+    values = torch.randn(17, 8, generator=generator).to(device)
+    targets = torch.randint(30, (17,), generator=generator).to(device)
+    head = nn.Linear(8, 30, bias=bias).requires_grad_(False).to(device)
+    weights = torch.randn(17, generator=generator).to(device)
     stats = token_statistics(values, targets, head, size * 30)
     mine, plain_one = (values.clone().requires_grad_(True) for _ in range(2))
     logprob = token_logprobs(mine, targets, head, most_elements=size * 30)
@@ -59,7 +59,7 @@ def test_a_chunked_head_is_the_plain_head(size: int, bias: bool) -> None:
     torch.testing.assert_close(mine.grad, plain_one.grad)
     for ours in (logprob, stats.logprob):
         torch.testing.assert_close(ours, logits[torch.arange(17), targets])
-    torch.testing.assert_close(stats.entropy, torch.tensor(plain_entropy(logits.detach())))
+    torch.testing.assert_close(stats.entropy.cpu(), torch.tensor(plain_entropy(logits.detach())))
 
 
 def make_pairs(make_rows: Callable[..., list[Row]], n: int, seed: int = 0) -> list[Pair]:
@@ -74,14 +74,14 @@ def test_a_pair_in_one_sequence_is_two_rows(
 ) -> None:
     """Reading the prompt once gives the log-probabilities and the gradients of reading it twice."""
     pairs, results = make_pairs(make_rows, 6), []
-    weights = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
+    weights = torch.randn(6, 2, generator=torch.Generator().manual_seed(0)).to(bank.device)
     for once in (True, False):
         mine = adapters.trainable()
         with bank.use(mine):
             if once:
-                logprob = pair_logprobs(bank.model, pair_pad(pairs, 0, "cpu"))
+                logprob = pair_logprobs(bank.model, pair_pad(pairs, 0, bank.device))
             else:  # rows of a condition stay together: 2 pairs, 4 rows
-                rows = right_pad([row for pair in pairs for row in pair.rows()], 0, "cpu")
+                rows = right_pad([row for pair in pairs for row in pair.rows()], 0, bank.device)
                 logprob = response_logprobs(bank.model, rows).view(6, 2)
         (logprob * weights).sum().backward()
         results.append([logprob.detach(), *(w.grad for w in mine.parameters())])
@@ -110,11 +110,11 @@ def test_response_logprobs_are_a_plain_loop(
 ) -> None:
     rows = [*make_rows(11), Row([3, 4], [])]  # an empty response has log-probability 0
     with torch.no_grad(), bank.use(adapters):
-        logprob = response_logprobs(bank.model, right_pad(rows, 0, "cpu"), temperature)
+        logprob = response_logprobs(bank.model, right_pad(rows, 0, bank.device), temperature)
     for i, row in enumerate(rows[:11]):
-        tokens = torch.tensor([[*row.prompt, *row.response]])
+        tokens = torch.tensor([[*row.prompt, *row.response]], device=bank.device)
         with torch.no_grad(), bank.use(adapters[i // 4 : i // 4 + 1]):
-            logits = bank.model(tokens).logits[0, len(row.prompt) - 1 : -1] / temperature
+            logits = bank.model(tokens).logits[0, len(row.prompt) - 1 : -1].cpu() / temperature
         expected = logits.log_softmax(-1).gather(-1, torch.tensor(row.response)[:, None]).sum()
         assert logprob[i].item() == pytest.approx(float(expected), rel=1e-4)
     assert logprob[11] == 0
@@ -122,7 +122,9 @@ def test_response_logprobs_are_a_plain_loop(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("p", [0.1, 0.9, 0.99, 0.999, 0.9999, 0.999999])
-def test_the_slope_of_the_head_holds_where_a_policy_collapses(p: float, dtype: torch.dtype) -> None:
+def test_the_slope_of_the_head_holds_where_a_policy_collapses(
+    device: torch.device, p: float, dtype: torch.dtype
+) -> None:
     """d log p / d h against float64. The state is a unit vector, so that logits are exact in bfloat16, and the target's
     logit gives it the probability p: what is compared is the gradient's arithmetic alone. Taken as W[target] − Σ p W,
     the slope was wrong by 2.6 % at p = 0.9 in bfloat16, and by 100 % from 0.999 on."""
@@ -133,15 +135,15 @@ def test_the_slope_of_the_head_holds_where_a_policy_collapses(p: float, dtype: t
     head.weight.copy_(weight)
     hidden = torch.zeros(1, width, dtype=dtype)
     hidden[0, 0] = 1
-    ours = hidden.clone().requires_grad_(True)
-    token_logprobs(ours, torch.tensor([0]), head)[0].backward()
+    ours = hidden.to(device, copy=True).requires_grad_(True)
+    token_logprobs(ours, torch.tensor([0], device=device), head.to(device))[0].backward()
     exact = hidden.double().requires_grad_(True)
     logprob = (exact @ weight.double().T).log_softmax(-1)[0, 0]
     logprob.backward()
     assert float(logprob.detach().exp()) == pytest.approx(p, abs=0.3 * (1 - p))
     assert ours.grad is not None
     assert exact.grad is not None
-    error = (ours.grad.double() - exact.grad).norm() / exact.grad.norm()
+    error = (ours.grad.cpu().double() - exact.grad).norm() / exact.grad.norm()
     assert float(error) < (0.01 if dtype == torch.bfloat16 else 1e-5)
 
 
@@ -198,7 +200,7 @@ def test_sums_take_no_atomic_additions(
 
     mine = adapters.trainable()
     with Names(), bank.use(mine):
-        response_logprobs(bank.model, right_pad(make_rows(6), 0, "cpu")).sum().backward()
+        response_logprobs(bank.model, right_pad(make_rows(6), 0, bank.device)).sum().backward()
     with Names(), torch.no_grad():
         prompt_entropy(bank, adapters, [[1, 2, 3], [4, 5]], 0, 1000)
     assert any("index_put" in name for name in seen)

@@ -34,7 +34,7 @@ TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 @torch.no_grad()
 def logits(bank: AdapterBank, adapters: Adapters) -> Tensor:
     with bank.use(adapters):
-        return bank.model(TOKENS).logits
+        return bank.model(TOKENS.to(bank.device)).logits
 
 
 @torch.no_grad()
@@ -47,19 +47,20 @@ def written_by_peft(model: Any, folder: Path, **settings: Any) -> Tensor:
         if "lora_" in name:
             weight.normal_(std=0.3)
     wrapped.save_pretrained(str(folder))
-    return wrapped.eval()(TOKENS).logits
+    return wrapped.eval()(TOKENS.to(wrapped.device)).logits
 
 
 @torch.no_grad()
 def test_peft_reads_what_we_export(
     bank: AdapterBank, adapters: Adapters, make_model: Callable[[], Any], tmp_path: Path
 ) -> None:
-    bare = bank.model(TOKENS).logits
+    tokens = TOKENS.to(bank.device)
+    bare = bank.model(tokens).logits
     for c in range(3):
         export_adapter(tmp_path / str(c), adapters, c, base_name="the base")
         theirs = peft.PeftModel.from_pretrained(make_model(), tmp_path / str(c)).eval()
-        torch.testing.assert_close(theirs(TOKENS).logits, logits(bank, adapters[c : c + 1]), rtol=1e-4, atol=1e-4)
-        assert not torch.allclose(theirs(TOKENS).logits, bare, atol=0.1)
+        torch.testing.assert_close(theirs(tokens).logits, logits(bank, adapters[c : c + 1]), rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(theirs(tokens).logits, bare, atol=0.1)
     config = peft.PeftConfig.from_pretrained(str(tmp_path / "0"))
     assert config.base_model_name_or_path == "the base"
     assert config.task_type == "CAUSAL_LM"
@@ -123,19 +124,22 @@ def test_a_reward_member_is_a_sequence_classifier(
     """The folder of member k, on the base loaded as a one-label classifier, gives the member's scores."""
     from transformers import AutoModelForSequenceClassification
 
-    ensemble = RewardEnsemble(adapters, torch.randn(3, 32, generator=torch.Generator().manual_seed(0)))
+    head = torch.randn(3, 32, generator=torch.Generator().manual_seed(0)).to(bank.device)
+    ensemble = RewardEnsemble(adapters, head)
     rows = make_rows(4)
     ours = score(bank, ensemble, rows, pad=0, most_tokens=1000).scores
     make_model().save_pretrained(tmp_path / "base")
     for k in range(3):
         export_adapter(tmp_path / str(k), adapters, k, str(tmp_path / "base"), score_head=ensemble.head[k])
-        classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=1)
-        member = peft.PeftModel.from_pretrained(classifier, tmp_path / str(k)).eval()
-        theirs = [member(torch.tensor([[*row.prompt, *row.response]])).logits.item() for row in rows]
-        torch.testing.assert_close(torch.tensor(theirs), ours[k], rtol=1e-4, atol=1e-4)
-        again, head = import_adapter(tmp_path / str(k), bank)
-        assert head is not None
-        assert torch.equal(head, ensemble.head[k])
+        classifier: Any = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=1)
+        member = peft.PeftModel.from_pretrained(classifier.to(bank.device), tmp_path / str(k)).eval()
+        theirs = [
+            member(torch.tensor([[*row.prompt, *row.response]], device=bank.device)).logits.item() for row in rows
+        ]
+        torch.testing.assert_close(torch.tensor(theirs), ours[k].cpu(), rtol=1e-4, atol=1e-4)
+        again, imported = import_adapter(tmp_path / str(k), bank)
+        assert imported is not None
+        assert torch.equal(imported.cpu(), ensemble.head[k].cpu())
         assert torch.equal(next(iter(again.a.values()))[0], next(iter(adapters.a.values()))[k])
 
 
@@ -146,7 +150,8 @@ def test_we_read_a_reward_model_of_peft(bank: AdapterBank, make_model: Callable[
     make_model().save_pretrained(tmp_path / "base")
 
     def classifier(labels: int) -> Any:
-        return AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=labels)
+        made: Any = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=labels)
+        return made.to(bank.device)
 
     one = classifier(1)
     one.config.pad_token_id = 0
@@ -154,7 +159,7 @@ def test_we_read_a_reward_model_of_peft(bank: AdapterBank, make_model: Callable[
     adapters, head = import_adapter(tmp_path / "one", bank)
     assert head is not None
     rows = [Row(tokens[:5], tokens[5:]) for tokens in TOKENS.tolist()]
-    ours = score(bank, RewardEnsemble(adapters, head[None]), rows, pad=0, most_tokens=1000).scores
+    ours = score(bank, RewardEnsemble(adapters, head[None].to(bank.device)), rows, pad=0, most_tokens=1000).scores
     torch.testing.assert_close(ours[0], theirs[:, 0], rtol=1e-4, atol=1e-4)
 
     two = classifier(2)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from betastar.models.random_weights import random_model
-
-CPU = torch.device("cpu")
 
 
 def geometry(tied: bool) -> Qwen3Config:
@@ -19,24 +19,25 @@ def geometry(tied: bool) -> Qwen3Config:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_it_computes_what_transformers_computes_with_the_same_weights(tied: bool) -> None:
-    model = random_model(geometry(tied), CPU, torch.float32)
-    plain = Qwen3ForCausalLM(geometry(tied)).eval()
+def test_it_computes_what_transformers_computes_with_the_same_weights(device: torch.device, tied: bool) -> None:
+    model = random_model(geometry(tied), device, torch.float32)
+    plain: Any = Qwen3ForCausalLM(geometry(tied)).eval()
     plain.load_state_dict(model.state_dict())
-    tokens = torch.arange(20).view(2, 10)
+    plain.to(device)
+    tokens = torch.arange(20, device=device).view(2, 10)
     with torch.no_grad():
         torch.testing.assert_close(model(tokens).logits, plain(tokens).logits)
     assert (model.lm_head.weight is model.model.embed_tokens.weight) == tied
     assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in plain.parameters())
 
 
-def test_with_nf4_linear_layers_are_four_bits_and_the_head_is_not() -> None:
+def test_with_nf4_linear_layers_are_four_bits_and_the_head_is_not(device: torch.device) -> None:
     bnb = pytest.importorskip("bitsandbytes")
-    model = random_model(geometry(False), CPU, torch.float32, nf4=True)
+    model = random_model(geometry(False), device, torch.float32, nf4=True)
     kinds = {name.rsplit(".", 1)[-1]: type(module) for name, module in model.named_modules()}
     assert kinds["q_proj"] is kinds["down_proj"] is bnb.nn.Linear4bit
     assert kinds["lm_head"] is torch.nn.Linear
     weight = model.model.layers[0].mlp.up_proj.weight
     assert weight.numel() * weight.element_size() == 64 * 128 // 2  # half a byte each
     with torch.no_grad():
-        assert model(torch.arange(10)[None]).logits.isfinite().all()
+        assert model(torch.arange(10, device=device)[None]).logits.isfinite().all()

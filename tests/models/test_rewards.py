@@ -17,7 +17,8 @@ MEMBERS = 3
 
 @pytest.fixture
 def ensemble(adapters: Adapters) -> RewardEnsemble:
-    return RewardEnsemble(adapters, torch.randn(MEMBERS, 32, generator=torch.Generator().manual_seed(0)))
+    head = torch.randn(MEMBERS, 32, generator=torch.Generator().manual_seed(0))
+    return RewardEnsemble(adapters, head.to(adapters.parameters()[0].device))
 
 
 @torch.no_grad()
@@ -27,7 +28,7 @@ def by_hand(bank: AdapterBank, ensemble: RewardEnsemble, member: int, row: Row) 
     last_layer = bank.model.model.layers[-1]
     handle = last_layer.register_forward_pre_hook(lambda _, args: entering.append(args[0][0]))
     with bank.use(ensemble.adapters[member : member + 1]):
-        hidden = bank.model.model(torch.tensor([[*row.prompt, *row.response]])).last_hidden_state
+        hidden = bank.model.model(torch.tensor([[*row.prompt, *row.response]], device=bank.device)).last_hidden_state
     handle.remove()
     return float(hidden[0, -1] @ ensemble.head[member]), entering[0].mean(dim=0)
 
@@ -40,7 +41,7 @@ def test_scores_are_each_members_own(
     scored = score(bank, ensemble, rows, pad=0, most_tokens=most_tokens)
     assert scored.embedding is None
     expected = torch.tensor([[by_hand(bank, ensemble, k, row)[0] for row in rows] for k in range(MEMBERS)])
-    torch.testing.assert_close(scored.scores, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(scored.scores.cpu(), expected, rtol=1e-4, atol=1e-4)
     assert float(expected.std(dim=0).min()) > 0.1  # members differ
 
 
@@ -64,7 +65,7 @@ def test_training_and_scoring_agree(
         [Pair(a.prompt, a.response, b.response) for a, b in zip(make_rows(5, k), make_rows(5, 9 + k), strict=True)]
         for k in range(MEMBERS)
     ]
-    scores = pair_scores(bank, ensemble, pair_pad([pair for group in pairs for pair in group], 0, "cpu"), None)
+    scores = pair_scores(bank, ensemble, pair_pad([pair for group in pairs for pair in group], 0, bank.device), None)
     for k in range(MEMBERS):
         for side in (0, 1):
             alone = score(bank, ensemble[k : k + 1], [pair.rows()[side] for pair in pairs[k]], 0, 10**6).scores

@@ -57,7 +57,7 @@ def config_of(kind: str, **more: Any) -> Any:
     return transformers.AutoConfig.for_model(kind, **{**sizes, **more})
 
 
-def random_model(config: Any) -> Any:
+def random_model(config: Any, device: torch.device | str = "cpu") -> Any:
     """Large weights: distributions are peaked, and what is computed wrongly shows."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -65,29 +65,33 @@ def random_model(config: Any) -> Any:
         for weight in model.parameters():
             if weight.dim() > 1:
                 torch.nn.init.normal_(weight, std=0.2)
-    return model.eval()
+    return model.eval().to(device)
 
 
 @torch.no_grad()
 def teacher_forced(model: Any, row: Row) -> Tensor:
     """Log-probability of a response by the model's own forward pass, one row, nothing padded."""
-    tokens = torch.tensor([[*row.prompt, *row.response]])
+    tokens = torch.tensor([[*row.prompt, *row.response]], device=model.device)
     logprobs = model(input_ids=tokens).logits[0].log_softmax(-1)
     start = len(row.prompt)
-    return logprobs[start - 1 : -1].gather(-1, tokens[0, start:, None]).sum()
+    return logprobs[start - 1 : -1].gather(-1, tokens[0, start:, None]).sum().cpu()
 
 
 @pytest.mark.parametrize("kind", SUPPORTED)
 def test_a_supported_architecture_is_what_transformers_and_peft_compute(
-    kind: str, random_adapters: Callable[..., Adapters], make_rows: Callable[..., list[Row]], tmp_path: Path
+    kind: str,
+    device: torch.device,
+    random_adapters: Callable[..., Adapters],
+    make_rows: Callable[..., list[Row]],
+    tmp_path: Path,
 ) -> None:
     config = config_of(kind)
     empty_model(config, kind)
-    bank = AdapterBank(random_model(config), "all-linear", rank=2, alpha=2)
+    bank = AdapterBank(random_model(config, device), "all-linear", rank=2, alpha=2)
     check_agreement(bank.model, torch.float32, kind)
     adapters = random_adapters(bank, 2)
     export_adapter(tmp_path, adapters, 1, "base", fan_in_fan_out=bank.conv1d)
-    theirs: Any = peft.PeftModel.from_pretrained(random_model(config), tmp_path).eval()
+    theirs: Any = peft.PeftModel.from_pretrained(random_model(config, device), tmp_path).eval()
     rows = [Row([x % 59 + 1 for x in row.prompt], [x % 59 + 1 for x in row.response]) for row in make_rows(5)]
 
     greedy = generate(
@@ -101,7 +105,7 @@ def test_a_supported_architecture_is_what_transformers_and_peft_compute(
         temperature=0.0,
     )[1]
     for row, ours in zip(rows, greedy, strict=True):
-        tokens = torch.tensor([row.prompt])
+        tokens = torch.tensor([row.prompt], device=device)
         whole = theirs.generate(
             input_ids=tokens,
             attention_mask=torch.ones_like(tokens),
@@ -116,13 +120,13 @@ def test_a_supported_architecture_is_what_transformers_and_peft_compute(
 
     expected = torch.stack([teacher_forced(theirs, row) for row in rows])
     with torch.no_grad(), bank.use(adapters[1:]):
-        logprob = response_logprobs(bank.model, right_pad(rows, 0, "cpu"))
+        logprob = response_logprobs(bank.model, right_pad(rows, 0, bank.device))
         pairs = [Pair(row.prompt, row.response, other.response) for row, other in zip(rows, rows[::-1], strict=True)]
-        packed = pair_logprobs(bank.model, pair_pad(pairs, 0, "cpu"))
-    torch.testing.assert_close(logprob, expected, rtol=1e-4, atol=1e-3)
-    torch.testing.assert_close(packed[:, 0], expected, rtol=1e-4, atol=1e-3)
+        packed = pair_logprobs(bank.model, pair_pad(pairs, 0, bank.device))
+    torch.testing.assert_close(logprob.cpu(), expected, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(packed[:, 0].cpu(), expected, rtol=1e-4, atol=1e-3)
     rejected = [teacher_forced(theirs, Row(pair.prompt, pair.rejected)) for pair in pairs]
-    torch.testing.assert_close(packed[:, 1], torch.stack(rejected), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(packed[:, 1].cpu(), torch.stack(rejected), rtol=1e-4, atol=1e-3)
     imported, _ = import_adapter(tmp_path, bank)
     assert all(torch.equal(a[0], adapters.a[name][1]) for name, a in imported.a.items())
 

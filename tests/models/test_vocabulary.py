@@ -26,7 +26,8 @@ def padded(make_model: Callable[[], Any]) -> AdapterBank:
 
 def test_probability_and_gradient_are_those_of_the_cut_head(padded: AdapterBank) -> None:
     generator = torch.Generator().manual_seed(0)
-    hidden, targets = torch.randn(9, 32, generator=generator), torch.randint(REAL, (9,), generator=generator)
+    hidden = torch.randn(9, 32, generator=generator).to(padded.device)
+    targets = torch.randint(REAL, (9,), generator=generator).to(padded.device)
     weight = padded.model.lm_head.weight[:REAL]
     logprobs = (hidden @ weight.T).log_softmax(-1)
     stats = token_statistics(hidden, targets, lm_head(padded.model))
@@ -38,8 +39,8 @@ def test_sampled_tokens_have_a_text_and_the_log_probability_of_a_whole_pass(padd
     prompts = [[3, 4, 5], [7, 8]]
     samples = generate(padded, None, [prompts * 8], [list(range(16))], end_tokens=[0], pad=0, max_new_tokens=12)[0]
     assert max(token for sample in samples for token in sample.tokens) < REAL
-    rows = right_pad([Row(x, s.tokens) for x, s in zip(prompts * 8, samples, strict=True)], 0, "cpu")
+    rows = right_pad([Row(x, s.tokens) for x, s in zip(prompts * 8, samples, strict=True)], 0, padded.device)
     with torch.no_grad():
         whole = response_logprobs(padded.model, rows)
-    torch.testing.assert_close(torch.tensor([s.logprob for s in samples]), whole, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(torch.tensor([s.logprob for s in samples]), whole.cpu(), rtol=1e-4, atol=1e-3)
     assert all(torch.isfinite(torch.tensor([s.logprob, s.entropy])).all() for s in samples)
