@@ -180,7 +180,7 @@ def test_a_hub_that_never_answers_is_asked_once(black_hole: socket.socket, tmp_p
     assert done.stdout.count("FAILURE") == 6  # hub, two models, three datasets
     assert connections(black_hole) == 1
     # Imports alone take about 5 s on an idle machine. Before, this took 76 s.
-    assert seconds < 40
+    assert seconds < 60
 
 
 def test_lookups_share_one_time_limit(hub: HTTPServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

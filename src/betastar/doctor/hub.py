@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
+from importlib import import_module
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -61,9 +62,7 @@ def caches_only(switched_on: bool) -> Iterator[None]:
     if not switched_on:
         yield
         return
-    import huggingface_hub.constants
-
-    modules: list[Any] = [huggingface_hub.constants, sys.modules["datasets.config"]]
+    modules: list[Any] = [import_module("huggingface_hub.constants"), import_module("datasets").config]
     before = [module.HF_HUB_OFFLINE for module in modules]
     for module in modules:
         module.HF_HUB_OFFLINE = True
