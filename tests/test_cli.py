@@ -51,9 +51,9 @@ def test_config_prints_yaml_that_run_reads(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["online.stepz=4"], "micro.yaml: online.stepz: unknown key; did you mean steps?"),
+        (["online.stepz=4"], "--set online.stepz=4: unknown key; did you mean steps?"),
         (["grid={method: list, values: [0.1, 0]}"], "grid.values.1: input should be greater than 0 (given: 0)"),
-        (["seeds=[]"], "seeds:"),
+        (["seeds=[]"], "--set seeds=[]: should hold"),
     ],
 )
 def test_wrong_settings_are_one_sentence_and_exit_code_2(tmp_path: Path, overrides: list[str], message: str) -> None:
