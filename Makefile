@@ -14,7 +14,7 @@ help:  ## what can be made
 	@touch $@
 
 .venv/test: .venv/demo
-	$(BIN)/pip install -q -c constraints.txt -e '.[test]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[test,docs]'
 	@touch $@
 
 demo: .venv/demo  ## run the micro world: two to five minutes on two cores
@@ -36,4 +36,11 @@ bench: .venv/test  ## the benchmarks of docs/benchmarks.md
 	$(BIN)/python benchmarks/engines.py
 	$(BIN)/python benchmarks/coverage.py
 
-.PHONY: help demo test test-slow bench
+docs: .venv/test  ## build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+dist: .venv/test  ## build the source distribution and the wheel into dist/
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation
+
+.PHONY: help demo test test-slow bench docs dist

@@ -35,6 +35,12 @@ def test_help_answers_in_half_a_second() -> None:
     assert min(times) < 0.5
 
 
+def test_the_version_is_printed() -> None:
+    import betastar as package
+
+    assert betastar("--version").stdout == f"betastar {package.__version__}\n"
+
+
 def test_presets_are_listed_with_what_they_are() -> None:
     listed = betastar("presets").stdout.splitlines()
     assert [line.split()[0] for line in listed] == ["files", "micro", "paper", "paper-strict", "qwen3-0.6b"]

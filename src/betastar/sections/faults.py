@@ -45,7 +45,7 @@ def _fault(fault: Any, root: type[BaseModel], prefix: str) -> Fault:
     path = ".".join(map(str, loc))
     where, kind, context = prefix + path, fault["type"], fault.get("ctx", {})
     if kind == "extra_forbidden":
-        return Fault(where, f"unknown key; {_hint(path, sorted(set(_paths(root))), prefix)}")
+        return Fault(where, f"unknown key; {_hint(path, sorted(set(key_paths(root))), prefix)}")
     if kind == "missing":
         return Fault(where, "missing; give it a value (`betastar config` says what it is)")
     if kind == "union_tag_not_found":
@@ -82,12 +82,12 @@ def _hint(path: str, known: Sequence[str], prefix: str) -> str:
     return "`betastar config` lists all keys"
 
 
-def _paths(annotation: Any, path: str = "") -> Iterator[str]:
+def key_paths(annotation: Any, path: str = "") -> Iterator[str]:
     """The dotted paths of all keys of a model, of every kind and source."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         for name, field in annotation.model_fields.items():
             yield f"{path}{name}"
-            yield from _paths(field.annotation, f"{path}{name}.")
+            yield from key_paths(field.annotation, f"{path}{name}.")
     else:
         for part in getattr(annotation, "__args__", ()):
-            yield from _paths(part, path)
+            yield from key_paths(part, path)
