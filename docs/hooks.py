@@ -150,7 +150,7 @@ def type_in_words(annotation: Any) -> str:
         return f"list: {type_in_words(parts[0])}"
     if origin is dict:
         return "settings"
-    return PLAIN[annotation]
+    return PLAIN.get(annotation) or getattr(annotation, "__name__", str(annotation))
 
 
 def _default(field: FieldInfo) -> str:
