@@ -14,7 +14,7 @@ help:  ## what can be made
 	@touch $@
 
 .venv/test: .venv/demo
-	$(BIN)/pip install -q -c constraints.txt -e '.[test]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[test,docs]'
 	@touch $@
 
 demo: .venv/demo  ## run the micro world: two to five minutes on two cores
@@ -39,4 +39,11 @@ bench: .venv/test  ## the benchmarks of docs/benchmarks.md
 gpu-wheels:  ## what benchmarks/gpu_check.py needs on a bare GPU machine without a network, as wheels in gpu-wheels/
 	$(PYTHON) benchmarks/gpu_wheels.py --out gpu-wheels
 
-.PHONY: help demo test test-slow bench gpu-wheels
+docs: .venv/test  ## build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+dist: .venv/test  ## build the source distribution and the wheel into dist/
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation
+
+.PHONY: help demo test test-slow bench gpu-wheels docs dist

@@ -35,6 +35,12 @@ def test_help_answers_in_half_a_second() -> None:
     assert min(times) < 0.5
 
 
+def test_the_version_is_printed() -> None:
+    import betastar as package
+
+    assert betastar("--version").stdout == f"betastar {package.__version__}\n"
+
+
 def test_presets_are_listed_with_what_they_are() -> None:
     listed = betastar("presets").stdout.splitlines()
     assert [line.split()[0] for line in listed] == ["files", "micro", "paper", "paper-strict", "qwen3-0.6b"]
@@ -51,9 +57,9 @@ def test_config_prints_yaml_that_run_reads(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["online.stepz=4"], "micro.yaml: online.stepz: unknown key; did you mean steps?"),
+        (["online.stepz=4"], "--set online.stepz=4: unknown key; did you mean steps?"),
         (["grid={method: list, values: [0.1, 0]}"], "grid.values.1: input should be greater than 0 (given: 0)"),
-        (["seeds=[]"], "seeds:"),
+        (["seeds=[]"], "--set seeds=[]: should hold"),
     ],
 )
 def test_wrong_settings_are_one_sentence_and_exit_code_2(tmp_path: Path, overrides: list[str], message: str) -> None:

@@ -66,7 +66,7 @@ seeds: []
         f"{path}: preferences.source: missing; give it a value (`betastar config` says what it is)",
         f"{path}: rewards.members: input should be greater than or equal to 2 (given: 1)",
         f"{path}: rewards.epocs: unknown key; did you mean epochs?",
-        f"{path}: offline.clip: should be a number above 0, or auto (given: -1)",
+        "--set offline.clip=-1: should be a number above 0, or auto (given: -1)",
         f"{path}: onlin: unknown key; did you mean online?",
     ]
 
@@ -74,11 +74,67 @@ seeds: []
 def test_faults_of_several_variants_and_seeds_are_reported_together() -> None:
     text = refusal("micro", "variants.fast.stepz=1", "variants.slow={steps: 0, kl: 1}", "seeds=[1, 1]")
     assert text.split("\n") == [
-        "micro.yaml: seeds: the same seed is listed twice; each seed is one block, list it once",
-        "micro.yaml: variants.fast.stepz: unknown key; did you mean steps?",
-        "micro.yaml: variants.slow.steps: input should be greater than 0 (given: 0)",
-        "micro.yaml: variants.slow.kl: should hold settings, as in `name: {key: value}` (given: 1)",
+        "--set seeds=[1, 1]: the same seed is listed twice; each seed is one block, list it once",
+        "--set variants.fast.stepz=1: unknown key; did you mean steps?",
+        "--set variants.slow={steps: 0, kl: 1}: variants.slow.steps: input should be greater than 0 (given: 0)",
+        "--set variants.slow={steps: 0, kl: 1}: variants.slow.kl: should hold settings, as in `name: {key: value}` "
+        "(given: 1)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "lines"),
+    [
+        # The override that sets the key, whatever else is set; of several the last, as its value counts.
+        (("online.clip=2", "online.steps=-3"), ["--set online.steps=-3: input should be greater than 0 (given: -3)"]),
+        (("online.steps=-1", "online.steps=-2"), ["--set online.steps=-2: input should be greater than 0 (given: -2)"]),
+        (
+            ("online={steps: -3}", "online.clip=2"),
+            ["--set online={steps: -3}: online.steps: input should be greater than 0 (given: -3)"],
+        ),
+        # A fault of a section, of a missing key or between sections: the override without which it is gone.
+        (
+            ("grid.n=3", "grid.percentiles=[50]", "seeds=[0]"),
+            [
+                "--set grid.n=3: grid: method percentiles does not use low, high and n; set method: geometric or "
+                "remove them"
+            ],
+        ),
+        (
+            ("seeds=[0]", "preferences.kind=dataset"),
+            [
+                "--set preferences.kind=dataset: preferences.source: missing; give it a value (`betastar config` says "
+                "what it is)"
+            ],
+        ),
+        (
+            ("seeds=[0]", "task={kind: custom, task: mine.py:make}"),
+            [
+                "--set task={kind: custom, task: mine.py:make}: preferences.kind: micro needs task.kind micro; give "
+                "your pairs with kind: dataset",
+                "--set task={kind: custom, task: mine.py:make}: base.source: train teaches the micro language; use "
+                "random or pretrained for your own files",
+            ],
+        ),
+        (("onlin.steps=3", "name=a"), ["--set onlin.steps=3: onlin: unknown key; did you mean online?"]),
+        (("name='a\nb'",), None),
+    ],
+)
+def test_a_fault_names_the_override_that_it_comes_from(overrides: tuple[str, ...], lines: list[str] | None) -> None:
+    text = refusal("micro", *overrides)
+    assert lines is None or text.split("\n") == lines
+    assert all(line.startswith("--set ") for line in text.split("\n"))
+
+
+def test_a_fault_of_the_file_is_the_files_whatever_is_overridden(tmp_path: Path) -> None:
+    path = file(tmp_path, "preset: micro\nonline: {steps: 0, clip: 0}\n")
+    assert sorted(refusal(path, "online.clip=-1", "online={batch: 3}", "seeds=[0]").split("\n")) == sorted(
+        [
+            f"{path}: online.steps: input should be greater than 0 (given: 0)",
+            "--set online.clip=-1: should be a number above 0, or auto (given: -1)",
+            "--set online={batch: 3}: online.batch: unknown key; did you mean batch_size?",
+        ]
+    )
 
 
 def test_a_variant_is_online_with_its_own_settings_over_it() -> None:
@@ -195,9 +251,11 @@ def test_another_kind_of_task_replaces_a_ready_made_one() -> None:
 def test_a_ready_made_task_that_does_not_exist_is_named_with_those_that_do(tmp_path: Path) -> None:
     choices = ", ".join(task_names())
     assert refusal("micro", "task={preset: gsm9k, path: x}") == (
-        f"{PRESETS}/micro.yaml: task.preset 'gsm9k' does not exist; choose from {choices}."
+        f"--set task={{preset: gsm9k, path: x}}: task.preset 'gsm9k' does not exist; choose from {choices}."
     )
-    assert refusal("files", "task={preset: gsm8k, 3: x}") == "files.yaml: task.3: keys should be strings (given: 3)"
+    assert refusal("files", "task={preset: gsm8k, 3: x}") == (
+        "--set task={preset: gsm8k, 3: x}: task.3: keys should be strings (given: 3)"
+    )
 
 
 def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:

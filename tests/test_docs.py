@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 import yaml
 
+from betastar.cli import app
 from betastar.config import load_config, preset_names
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 WRITTEN_BY_A_RUN = ("results.json", "samples.jsonl", "metrics.jsonl", "config.yaml", "manifest.json")
 
 
 def code_blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [text for name, text in blocks if name == language]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -34,25 +42,58 @@ def test_paths_in_backticks_exist(page: Path) -> None:
         assert list(ROOT.glob(path)), path
 
 
+def commands(page: Path) -> list[list[str]]:
+    """The words of the lines in code blocks that call betastar or make."""
+    lines = "\n".join(code_blocks(page, "")).splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.startswith(("betastar ", "make "))]
+
+
 def test_commands_are_accepted() -> None:
-    seen = 0
-    for page in PAGES:
-        for line in "\n".join(code_blocks(page, "")).splitlines():
-            words = shlex.split(line, comments=True) if line.startswith(("betastar ", "make ")) else []
-            if words[:1] == ["make"]:
-                assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), line
-                seen += 1
-            elif words[:2] in (["betastar", "run"], ["betastar", "config"]) and words[2] in preset_names():
-                overrides = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
-                load_config(words[2], overrides)
-                seen += 1
-    assert seen >= 3
+    program: Any = typer.main.get_command(app)
+    makefile = (ROOT / "Makefile").read_text()
+    found = [words for page in PAGES for words in commands(page)]
+    assert len(found) > 20
+    for tool, name, *rest in found:
+        if tool == "make":
+            assert re.search(rf"^{name}:", makefile, re.MULTILINE), name
+        elif not name.startswith("--") and "--help" not in rest:
+            parsed = program.commands[name].make_context(name, rest).params  # refuses unknown options
+            if parsed.get("source") in preset_names():
+                load_config(parsed["source"], parsed["overrides"] or [])
 
 
-def test_the_example_configuration_is_accepted(tmp_path: Path) -> None:
-    (block,) = code_blocks(ROOT / "README.md", "yaml")
-    (tmp_path / "mine.yaml").write_text(block)
-    assert load_config(str(tmp_path / "mine.yaml")).name == yaml.safe_load(block)["name"]
+def test_the_betastar_command_is_found_where_the_readme_calls_it() -> None:
+    page = (ROOT / "README.md").read_text()
+    demo, first = page.index("\nmake demo\n"), page.index("\nbetastar --version\n")
+    assert next(words for words in commands(ROOT / "README.md") if words[0] == "betastar") == ["betastar", "--version"]
+    assert "`. .venv/bin/activate` puts the `betastar`" in page[demo:first]
+    assert "\n. .venv/bin/activate\n" in page[demo:first]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = re.findall(r"`\.\[(\w+)\]`", page)
+    assert set(named) == {"gpu", "math", "trackers"} <= extras.keys()
+
+
+def test_example_configurations_are_accepted(tmp_path: Path) -> None:
+    """Whole ones, which begin from a preset; the others show a part."""
+    blocks = [(page, block) for page in PAGES for block in code_blocks(page, "yaml") if block.startswith("preset:")]
+    assert len(blocks) >= 3
+    for page, block in blocks:
+        (tmp_path / "mine.yaml").write_text(block)
+        assert load_config(str(tmp_path / "mine.yaml")).name == yaml.safe_load(block)["name"], page
+
+
+def test_the_table_of_the_tutorial_on_logs_is_analysed(tmp_path: Path) -> None:
+    """Its CSV, its command and its Python, as written."""
+    page = ROOT / "docs" / "tutorials" / "own_logs.md"
+    (table,), (python,) = code_blocks(page, "csv"), code_blocks(page, "python")
+    (tmp_path / "sweep.csv").write_text(table)
+    (arguments,) = [words[1:] for words in commands(page) if "sweep.csv" in words]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    script = f"{python}\nprint(len(results['conditions']), 'conditions')"
+    for command, said in ((["-m", "betastar", *arguments], "analysis/report.html"), (["-c", script], "2 conditions")):
+        done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert said in done.stdout
 
 
 def test_results_page_names_every_field_of_a_condition() -> None:

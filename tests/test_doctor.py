@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import os
 import shutil
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 from test_files import write_files
@@ -15,6 +21,7 @@ from test_files import write_files
 from betastar import doctor
 from betastar.config import load_config
 from betastar.doctor import Finding, examine
+from betastar.doctor.hub import in_background, within
 from betastar.models.tiny import build_byte_tokenizer, build_model
 from betastar.sections import Geometry
 
@@ -44,6 +51,24 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr(switch, True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+
+
+@pytest.fixture
+def black_hole() -> Iterator[socket.socket]:
+    """Takes every connection and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        yield listener
+
+
+def connections(listener: socket.socket) -> int:
+    """How many have been made so far."""
+    listener.setblocking(False)
+    count = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            listener.accept()[0].close()
+            count += 1
+    return count
 
 
 def by_name(preset: str | None, folder: Path, *overrides: str) -> dict[str, Finding]:
@@ -127,3 +152,60 @@ def test_a_gpu_that_is_asked_for_and_not_there(tmp_path: Path) -> None:
 def test_four_bits_really_quantise(tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
     assert by_name(None, tmp_path)["4-bit NF4"].level == "ok"
+
+
+def test_bitsandbytes_that_does_not_import_is_a_finding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "bitsandbytes.py").write_text("raise OSError('libcudart.so.12: cannot open shared object file')\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    found = by_name(None, tmp_path)["4-bit NF4"]
+    assert found.level == "warning"
+    assert found.found.endswith("(OSError: libcudart.so.12: cannot open shared object file)")
+    assert found.remedy == "reinstall bitsandbytes"
+
+
+def test_a_hub_that_never_answers_is_asked_once(black_hole: socket.socket, tmp_path: Path) -> None:
+    """In a process of its own, as a user starts it: the hub's libraries read HF_ENDPOINT when they are imported."""
+    address = f"http://127.0.0.1:{black_hole.getsockname()[1]}"
+    # The published geometry of Qwen models needs no hub; this one's is asked for, and the plan would wait for it.
+    command = [sys.executable, "-m", "betastar", "doctor", "paper", "--set", "base.model=meta-llama/Llama-3.2-1B"]
+    environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path)}
+    started = time.monotonic()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    seconds = time.monotonic() - started
+    assert done.returncode == 1
+    assert done.stderr == ""
+    assert f"FAILURE  hub           {address} cannot be reached (" in done.stdout
+    assert "meta-llama/Llama-3.2-1B: not in the hub's cache here, and the hub cannot be reached" in done.stdout
+    assert "HF_HUB_OFFLINE" not in done.stdout
+    assert done.stdout.count("FAILURE") == 6  # hub, two models, three datasets
+    assert connections(black_hole) == 1
+    # Imports alone take about 5 s on an idle machine. Before, this took 76 s.
+    assert seconds < 60
+
+
+def test_lookups_share_one_time_limit(hub: HTTPServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The hub's front page answers, and nothing behind it does."""
+    never = Event()
+    monkeypatch.setattr(doctor, "LOOKUP_SECONDS", 0.4)
+    monkeypatch.setattr("betastar.models.hub.locate", lambda *args: never.wait(60))
+    monkeypatch.setattr("betastar.data.sources.open_rows", lambda *args: never.wait(60))
+    import datasets  # noqa: F401 - not part of what is timed
+
+    config = load_config("paper")
+    started = time.monotonic()
+    named = doctor._looked_up(config)
+    seconds = time.monotonic() - started
+    never.set()
+    assert [item.late for item in named] == [True] * 5
+    assert 0.4 <= seconds < 2 * 0.4
+    assert named[0].finding == (
+        "model",
+        "failure",
+        "Qwen/Qwen3-14B: the hub gave no answer within 0.4 s",
+        "try again later, or download it elsewhere and give its folder",
+    )
+
+
+def test_an_error_in_the_background_is_not_lost() -> None:
+    with pytest.raises(ZeroDivisionError):
+        within(in_background(lambda: 1 // 0), 10, None)

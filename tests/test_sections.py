@@ -113,7 +113,9 @@ def test_every_field_of_every_section_says_what_it_means() -> None:
 def test_a_bad_value_is_refused_in_one_line(override: str, message: str) -> None:
     with pytest.raises(BetastarError) as error:
         load_config("micro", [override])
-    assert str(error.value).startswith(f"micro.yaml: {message}")
+    key, where = override.partition("=")[0], message.partition(":")[0]
+    expected = message.removeprefix(f"{key}: ") if where == key else message
+    assert str(error.value).startswith(f"--set {override}: {expected}")
     assert "\n" not in str(error.value)
 
 

@@ -6,12 +6,12 @@ Input is refused or accepted, never silently adjusted; all faults are reported a
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from betastar.errors import BetastarError
 from betastar.sections import (
@@ -32,19 +32,12 @@ from betastar.sections import (
     Task,
     Tracking,
 )
-from betastar.sections.merging import TAGS, merged
+from betastar.sections.faults import Fault, Faults, faults_found
+from betastar.sections.merging import merged
 
 PRESETS = Path(__file__).parent / "presets"
 TASKS = PRESETS / "tasks"  # ready-made settings of `task`
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # names become folder names
-
-
-class Faults(ValueError):
-    """Several faults found by one check, a sentence each."""
-
-    def __init__(self, sentences: Sequence[str]):
-        super().__init__("; ".join(sentences))
-        self.sentences = sentences
 
 
 class Config(Section):
@@ -85,20 +78,24 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
-        faults = []
+        faults: list[Fault] = []
+
+        def fault(where: str, problem: str) -> None:
+            faults.append(Fault(where, problem))
+
         if len(set(self.seeds)) != len(self.seeds):
-            faults.append("seeds: the same seed is listed twice; each seed is one block, list it once")
+            fault("seeds", "the same seed is listed twice; each seed is one block, list it once")
         if self.preferences.kind == "micro" and self.task.kind != "micro":
-            faults.append("preferences.kind: micro needs task.kind micro; give your pairs with kind: dataset")
+            fault("preferences.kind", "micro needs task.kind micro; give your pairs with kind: dataset")
         if self.base.source == "train" and not self.task.kind == self.preferences.kind == "micro":
-            faults.append("base.source: train teaches the micro language; use random or pretrained for your own files")
+            fault("base.source", "train teaches the micro language; use random or pretrained for your own files")
         if self.reward_base is not None and self.reward_base.source == "train":
-            faults.append("reward_base.source: use random or pretrained, or leave it empty to share the policy's base")
+            fault("reward_base.source", "use random or pretrained, or leave it empty to share the policy's base")
         for name in self.variants:
             try:
                 self.variant(name)
             except Faults as error:
-                faults += error.sentences
+                faults += error.faults
         if faults:
             raise Faults(faults)
         return self
@@ -108,7 +105,7 @@ class Config(Section):
         try:
             return Online.model_validate(merged(self.online.model_dump(), self.variants[name]))
         except ValidationError as error:
-            raise Faults(_sentences(error, Online, f"variants.{name}.")) from None
+            raise Faults(faults_found(error, Online, f"variants.{name}.")) from None
 
 
 def preset_names() -> list[str]:
@@ -125,7 +122,7 @@ def load_config(source: str = "micro", overrides: Sequence[str] = ()) -> Config:
 
     A file may begin from a preset with `preset: name`, and its task from a ready-made one with `task: {preset: name}`.
     Relative paths in it start from the current directory.
-    Raises BetastarError naming every fault and where it stands.
+    Raises BetastarError that names every fault with the key, and with the file or the override that it comes from.
     """
     if source in preset_names():
         path = PRESETS / f"{source}.yaml"
@@ -139,24 +136,78 @@ def load_config(source: str = "micro", overrides: Sequence[str] = ()) -> Config:
         if name not in preset_names():
             raise BetastarError(f"{path}: preset {name!r} does not exist; choose from {', '.join(preset_names())}.")
         values = merged(_read_yaml(PRESETS / f"{name}.yaml"), values)
+    given = [_override(override) for override in overrides]
+    try:
+        return Config.model_validate(_overridden(values, given, path))
+    except ValidationError as error:
+        faults = faults_found(error, Config)
+    of_file = _faults_of(values, path) if given else faults
+    name = path.name if path.parent == PRESETS else path
+    lines = [f"{name}: {f}" if f in of_file else _blamed(f, values, given, path) or f"{name}: {f}" for f in faults]
+    raise BetastarError("\n".join(lines))
+
+
+class _Override(NamedTuple):
+    """One `--set KEY=VALUE`: its text, the dotted path of its key, and the settings that it stands for."""
+
+    text: str
+    path: str
+    settings: dict[str, Any]
+
+
+def _overridden(values: Mapping[str, Any], overrides: Sequence[_Override], path: Path) -> dict[str, Any]:
+    """The settings of a file with overrides over them, and the ready-made task that they name."""
     together: dict[str, Any] = {}  # first among themselves, so that `kind` may come after the settings of that kind
     for override in overrides:
-        together = merged(together, _override(override))
-    values = merged(values, together)
-    task = values.get("task")
+        together = merged(together, override.settings)
+    result = merged(values, together)
+    task = result.get("task")
     if isinstance(task, dict) and "preset" in task:
-        values["task"] = _ready_task(path, task)
+        setters = [o for o in overrides if isinstance(t := o.settings.get("task"), dict) and "preset" in t]
+        result["task"] = _ready_task(f"--set {setters[-1].text}" if setters else str(path), task)
+    return result
+
+
+def _faults_of(values: Mapping[str, Any], path: Path, overrides: Sequence[_Override] = ()) -> list[Fault]:
+    """What is wrong with some settings."""
     try:
-        return Config.model_validate(values)
+        Config.model_validate(_overridden(values, overrides, path))
     except ValidationError as error:
-        name = path.name if path.parent == PRESETS else path
-        raise BetastarError("\n".join(f"{name}: {fault}" for fault in _sentences(error, Config))) from None
+        return faults_found(error, Config)
+    except BetastarError:
+        pass  # a ready-made task that does not exist: a fault of another kind
+    return []
 
 
-def _ready_task(path: Path, task: Mapping[str, Any]) -> dict[str, Any]:
+def _blamed(fault: Fault, values: Mapping[str, Any], overrides: Sequence[_Override], path: Path) -> str | None:
+    """The sentence of a fault that the file alone does not have, with the override that it comes from: the last that
+    sets this key or something in it, else the last without which the fault is gone; None if there is none."""
+
+    def causes(override: _Override) -> bool:
+        return fault not in _faults_of(values, path, [o for o in overrides if o is not override])
+
+    setting = [o for o in overrides if _sets(o.settings, fault.where.split("."))]
+    for override in reversed([o for o in setting or overrides if causes(o)] or setting):
+        return f"--set {override.text}: {fault.problem if override.path == fault.where else fault}"
+    return None
+
+
+def _sets(settings: Any, path: Sequence[str]) -> bool:
+    """Whether some settings have a value at a path, or a list or plain value before its end."""
+    for part in path:
+        if not isinstance(settings, dict):
+            return True
+        if part not in settings:
+            return False
+        settings = settings[part]
+    return True
+
+
+def _ready_task(named_by: str, task: Mapping[str, Any]) -> dict[str, Any]:
     preset, changes = task["preset"], {key: value for key, value in task.items() if key != "preset"}
     if preset not in task_names():
-        raise BetastarError(f"{path}: task.preset {preset!r} does not exist; choose from {', '.join(task_names())}.")
+        choices = ", ".join(task_names())
+        raise BetastarError(f"{named_by}: task.preset {preset!r} does not exist; choose from {choices}.")
     return merged(_read_yaml(TASKS / f"{preset}.yaml"), changes)
 
 
@@ -204,7 +255,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _override(text: str) -> dict[str, Any]:
+def _override(text: str) -> _Override:
     key, equals, value = text.partition("=")
     parts = [part.strip() for part in key.split(".")]
     if not equals or not all(parts):
@@ -212,68 +263,4 @@ def _override(text: str) -> dict[str, Any]:
     parsed = _parsed(value, f"--set {text}", "; put the value in quotes.")
     for part in reversed(parts):
         parsed = {part: parsed}
-    return parsed
-
-
-def _sentences(error: ValidationError, root: type[BaseModel], prefix: str = "") -> list[str]:
-    """The faults that pydantic found, one sentence each."""
-    faults: list[str] = []
-    for fault in error.errors():
-        cause = fault.get("ctx", {}).get("error")
-        faults += cause.sentences if isinstance(cause, Faults) else [_sentence(fault, root, prefix)]
-    return [fault.replace("\n", "\\n") for fault in dict.fromkeys(faults)]
-
-
-def _sentence(fault: Any, root: type[BaseModel], prefix: str) -> str:
-    loc = [part for part in fault["loc"] if part != "[key]"]
-    whole = isinstance(fault.get("input"), dict)  # the fault of a whole section
-    if len(loc) > 1 + (not whole) and loc[1] in TAGS:  # pydantic's location also names the chosen kind, which is no key
-        del loc[1]
-    path = ".".join(map(str, loc))
-    where, kind, context = prefix + path, fault["type"], fault.get("ctx", {})
-    if kind == "extra_forbidden":
-        return f"{where}: unknown key; {_hint(path, sorted(set(_paths(root))), prefix)}"
-    if kind == "missing":
-        return f"{where}: missing; give it a value (`betastar config` says what it is)"
-    if kind == "union_tag_not_found":
-        return f"{where}.{context['discriminator'][1:-1]}: missing; give it a value (`betastar config` says what it is)"
-    given = fault.get("input")
-    message = fault["msg"].removeprefix("Value error, ")
-    if kind == "union_tag_invalid":
-        where, given = f"{where}.{context['discriminator'][1:-1]}", context["tag"]
-        message = f"should be one of {context['expected_tags']}"
-    elif kind in ("dict_type", "model_type", "model_attributes_type"):
-        message = "should hold settings, as in `name: {key: value}`"
-    elif kind == "too_short":
-        message = f"should hold at least {context['min_length']}"
-    elif kind == "tuple_type":
-        message = "should be a list, as in [a, b]"
-    elif kind == "string_pattern_mismatch":
-        message = "should consist of letters, digits, dots, hyphens and underscores, and begin with a letter or digit"
-    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) or given is None else ""
-    return f"{where}: {message[0].lower() + message[1:]}{shown}"
-
-
-def _hint(path: str, known: Sequence[str], prefix: str) -> str:
-    """What an unknown key may have been meant as: a key of the same section rather than one elsewhere."""
-    if path in known:
-        return "it belongs to another kind or source"
-    section, _, key = path.rpartition(".")
-    siblings = [other.rpartition(".")[2] for other in known if other.rpartition(".")[0] == section]
-    if near := difflib.get_close_matches(key, siblings, 1):
-        return f"did you mean {near[0]}?"
-    if near := difflib.get_close_matches(key, {other.rpartition(".")[2] for other in known}, 1):
-        full = next(other for other in known if other.rpartition(".")[2] == near[0])
-        return f"did you mean {prefix}{full}?"
-    return "`betastar config` lists all keys"
-
-
-def _paths(annotation: Any, path: str = "") -> Iterator[str]:
-    """The dotted paths of all keys of a model, of every kind and source."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        for name, field in annotation.model_fields.items():
-            yield f"{path}{name}"
-            yield from _paths(field.annotation, f"{path}{name}.")
-    else:
-        for part in getattr(annotation, "__args__", ()):
-            yield from _paths(part, path)
+    return _Override(text.strip().replace("\n", "\\n"), ".".join(parts), parsed)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
+from betastar import __version__
 from betastar.cli import analyze, compare, doctor, export, plan, report, run, settings, watch
 from betastar.errors import BetastarError, InternalError
 
@@ -17,6 +19,23 @@ app = typer.Typer(
     help="Does conservative offline preference training make online reward hacking worse? Measure it.",
     epilog="Start with `betastar run`: the embedded micro world, minutes on a laptop.",
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"betastar {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 for command in (
     run.run,
     report.report,

@@ -1,20 +1,24 @@
-"""What this machine can do for betastar: one check each, with a remedy where something is missing."""
+"""What this machine can do for betastar: one check each, with a remedy if something is missing.
+
+Nothing here waits long: the hub is asked once, in the background; if it does not answer, models and datasets are looked
+up in the local caches only.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import logging
 import os
 import platform
 import shutil
-import urllib.error
-import urllib.request
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from betastar.config import Config
+from betastar.doctor.hub import HUB_SECONDS, caches_only, hub_address, hub_fault, in_background, within
+from betastar.doctor.nf4 import NF4Check
 from betastar.errors import BetastarError
 from betastar.sections import DatasetPreferences, DatasetSource, DatasetTask, PretrainedBase
 
@@ -28,7 +32,7 @@ NEEDED = ("torch", "transformers", "peft", "trl", "datasets", "accelerate", "saf
 LARGE = 1e9  # weights
 LITTLE_DISK = 5 * GIB
 PUBLISHED_BYTES = 2  # of a weight on the hub, where bfloat16 is usual
-SECONDS = 5  # to wait for the hub
+LOOKUP_SECONDS = 15  # for all models and datasets together, once the hub has answered
 
 
 class Finding(NamedTuple):
@@ -43,26 +47,33 @@ class Finding(NamedTuple):
 def examine(config: Config | None, folder: Path) -> Iterator[Finding]:
     """All checks, one after the other. With a `config`, what it needs and lacks is a failure; without, a warning.
     `folder` is where runs are to be written."""
+    hub = in_background(hub_fault)
+    nf4 = NF4Check.started()
     bases = _bases(config)
     yield Finding("python", "ok", f"{platform.python_version()}, {platform.system()} {platform.machine()}")
     math = config is not None and isinstance(config.task, DatasetTask) and config.task.grader == "math"
     yield from map(_package, (*NEEDED, *(["math-verify"] if math else [])))
-    plan, why = _plan(config)
-    yield _device(config, large=plan is not None and plan.facts.policy.parameters > LARGE)
-    if plan is not None:
-        yield _memory(plan)
-    elif config is not None:
-        found, remedy = _split(why)
-        yield Finding("memory", "warning", f"not estimated ({found})", remedy)
-    yield _disk(folder)
-    yield _quantisation(needed=any(base.quantization == "nf4" for base in bases))
-    if any(base.gguf_file is not None for base in bases):
-        yield _gguf()
-    named = list(_named(config))
-    yield _hub(needed=any(on_hub and finding.level == "failure" for on_hub, finding in named))
-    yield from (finding for _, finding in named)
-    if plan is not None:
-        yield from _downloads(plan)
+    import torch  # noqa: F401 - takes a second or two, in which the hub may answer
+
+    fault = within(hub, HUB_SECONDS, f"no answer within {HUB_SECONDS} s")
+    with caches_only(fault is not None):
+        named = _looked_up(config)
+    with caches_only(fault is not None or any(item.late for item in named)):
+        plan, why = _plan(config)
+        yield _device(config, large=plan is not None and plan.facts.policy.parameters > LARGE)
+        if plan is not None:
+            yield _memory(plan)
+        elif config is not None:
+            found, remedy = _split(why)
+            yield Finding("memory", "warning", f"not estimated ({found})", remedy)
+        yield _disk(folder)
+        yield _quantisation(nf4, needed=any(base.quantization == "nf4" for base in bases))
+        if any(base.gguf_file is not None for base in bases):
+            yield _gguf()
+        yield _hub(fault, needed=any(item.on_hub and item.finding.level == "failure" for item in named))
+        yield from (item.finding for item in named)
+        if plan is not None:
+            yield from _downloads(plan)
 
 
 def _bases(config: Config | None) -> list[PretrainedBase]:
@@ -152,27 +163,14 @@ def _existing(folder: Path) -> Path:
     return next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
 
 
-def _quantisation(needed: bool) -> Finding:
-    """Really quantises a small layer and compares it with itself."""
+def _quantisation(check: NF4Check | None, needed: bool) -> Finding:
     missing: Level = "failure" if needed else "warning"
-    if importlib.util.find_spec("bitsandbytes") is None:
+    if check is None:
         return Finding("4-bit NF4", missing, "bitsandbytes is not installed", "pip install 'betastar[gpu]'")
-    import torch
-
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises packages that only make it faster
-
-    def error_of_a_layer() -> float:
-        from bitsandbytes import functional
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        weight = torch.linspace(-1, 1, 64 * 64, device=device).view(64, 64)
-        packed, state = functional.quantize_4bit(weight, quant_type="nf4")
-        return float((functional.dequantize_4bit(packed, state) - weight).abs().max())
-
-    error = _attempt(error_of_a_layer)
-    if isinstance(error, float) and error < 0.2:  # the widest step of NF4 is 0.30 of a block's largest weight
+    problem = check.problem()
+    if problem is None:
         return Finding("4-bit NF4", "ok", f"bitsandbytes {importlib.metadata.version('bitsandbytes')}")
-    return Finding("4-bit NF4", missing, f"bitsandbytes does not work here ({error})", "reinstall bitsandbytes")
+    return Finding("4-bit NF4", missing, f"bitsandbytes does not work here ({problem})", "reinstall bitsandbytes")
 
 
 def _gguf() -> Finding:
@@ -181,46 +179,68 @@ def _gguf() -> Finding:
     return Finding("GGUF", "ok", f"gguf {importlib.metadata.version('gguf')}")
 
 
-def _attempt(work: Callable[[], float]) -> float | str:
-    try:
-        return work()
-    except Exception as error:  # whatever a broken installation raises is the finding
-        return str(error).split("\n")[0] or type(error).__name__
+def _hub(fault: object, needed: bool) -> Finding:
+    if fault is None:
+        return Finding("hub", "ok", hub_address())
+    return Finding(
+        "hub",
+        "failure" if needed else "warning",
+        f"{hub_address()} cannot be reached ({fault})",
+        "connect, set HF_ENDPOINT to a mirror, or download models and data elsewhere and give their folders",
+    )
 
 
-def _hub(needed: bool) -> Finding:
-    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    try:
-        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=SECONDS).close()
-    except urllib.error.HTTPError:
-        pass  # it answers
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        return Finding(
-            "hub",
-            "failure" if needed else "warning",
-            f"{address} cannot be reached ({reason})",
-            "connect, set HF_ENDPOINT to a mirror, or download models and data elsewhere and give their folders",
-        )
-    return Finding("hub", "ok", address)
+class Named(NamedTuple):
+    """A model or dataset that a configuration names, and how it is opened without reading weights or rows."""
+
+    what: str
+    name: str
+    on_hub: bool
+    opening: Callable[[], object]
 
 
-def _named(config: Config | None) -> Iterator[tuple[bool, Finding]]:
-    """The models and datasets that a configuration names, opened without reading weights or rows; and of each whether
-    it is one of the hub."""
-    from betastar.models.hub import is_local, locate
+class LookedUp(NamedTuple):
+    """What became of it. `late`: no answer in time."""
 
-    for base in _bases(config):
-        found = _opened("model", base.model, lambda base=base: locate(base.model, base.revision, base.gguf_file))
-        yield not is_local(base.model), found
+    on_hub: bool
+    finding: Finding
+    late: bool
+
+
+def _looked_up(config: Config | None) -> list[LookedUp]:
+    """All that a configuration names, at once and within one time limit."""
+    named = list(_named(config))
+    if any(item.on_hub for item in named):
+        import datasets  # noqa: F401 - here, as threads that import it side by side may see half of it
+        import huggingface_hub  # noqa: F401
+    running = [in_background(lambda i=item: _opened(i)) if item.on_hub else None for item in named]
+    end = time.monotonic() + LOOKUP_SECONDS
+    found = []
+    for item, result in zip(named, running, strict=True):
+        finding = _opened(item) if result is None else within(result, end - time.monotonic(), None)
+        found.append(LookedUp(item.on_hub, finding or _late(item), late=finding is None))
+    return found
+
+
+def _late(item: Named) -> Finding:
+    found = f"{item.name}: the hub gave no answer within {LOOKUP_SECONDS} s"
+    return Finding(item.what, "failure", found, "try again later, or download it elsewhere and give its folder")
+
+
+def _named(config: Config | None) -> Iterator[Named]:
     if config is None:
         return
     from betastar.data.sources import is_local as is_local_dataset
     from betastar.data.sources import open_rows
+    from betastar.models.hub import is_local, locate
 
+    for base in _bases(config):
+        yield Named(
+            "model", base.model, not is_local(base.model), lambda b=base: locate(b.model, b.revision, b.gguf_file)
+        )
     for setting, source in _datasets(config):
-        found = _opened("data", source.dataset, lambda s=source, name=setting: open_rows(s, name))
-        yield not is_local_dataset(source), found
+        on_hub = not is_local_dataset(source)
+        yield Named("data", source.dataset, on_hub, lambda s=source, name=setting: open_rows(s, name))
 
 
 def _datasets(config: Config) -> Iterator[tuple[str, DatasetSource]]:
@@ -231,17 +251,19 @@ def _datasets(config: Config) -> Iterator[tuple[str, DatasetSource]]:
         yield "task.test", config.task.test
 
 
-def _opened(what: str, name: str, opening: Callable[[], object]) -> Finding:
+def _opened(item: Named) -> Finding:
     try:
-        opening()
+        item.opening()
     except BetastarError as error:
-        return Finding(what, "failure", *_split(str(error)))
-    return Finding(what, "ok", f"{name} is there")
+        return Finding(item.what, "failure", *_split(str(error)))
+    return Finding(item.what, "ok", f"{item.name} is there")
 
 
 def _split(sentence: str) -> tuple[str, str]:
     """What is wrong, and what to do."""
     found, _, remedy = sentence.rstrip(".").partition("; ")
+    if "HF_HUB_OFFLINE" not in os.environ:  # offline mode was our choice, not the user's
+        remedy = remedy.removeprefix("unset HF_HUB_OFFLINE and ")
     return found, remedy
 
 

@@ -1,0 +1,71 @@
+"""The notebooks in examples/ run from first cell to last, with short settings, and are committed without outputs.
+
+A cell with the tag `settings` holds what a test may change.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_pipeline import TINY
+
+import betastar
+from betastar.config import load_config
+
+nbformat = pytest.importorskip("nbformat", reason="notebooks are run with pip install 'betastar[test]'")
+nbclient = pytest.importorskip("nbclient", reason="notebooks are run with pip install 'betastar[test]'")
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+NAMES = ("micro_run", "own_logs", "watch_grpo")
+
+
+def read(name: str) -> Any:
+    return nbformat.read(EXAMPLES / f"{name}.ipynb", as_version=4)
+
+
+def short(name: str) -> str | None:
+    """What stands in the place of the cell `settings`."""
+    if name == "micro_run":
+        config = load_config("micro", [*TINY, "seeds=[0]"])
+        changed = [text.partition("=")[0].split(".")[0] for text in TINY if not text.startswith("seeds")]
+        plain = config.model_dump(mode="json", include=set(changed))
+        return f"settings = {dict(plain, seeds=[0])!r}"
+    return "steps, every = 4, 2" if name == "watch_grpo" else None
+
+
+def test_the_examples_are_those_that_are_run() -> None:
+    assert tuple(sorted(path.stem for path in EXAMPLES.glob("*.ipynb"))) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_is_committed_without_outputs(name: str) -> None:
+    for cell in read(name).cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == []
+            assert cell.execution_count is None
+
+
+@pytest.mark.skipif(not hasattr(betastar, "run"), reason="the notebooks call betastar.run, which does not exist yet")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_runs_and_draws(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", ":".join(path for path in sys.path if path))
+    notebook, settings = read(name), short(name)
+    tagged = [cell for cell in notebook.cells if "settings" in cell.metadata.get("tags", ())]
+    assert len(tagged) == (settings is not None)
+    for cell in tagged:
+        cell.source = settings
+    client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()  # raises where a cell does
+    drawn = [cell for cell in notebook.cells if "results.plot." in cell.source]
+    shown = [
+        cell for cell in notebook.cells if cell.source.split("\n")[-1].startswith("results.") and cell not in drawn
+    ]
+    assert drawn
+    assert shown
+    for cell in drawn:
+        kinds = {kind for output in cell.outputs for kind in output.get("data", {})}
+        assert any(kind.startswith("application/vnd.vega") or kind == "text/html" for kind in kinds), cell.source
+    for cell in shown:
+        assert any("<table" in output.get("data", {}).get("text/html", "") for output in cell.outputs), cell.source
