@@ -83,6 +83,7 @@ def test_what_needs_pydantic_is_not_measured_without_it(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     rows = rows_of(tmp_path / "out")
     assert next(row["value"] for row in rows if row["part"] == "micro") == "pydantic is not installed"
+    assert next(row["value"] for row in rows if row["part"] == "micro" and row["name"] == "state").startswith("not run")
     assert any(row["name"] == "copy bandwidth" and row["value"] > 0 for row in rows)
 
 
@@ -125,6 +126,7 @@ def test_a_part_that_is_killed_or_fails_keeps_its_measurements_and_harms_no_othe
     assert states["short"].startswith("**failed** (did not deliver second)")
     table = (tmp_path / "out" / "gpu_check.md").read_text()
     assert table.count("| first | a / b | 1.5 m | 2 | at most 1 | **NO** |") == 3
+    assert "0 of 3 limits kept; not kept:" in table
     (child,) = [
         int(line.split()[1]) for line in (tmp_path / "out" / "log.txt").read_text().splitlines() if "child" in line
     ]

@@ -93,7 +93,14 @@ def records(out: Path) -> Iterator[dict[str, Any]]:
 
 def table(rows: Sequence[dict[str, Any]], titles: dict[str, str], heading: str) -> str:
     """The records as Markdown: a section for each part, its state, and a table of its measurements."""
-    lines = [f"# {heading}", ""]
+    limits = [row for row in rows if row["name"] != STATE and row["ok"] is not None]
+    broken = [f"- {row['part']}: {row['name']}; {row['case']}" for row in limits if not row["ok"]]
+    lines = [
+        f"# {heading}",
+        "",
+        f"{len(limits) - len(broken)} of {len(limits)} limits kept{'; not kept:' if broken else '.'}",
+    ]
+    lines += ["", *broken, ""] if broken else [""]
     for part, title in titles.items():
         mine = [row for row in rows if row.get("part") == part]
         states = [row["value"] for row in mine if row["name"] == STATE]

@@ -12,17 +12,14 @@ from betastar.models.bank import AdapterBank, Adapters
 from betastar.models.generation import generate
 from betastar.models.out_of_memory import is_out_of_memory
 from gpu_parts.check import Check
-from gpu_parts.device import (
-    Rates,
+from gpu_parts.device import Rates, peak_bytes, rates, seconds
+from gpu_parts.models import (
     geometry,
     layer_parameters,
     layers_that_fit,
     make_adapters,
     make_model,
     parameters,
-    peak_bytes,
-    rates,
-    seconds,
     weight_bytes,
 )
 

@@ -16,7 +16,7 @@ from betastar.models.logprobs import grid_logprobs, token_logprobs
 from betastar.models.peft_io import export_adapter
 from betastar.models.sequences import Row
 from gpu_parts.check import Check
-from gpu_parts.device import geometry, make_adapters, make_model
+from gpu_parts.models import geometry, make_adapters, make_model
 
 DELIVERS = ("slope of the head", "bank against PEFT", "bank against float32", "sampled against read", "greedy texts")
 CONDITIONS, RANK = 3, 16

@@ -105,12 +105,13 @@ def driver() -> str:
 
 def after_betastar(check: Check) -> bool | None:
     """Whether cuDNN's attention is still on once betastar has set up the device; None where betastar cannot load."""
-    if check.lacks("pydantic", "what betastar sets on this device"):
+    try:
+        from betastar.config import load_config
+        from betastar.progress import Reporter
+        from betastar.workbench.context import Context
+    except ModuleNotFoundError as error:
+        check.record("not measured", f"{error.name} is not installed", case="what betastar sets on this device")
         return None
-    from betastar.config import load_config
-    from betastar.progress import Reporter
-    from betastar.workbench.context import Context
-
     config = load_config("micro", [f"compute.device={check.device}"])
     nowhere: object = None
     _ = Context(config, nowhere, Reporter()).device  # type: ignore[arg-type]

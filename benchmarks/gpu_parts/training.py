@@ -18,17 +18,14 @@ from betastar.models.out_of_memory import is_out_of_memory
 from betastar.models.sequences import Pair, pair_pad
 from betastar.planning import memory
 from gpu_parts.check import Check
-from gpu_parts.device import (
-    Rates,
+from gpu_parts.device import Rates, peak_bytes, rates, seconds
+from gpu_parts.models import (
     geometry,
     layer_parameters,
     layers_that_fit,
     make_adapters,
     make_model,
     parameters,
-    peak_bytes,
-    rates,
-    seconds,
 )
 
 DELIVERS = ("trained tokens", "matrix rate reached", "peak memory")
