@@ -27,6 +27,17 @@ from betastar.sections import Geometry
 
 
 @pytest.fixture
+def undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is quantised: seconds that only the tests of that need."""
+
+    class Well:
+        def problem(self) -> None:
+            return None
+
+    monkeypatch.setattr(doctor.NF4Check, "started", Well)
+
+
+@pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HTTPServer]:
     class Answer(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -45,7 +56,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HTTPServer]:
 
 
 @pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def offline(undone: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nobody answers, and nothing is in the caches."""
     for switch in ("huggingface_hub.constants.HF_HUB_OFFLINE", "datasets.config.HF_HUB_OFFLINE"):
         monkeypatch.setattr(switch, True)
@@ -76,7 +87,7 @@ def by_name(preset: str | None, folder: Path, *overrides: str) -> dict[str, Find
     return {finding.what: finding for finding in examine(config, folder)}
 
 
-def test_versions_disk_and_a_hub_that_answers(hub: HTTPServer, tmp_path: Path) -> None:
+def test_versions_disk_and_a_hub_that_answers(undone: None, hub: HTTPServer, tmp_path: Path) -> None:
     found = by_name(None, tmp_path / "not" / "yet" / "there")
     assert found["torch"].found == importlib.metadata.version("torch")
     assert found["disk"].found.endswith(f"free in {tmp_path}")
@@ -140,7 +151,7 @@ def test_old_and_missing_packages_are_named(offline: None, monkeypatch: pytest.M
     assert "math-verify" not in by_name("micro", tmp_path)
 
 
-def test_a_gpu_that_is_asked_for_and_not_there(tmp_path: Path) -> None:
+def test_a_gpu_that_is_asked_for_and_not_there(undone: None, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
@@ -193,7 +204,7 @@ def test_lookups_share_one_time_limit(hub: HTTPServer, monkeypatch: pytest.Monke
 
     config = load_config("paper")
     started = time.monotonic()
-    named = doctor._looked_up(config)
+    named = doctor._looked_up(config, reachable=True)
     seconds = time.monotonic() - started
     never.set()
     assert [item.late for item in named] == [True] * 5

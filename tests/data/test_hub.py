@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from fake_hub import COMMIT, serving
 
+from betastar.data.hub import may_be_kept
+
 SCRIPT = """
 import json, sys
 from betastar.data.sources import open_rows
@@ -174,3 +176,28 @@ def test_a_hub_that_does_not_answer(tmp_path: Path) -> None:
         "task.train: someone/sums: the Hugging Face hub cannot be reached; connect, or give a local file in task.train."
     ]
     assert error == ""
+
+
+def test_a_dataset_that_was_loaded_may_be_kept(
+    online: tuple[dict[str, Any], str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the library itself has left it."""
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(home / "datasets"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home / "none"))
+    assert may_be_kept("someone/sums")
+    assert not may_be_kept("nobody/sums")
+
+
+def test_a_dataset_that_was_never_loaded_is_known_without_the_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    assert not may_be_kept("openai/gsm8k")
+    (tmp_path / "hub" / "datasets--openai--gsm8k").mkdir(parents=True)
+    assert may_be_kept("openai/gsm8k")
+    assert not may_be_kept("openai/other")
+    (tmp_path / "datasets" / "rajpurkar___squad_v2").mkdir(parents=True)
+    assert may_be_kept("rajpurkar/SquadV2")  # the library writes names in its own way
+    assert may_be_kept("squad")
+    assert not may_be_kept("openai/other")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,23 @@ def open_builder(source: DatasetSource, setting: str) -> Any:
             f"kept from before ({builder.hash}); connect, or set revision to that."
         )
     return builder
+
+
+def may_be_kept(name: str) -> bool:
+    """Whether a hub dataset may have been loaded here before: if not, it certainly was not. Looks at folders alone, as
+    importing `datasets` takes half a second."""
+    from huggingface_hub.constants import HF_HOME, HF_HUB_CACHE
+
+    prepared = Path(os.environ.get("HF_DATASETS_CACHE", Path(HF_HOME, "datasets"))).expanduser()
+    owner, slash, _ = name.partition("/")
+    downloaded = Path(HF_HUB_CACHE, f"datasets--{name.replace('/', '--')}")
+    return downloaded.exists() or any(prepared.glob(f"{owner}___*" if slash else "*"))
+
+
+def unreachable(source: DatasetSource, setting: str) -> BetastarError:
+    """The hub cannot be reached, and the dataset is not kept from before."""
+    found = f"{setting}: {source.dataset}: the Hugging Face hub cannot be reached"
+    return BetastarError(f"{found}; connect, or give a local file in {setting}.")
 
 
 def builder_rows(builder: Any, source: DatasetSource, setting: str) -> Iterator[tuple[int, Row]]:
@@ -82,7 +100,7 @@ def _fault(error: Exception, source: DatasetSource, setting: str) -> str:
             "it is private log in with `hf auth login`."
         )
     if isinstance(error, ConnectionError) or type(error).__module__.startswith("httpx"):
-        return f"{start}: the Hugging Face hub cannot be reached; connect, or give a local file in {setting}."
+        return str(unreachable(source, setting))
     if "Config name is missing" in text:
         return f"{start} has several configurations; set {setting}.name to one of {choices}."
     if "BuilderConfig" in text:

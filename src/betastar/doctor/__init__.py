@@ -57,7 +57,7 @@ def examine(config: Config | None, folder: Path) -> Iterator[Finding]:
 
     fault = within(hub, HUB_SECONDS, f"no answer within {HUB_SECONDS} s")
     with caches_only(fault is not None):
-        named = _looked_up(config)
+        named = _looked_up(config, reachable=fault is None)
     with caches_only(fault is not None or any(item.late for item in named)):
         plan, why = _plan(config)
         yield _device(config, large=plan is not None and plan.facts.policy.parameters > LARGE)
@@ -207,13 +207,13 @@ class LookedUp(NamedTuple):
     late: bool
 
 
-def _looked_up(config: Config | None) -> list[LookedUp]:
+def _looked_up(config: Config | None, reachable: bool) -> list[LookedUp]:
     """All that a configuration names, at once and within one time limit."""
-    named = list(_named(config))
-    if any(item.on_hub for item in named):
+    named = list(_named(config, reachable))
+    if reachable and any(item.on_hub for item in named):
         import datasets  # noqa: F401 - here, as threads that import it side by side may see half of it
         import huggingface_hub  # noqa: F401
-    running = [in_background(lambda i=item: _opened(i)) if item.on_hub else None for item in named]
+    running = [in_background(lambda i=item: _opened(i)) if item.on_hub and reachable else None for item in named]
     end = time.monotonic() + LOOKUP_SECONDS
     found = []
     for item, result in zip(named, running, strict=True):
@@ -227,9 +227,10 @@ def _late(item: Named) -> Finding:
     return Finding(item.what, "failure", found, "try again later, or download it elsewhere and give its folder")
 
 
-def _named(config: Config | None) -> Iterator[Named]:
+def _named(config: Config | None, reachable: bool) -> Iterator[Named]:
     if config is None:
         return
+    from betastar.data.hub import may_be_kept, unreachable
     from betastar.data.sources import is_local as is_local_dataset
     from betastar.data.sources import open_rows
     from betastar.models.hub import is_local, locate
@@ -240,7 +241,13 @@ def _named(config: Config | None) -> Iterator[Named]:
         )
     for setting, source in _datasets(config):
         on_hub = not is_local_dataset(source)
-        yield Named("data", source.dataset, on_hub, lambda s=source, name=setting: open_rows(s, name))
+
+        def opened(source: DatasetSource = source, setting: str = setting, on_hub: bool = on_hub) -> object:
+            if on_hub and not reachable and not may_be_kept(source.dataset):
+                raise unreachable(source, setting)
+            return open_rows(source, setting)
+
+        yield Named("data", source.dataset, on_hub, opened)
 
 
 def _datasets(config: Config) -> Iterator[tuple[str, DatasetSource]]:

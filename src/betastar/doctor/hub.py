@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -59,15 +60,17 @@ def hub_fault() -> str | None:
 def caches_only(switched_on: bool) -> Iterator[None]:
     """The hub's libraries in offline mode, so that none of them tries, times out and tries again. Their own switch is
     an environment variable that they read when they are imported, which may be long ago."""
-    if not switched_on:
-        yield
-        return
-    modules: list[Any] = [import_module("huggingface_hub.constants"), import_module("datasets").config]
-    before = [module.HF_HUB_OFFLINE for module in modules]
-    for module in modules:
-        module.HF_HUB_OFFLINE = True
+    before = import_module("huggingface_hub.constants").HF_HUB_OFFLINE
+    _set_offline(before or switched_on)
     try:
         yield
     finally:
-        for module, value in zip(modules, before, strict=True):
-            module.HF_HUB_OFFLINE = value
+        _set_offline(before)
+
+
+def _set_offline(value: bool) -> None:
+    constants: Any = import_module("huggingface_hub.constants")
+    constants.HF_HUB_OFFLINE = value
+    if "datasets" in sys.modules:  # it takes its own copy when it is imported
+        config: Any = sys.modules["datasets"].config
+        config.HF_HUB_OFFLINE = value

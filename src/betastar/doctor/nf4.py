@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import subprocess
 import sys
 from typing import final
@@ -25,7 +26,11 @@ class NF4Check:
         if importlib.util.find_spec("bitsandbytes") is None:
             return None
         command = [sys.executable, "-c", f"from {__name__} import largest_error; print(largest_error())"]
-        return cls(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        # bitsandbytes marks functions for torch.compile when it is imported, which takes a second unless that is off.
+        environment = {**os.environ, "TORCHDYNAMO_DISABLE": "1"}
+        return cls(
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        )
 
     def problem(self) -> str | None:
         """What does not work, in a few words; None if all is well. Waits for the process."""
