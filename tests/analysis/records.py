@@ -11,7 +11,8 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from betastar.analysis.results import schema, to_json
+from betastar.record.files import to_json
+from betastar.record.schema import schema
 
 SETTINGS = ("grid", "variants", "evaluation", "problems", "preferences", "data", "hyperparameters", "source")
 # Numbers that say which, and are not measured: of how many they are makes no sense.

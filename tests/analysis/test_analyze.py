@@ -22,10 +22,11 @@ from analysis.test_results import BETAS, SEEDS, point
 
 import betastar
 from betastar.analysis.analyze import analyze_paths
-from betastar.analysis.results import build_results, to_json
+from betastar.analysis.results import build_results
 from betastar.errors import BetastarError
 from betastar.logs.columns import choose, field_name
 from betastar.logs.options import Options
+from betastar.record.files import to_json
 from betastar.report.analysis_folder import write_analysis
 from betastar.report.drawing import drawn
 from betastar.report.figures import all_figures
@@ -53,11 +54,14 @@ def our_run(folder: Path, rise: float = 1.0, name: str = "ours") -> dict[str, An
         for step in (0, 2, 4)
     ]
     extras = {
-        (b, s): {"alignment": {"pair_accuracy": 0.6, "win_rate": 0.5 + s / 10}, "base": {"true_strict": 0.1}}
+        (b, s): {
+            "alignment": {"pair_accuracy": 0.6, "test_pairs": 40, "win_rate": 0.5 + s / 10, "judge": "annotator"},
+            "base": {"true_strict": 0.1, "true_lenient": 0.1},
+        }
         for b in BETAS
         for s in SEEDS
     }
-    context = {"name": name, "root_seed": 3, "variants": {"paper": {}, "fixed": {}}, "data": {"pairs": 7}}
+    context = {"name": name, "root_seed": 3, "problems": {"train": 9, "test": 9, "evaluated": 9, "probe": 3}}
     results = build_results(rows, extras, context, root_seed=3, trade_off=2.0)
     folder.mkdir()
     (folder / "metrics.jsonl").write_text("".join(json.dumps({**row, "members": [1.0, 2.0]}) + "\n" for row in rows))

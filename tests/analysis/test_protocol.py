@@ -15,8 +15,9 @@ from analysis.test_results import build, point
 
 import betastar
 from betastar.analysis.analyze import analyze_paths
-from betastar.analysis.results import build_results, to_json
+from betastar.analysis.results import build_results
 from betastar.logs.options import Options
+from betastar.record.files import to_json
 
 METRICS = [
     "gap_series",
@@ -42,6 +43,31 @@ MICRO: dict[str, Any] = {
     "problems": {"train": 50, "test": 40, "evaluated": 10, "probe": 7},
     "preferences": {"kind": "micro", "prompts": 100, "request_share": 0.3, "max_new_tokens": 40},
     "data": {"coverage": COVERAGE, "splits": {"train": 72, "validation": 9, "test": 9}},
+}
+
+LENGTHS = {"mean": 8.0, "p5": 4.0, "p50": 8.0, "p95": 12.0}
+WHOLE: dict[str, Any] = {  # as a file must be
+    **MICRO,
+    "data": {
+        "coverage": {
+            **COVERAGE,
+            "unique_prompts": 90,
+            "duplicate_pairs": 0,
+            "ties_dropped": 0,
+            "malformed_dropped": 0,
+            "malformed_examples": [],
+            "tokens": dict.fromkeys(("prompt", "chosen", "rejected"), LENGTHS),
+            "chosen_minus_rejected_tokens": LENGTHS,
+            "vocabulary": {"seen": 50, "size": 100, "share": 0.5},
+        },
+        "lengths": {
+            "prompt": 12,
+            "response": 12,
+            "share_prompts_truncated": 0.0,
+            "share_responses_truncated": 0.0,
+        },
+        "splits": {"train": 72, "validation": 9, "test": 9},
+    },
 }
 
 
@@ -228,7 +254,7 @@ def test_a_gap_that_is_undefined_has_no_pointer_but_a_reason() -> None:
 def test_runs_of_ours_that_are_analysed_together_say_where_their_settings_are(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        results = ours(MICRO)
+        results = ours(WHOLE)
         (tmp_path / name / "results.json").write_text(to_json(results))
         rows = [point("paper", beta, 0, step, 4.0 + beta * step, 5) for beta in (0.1, 1.0) for step in (0, 2)]
         (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +17,12 @@ from analysis.test_results import BETAS, build, point
 
 import betastar
 from betastar.analysis.analyze import analyze_paths
-from betastar.analysis.quantities import QUANTITIES
-from betastar.analysis.results import SCHEMA_VERSION, build_results, schema
-from betastar.analysis.signals import SIGNALS
+from betastar.analysis.results import build_results
+from betastar.analysis.signals import all_signals
 from betastar.logs.options import Options
+from betastar.record.entries import REGISTRY
+from betastar.record.schema import schema
+from betastar.record.shapes.results import SCHEMA_VERSION
 
 
 def law(n_beta: int, n_seeds: int) -> dict[str, Any]:
@@ -106,8 +107,7 @@ def test_the_schema_is_sound_and_of_this_version() -> None:
 
 
 def test_every_object_with_fixed_keys_is_closed() -> None:
-    """`quantities` and its like are closed where they are put together with other keys."""
-    open_ones = {"quantities", "difference_quantities", "preference_settings"}
+    open_ones = {"PreferenceSettings"}
 
     def parts(value: Any, name: str = "") -> Any:
         if isinstance(value, dict):
@@ -120,13 +120,16 @@ def test_every_object_with_fixed_keys_is_closed() -> None:
     assert len(objects) > 40
     for name, part in objects.items():
         assert "additionalProperties" in part, name
-        assert part.get("required") or not part.get("properties") or name == "expected", name
+        assert part.get("required") or not part.get("properties") or name == "ExpectedNoise", name
 
 
 def test_the_schema_names_the_quantities_and_signals_of_the_code() -> None:
     definitions = schema()["$defs"]
-    assert list(definitions["quantities"]["properties"]) == list(QUANTITIES)
-    assert [*definitions["signs"]["properties"]["signals"]["properties"]] == [signal.name for signal in SIGNALS]
+    summarised = [
+        name for name in definitions["ByBeta"]["properties"] if name not in ("beta", "onset_steps", "missing")
+    ]
+    assert summarised == [measure.name for measure in REGISTRY.summaries]
+    assert [*definitions["Signals"]["properties"]] == [signal.name for signal in all_signals()]
 
 
 @pytest.fixture(scope="module")
@@ -247,18 +250,9 @@ def test_the_page_names_every_field_of_the_record_its_summary_and_its_protocol()
     page = (Path(__file__).resolve().parents[2] / "docs" / "results.md").read_text()
     named = {part for name in re.findall(r"`([\w.*]+)`", page) for part in (name, name.split(".")[0])}
     record, definitions = schema()["properties"], schema()["$defs"]
-    fields = {*record, *definitions["summary"]["properties"], *definitions["over_beta"]["properties"]}
-    protocol = definitions["protocol"]["properties"]
-    for part in ("metrics", "disclosures"):
-        fields |= protocol[part]["properties"].keys()
+    fields = {*record, *definitions["Summary"]["properties"], *definitions["OverBeta"]["properties"]}
+    for part in ("ProtocolMetrics", "Disclosures"):
+        fields |= definitions[part]["properties"].keys()
     assert fields - named == set()
     for version in re.findall(r"schema version (\d+)", page):
         assert int(version) == SCHEMA_VERSION
-
-
-def test_the_schema_is_packaged() -> None:
-    import tomllib
-
-    project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())
-    assert "analysis/*.json" in project["tool"]["setuptools"]["package-data"]["betastar"]
-    assert json.loads((Path(betastar.__file__).parent / "analysis" / "results.schema.json").read_text()) == schema()

@@ -20,11 +20,12 @@ from analysis.test_results import point
 
 import betastar
 from betastar.analysis.analyze import analyze_paths
-from betastar.analysis.results import build_results, to_json
+from betastar.analysis.results import build_results
 from betastar.errors import BetastarError
 from betastar.logs.options import Options
+from betastar.record.files import read_results, to_json
 from betastar.report.analysis_folder import write_analysis
-from betastar.report.export import Format, read_record, table_1
+from betastar.report.export import Format, table_1
 from betastar.report.latex import escaped, in_maths
 
 
@@ -182,7 +183,7 @@ def analysed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_command_prints_or_writes(analysed: Path, tmp_path: Path) -> None:
-    results = read_record(analysed)
+    results = read_results(analysed)
     done = run(analysed)
     assert (done.returncode, done.stdout) == (0, table_1(results, "markdown"))
     assert run(analysed, "--format", "csv").stdout == table_1(results, "csv")
@@ -203,10 +204,13 @@ def test_mistakes_are_one_sentence_and_exit_code_2(analysed: Path, tmp_path: Pat
             (tmp_path / name / "results.json").write_text(text)
     cases: list[tuple[list[str | Path], str]] = [
         ([tmp_path / "nowhere"], "nowhere is not a folder; name the folder of a finished `betastar run`"),
-        ([tmp_path / "empty"], "empty holds no results.json; name the folder"),
+        ([tmp_path / "empty"], "empty has no results.json; name the folder"),
         ([tmp_path / "damaged"], "results.json is damaged"),
         ([tmp_path / "list"], "results.json is damaged"),
-        ([tmp_path / "old"], "has schema version 1, and this betastar reads 2; repeat the run or the analysis"),
+        (
+            [tmp_path / "old"],
+            "has schema version 1, written by betastar 0.1.0, and this betastar reads 2; repeat",
+        ),
         ([analysed, "--out", tmp_path], "name a file in a folder that exists"),
         ([analysed, "--out", tmp_path / "no" / "t.csv"], "name a file in a folder that exists"),
         ([analysed, "--out", analysed / "results.json"], "a record is not replaced by a table"),
@@ -218,7 +222,7 @@ def test_mistakes_are_one_sentence_and_exit_code_2(analysed: Path, tmp_path: Pat
         assert len(done.stderr.splitlines()) == 1
         assert done.stdout == ""
     with pytest.raises(BetastarError, match="is not a folder"):
-        read_record(tmp_path / "nowhere")
+        read_results(tmp_path / "nowhere")
 
 
 def test_it_needs_no_analysis_and_is_quick(analysed: Path) -> None:

@@ -13,7 +13,7 @@ from altair.utils.schemapi import debug_mode
 from report.records import BETAS, HOSTILE, record, results
 
 import betastar
-from betastar.analysis.results import to_json
+from betastar.record.files import to_json
 from betastar.report import palette
 from betastar.report.drawing import Drawn, drawn, page_panels, paper_spec, write_figures
 from betastar.report.figures import across_beta, all_figures, instruments, trajectories

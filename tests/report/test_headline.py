@@ -11,7 +11,7 @@ import pytest
 from report.records import BETAS, record
 
 import betastar
-from betastar.analysis.results import to_json
+from betastar.record.files import to_json
 from betastar.report.headline import Answer, answers
 
 

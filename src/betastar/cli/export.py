@@ -33,10 +33,11 @@ def export(
 ) -> None:
     """Print Table 1's rows: AUGC, û, onset and r_UQ by variant and β, and Spearman's ρ."""
     from betastar.disk import write_atomically
-    from betastar.report.export import read_record, table_1
+    from betastar.record.files import read_results
+    from betastar.report.export import table_1
 
     kind = kind or SUFFIXES.get("" if out is None else out.suffix.lower(), Format.markdown)
-    text = table_1(read_record(run), kind.value)
+    text = table_1(read_results(run), kind.value)
     if out is None:
         print(text, end="")
         return

@@ -19,20 +19,20 @@ def show(results: dict[str, Any], folder: Path, seconds: float, details: bool = 
     """The end of a run: per variant a table and what follows from it; warning signs, warnings, where the files are.
     `details` adds the tables of the warning signs and of the paper's causal chain."""
     from betastar.report.words import (
-        DAMAGE_COLUMNS,
-        MECHANISM_COLUMNS,
         conclusions,
+        damage_columns,
         damage_rows,
         difference_sentences,
+        mechanism_columns,
         mechanism_rows,
         signs_sentence,
     )
 
     terminal = console()
     for variant, summary in results["summary"].items():
-        print_table(terminal, _title(results, variant), DAMAGE_COLUMNS, damage_rows(summary))
+        print_table(terminal, _title(results, variant), damage_columns(), damage_rows(summary))
         if mechanism := mechanism_rows(summary):
-            print_table(terminal, None, MECHANISM_COLUMNS, mechanism)
+            print_table(terminal, None, mechanism_columns(), mechanism)
         print_lines(terminal, conclusions(summary))
         terminal.print()
     print_lines(terminal, [*difference_sentences(results), signs_sentence(results)])

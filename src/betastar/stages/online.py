@@ -116,14 +116,16 @@ def _adapt(
         checkpoint.append("training", log)
         if step % ctx.config.evaluation.every == 0 or step == settings.steps:
             frozen = bank.adapters.frozen()
-            points = evaluate(ctx, policy, frozen, references, seeds, chosen, probes, bank.scorer, rewards, bank.limit)
-            named = [(str(c), point) for c, point in zip(conditions, points, strict=True)]
-            checkpoint.append("metrics", [{"condition": c, "step": step, **p.metrics} for c, p in named])
-            checkpoint.append(
-                "samples", [{"condition": c, "step": step, **sample} for c, p in named for sample in p.samples]
+            points = evaluate(
+                ctx, policy, frozen, references, seeds, chosen, probes, bank.scorer, rewards, bank.limit, step=step
             )
-            proxy = sum(p.metrics["proxy"] for p in points) / len(points)
-            true = sum(p.metrics["true_strict"] for p in points) / len(points)
+            named = [(str(c), point) for c, point in zip(conditions, points, strict=True)]
+            checkpoint.append("metrics", [{"condition": c, **p.point.row()} for c, p in named])
+            checkpoint.append(
+                "samples", [{"condition": c, "step": step, **sample.row()} for c, p in named for sample in p.samples]
+            )
+            proxy = sum(p.point.proxy for p in points) / len(points)
+            true = sum(p.point.true_strict for p in points) / len(points)
             note = f"proxy {proxy:+.2f}, true {true:.2f}"
         ctx.reporter.progress(step, settings.steps, "steps", note)
         if step % settings.save_every == 0 and step < settings.steps:
