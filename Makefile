@@ -29,6 +29,9 @@ test: .venv/test  ## lint, types and the fast tests
 test-slow: .venv/test  ## the tests that take minutes
 	$(BIN)/pytest -m slow
 
+tables: .venv/demo  ## the tables of docs/results.md, from the registry of measures
+	$(BIN)/python -m betastar.record.documentation docs/results.md
+
 bench: .venv/test  ## the benchmarks of docs/benchmarks.md
 	$(BIN)/python benchmarks/bank.py
 	$(BIN)/python benchmarks/threads.py
@@ -36,4 +39,4 @@ bench: .venv/test  ## the benchmarks of docs/benchmarks.md
 	$(BIN)/python benchmarks/engines.py
 	$(BIN)/python benchmarks/coverage.py
 
-.PHONY: help demo test test-slow bench
+.PHONY: help demo test test-slow tables bench

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from analysis.records import check, resolve
+from analysis.records import analyzed, check, resolve
 from analysis.test_analyze import grid
 from analysis.test_results import build, point
 
-import betastar
 from betastar.analysis.analyze import analyze_paths
 from betastar.analysis.results import build_results
 from betastar.logs.options import Options
@@ -230,7 +229,7 @@ def test_disclosures_of_a_run_on_a_dataset_with_a_list_of_betas() -> None:
 
 
 def test_what_logs_do_not_tell_is_null_with_a_reason() -> None:
-    record = check(betastar.analyze(grid()))
+    record = check(analyzed(grid()))
     found = record["protocol"]["disclosures"]
     assert found["beta_derivation"]["method"] is found["beta_derivation"]["settings"] is None
     assert found["beta_derivation"]["betas"] == [0.5, 1, 2]
@@ -245,7 +244,7 @@ def test_what_logs_do_not_tell_is_null_with_a_reason() -> None:
 
 
 def test_a_gap_that_is_undefined_has_no_pointer_but_a_reason() -> None:
-    row = protocol(betastar.analyze(grid().drop(columns="reward_std")))["metrics"]["gap_series"]["rows"][0]
+    row = protocol(analyzed(grid().drop(columns="reward_std")))["metrics"]["gap_series"]["rows"][0]
     assert row["standardised"] is None
     assert row["paper"] == "/conditions/0/series/gap_paper"
     assert row["reason"] == "the standard deviation of the proxy rewards at the start is not given"
@@ -267,7 +266,7 @@ def test_runs_of_ours_that_are_analysed_together_say_where_their_settings_are(tm
 
 def test_an_unknown_beta_is_null_in_every_row_and_said_once() -> None:
     frame = grid()[lambda f: f["beta"] == 2.0].drop(columns="beta")
-    found = check(betastar.analyze(frame))["protocol"]
+    found = check(analyzed(frame))["protocol"]
     assert found["missing"] == {"beta": "no column, name or option says what β this was"}
     for name in ("gap_series", "augc", "diversity", "uq_gap_correlation"):
         assert {row["beta"] for row in found["metrics"][name]["rows"]} == {None}

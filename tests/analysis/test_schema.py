@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from analysis.records import check, faults, uncounted, unexplained, validator, walk
+from analysis.records import analyzed, check, faults, uncounted, unexplained, validator, walk
 from analysis.test_analyze import grid
 from analysis.test_results import BETAS, build, point
 
-import betastar
 from betastar.analysis.analyze import analyze_paths
 from betastar.analysis.results import build_results
 from betastar.analysis.signals import all_signals
@@ -60,18 +59,18 @@ RECORDS: dict[str, Callable[[], dict[str, Any]]] = {
     "one seed": lambda: law(4, 1),
     "three β, one seed": lambda: law(3, 1),
     "ten β: orders drawn": lambda: law(10, 2),
-    "a log": lambda: betastar.analyze(grid()),
-    "a log with n": lambda: betastar.analyze(grid(), n=64),
-    "β unknown": lambda: betastar.analyze(grid()[lambda f: f["beta"] == 2.0].drop(columns="beta")),
-    "one β": lambda: betastar.analyze(grid()[lambda f: f["beta"] == 2.0]),
-    "no spread of the proxy": lambda: betastar.analyze(grid().drop(columns="reward_std")),
-    "scores": lambda: betastar.analyze(grid(acc=-3.0)),
-    "accuracy 0": lambda: betastar.analyze(grid(acc=0.0)),
+    "a log": lambda: analyzed(grid()),
+    "a log with n": lambda: analyzed(grid(), n=64),
+    "β unknown": lambda: analyzed(grid()[lambda f: f["beta"] == 2.0].drop(columns="beta")),
+    "one β": lambda: analyzed(grid()[lambda f: f["beta"] == 2.0]),
+    "no spread of the proxy": lambda: analyzed(grid().drop(columns="reward_std")),
+    "scores": lambda: analyzed(grid(acc=-3.0)),
+    "accuracy 0": lambda: analyzed(grid(acc=0.0)),
     "one point": lambda: build_results([point("paper", 1.0, seed, 0, 4.0, 5) for seed in (0, 1)], {}, {"name": "one"}),
-    "holes": lambda: betastar.analyze(holes()),
-    "seeds with other β": lambda: betastar.analyze(grid()[lambda f: (f["seed"] == 0) | (f["beta"] > 1)]),
-    "no seed has every β": lambda: betastar.analyze(grid()[lambda f: (f["seed"] == 0) == (f["beta"] > 1)]),
-    "two variants": lambda: betastar.analyze(
+    "holes": lambda: analyzed(holes()),
+    "seeds with other β": lambda: analyzed(grid()[lambda f: (f["seed"] == 0) | (f["beta"] > 1)]),
+    "no seed has every β": lambda: analyzed(grid()[lambda f: (f["seed"] == 0) == (f["beta"] > 1)]),
+    "two variants": lambda: analyzed(
         pd.concat([grid(method="a"), grid(method="b").assign(reward=4.0)]), variant="method"
     ),
 }

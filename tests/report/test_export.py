@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from analysis.records import analyzed
 from analysis.test_analyze import grid
 from analysis.test_results import point
 
-import betastar
 from betastar.analysis.analyze import analyze_paths
 from betastar.analysis.results import build_results
 from betastar.errors import BetastarError
@@ -77,7 +77,7 @@ def test_the_csv_by_hand_and_in_full_precision() -> None:
 
 
 def test_every_empty_cell_of_the_csv_is_explained() -> None:
-    results = as_read(betastar.analyze(grid()[lambda f: f["seed"] == 0].drop(columns="reward_std")))
+    results = as_read(analyzed(grid()[lambda f: f["seed"] == 0].drop(columns="reward_std")))
     for row in [*read(table_1(results, "csv")), *read(table_1(record(), "csv"))]:
         empty = {name for name, cell in row.items() if cell == "" and name != "undefined"}
         said = {part.split(": ")[0] for part in row["undefined"].split("; ") if ": " in part}
@@ -142,7 +142,7 @@ def test_text_and_numbers_in_latex() -> None:
 @pytest.mark.parametrize("kind", ["csv", "latex", "markdown"])
 def test_an_unknown_beta_and_what_was_not_logged_are_said(kind: Format) -> None:
     frame = grid()[lambda f: (f["beta"] == 2.0) & (f["seed"] == 0)].drop(columns=["beta", "reward_std"])
-    text = table_1(as_read(betastar.analyze(frame)), kind)
+    text = table_1(as_read(analyzed(frame)), kind)
     assert "no column, name or option says what" in text
     assert "undefined in 1 of 1 seeds: not logged" in text
     assert "the standard deviation of the proxy rewards at the start is not given" in text

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NotRequired
 
 import yaml
-from pydantic import ConfigDict, InstanceOf, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from pydantic_core import from_json
 from typing_extensions import TypedDict
 
@@ -99,8 +99,8 @@ def read_rows(path: Path, level: Level) -> list[Json]:
             continue
         row = None
         try:
-            row = json.loads(line, parse_constant=_refused)  # unlike pydantic's, it takes half of a surrogate pair
-            check.validate_python(row, strict=True)
+            row = json.loads(line, parse_constant=_refused)
+            check.validate_python(_whole(row), strict=True)
         except ValidationError as error:
             raise BetastarError(f"{path}, line {number}: {_fault(error, row)}; {AGAIN}.") from None
         except (ValueError, RecursionError) as error:
@@ -153,17 +153,17 @@ def plain(value: Any) -> Any:
 
 def _checked(path: Path, check: TypeAdapter[Any], field: str, version: int) -> Any:
     try:
-        found = from_json(path.read_bytes(), allow_inf_nan=False)
+        found = json.loads(path.read_bytes(), parse_constant=_refused)
     except OSError as error:
         raise BetastarError(f"{path} cannot be read ({error.strerror}); {AGAIN}.") from None
-    except ValueError as error:
-        raise BetastarError(f"{path} is damaged ({error}); {AGAIN}.") from None
+    except (ValueError, RecursionError) as error:
+        raise BetastarError(f"{path} is damaged ({_first_line(error)}); {AGAIN}.") from None
     if not isinstance(found, dict):
         raise BetastarError(f"{path} is damaged (it holds no object); {AGAIN}.")
     if found.get(field) != version or isinstance(found[field], bool):
         raise BetastarError(_other_version(path, found, field, version))
     try:
-        check.validate_python(found, strict=True)
+        check.validate_python(_whole(found), strict=True)
     except ValidationError as error:
         raise BetastarError(f"{path}: {_fault(error, found)}; {AGAIN}.") from None
     return found  # what is in the file, to the last digit
@@ -207,7 +207,7 @@ def _row_checker(measures: tuple[Measure, ...]) -> TypeAdapter[Any]:
         "count": int | None,
         "step": int | None,
         "flag": bool | None,
-        "text": InstanceOf[str] | int | None,
+        "text": str | int | None,
         "numbers": list[float | None] | None,
     }
     fields: dict[str, Any] = {"variant": NotRequired[str], "beta": NotRequired[float | None], "seed": NotRequired[int]}
@@ -225,6 +225,15 @@ def _manifests(folder: Path) -> list[Json]:
         except (OSError, ValueError):
             continue
     return sorted((m for m in found if isinstance(m, dict) and "stage" in m), key=lambda m: str(m.get("finished")))
+
+
+def _whole(value: Any) -> Any:
+    """A value without halves of surrogate pairs, which JSON can hold and pydantic's texts cannot."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_whole(key): _whole(part) for key, part in value.items()}
+    return [_whole(part) for part in value] if isinstance(value, list) else value
 
 
 def _refused(name: str) -> Any:

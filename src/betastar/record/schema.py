@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 from math import inf
-from typing import Annotated, Any, Literal, NotRequired, get_type_hints
+from typing import Annotated, Any, Literal, NotRequired, get_args, get_origin, get_type_hints
 
 from pydantic import Field, TypeAdapter, with_config
 from pydantic.json_schema import GenerateJsonSchema
@@ -63,6 +63,11 @@ def checker() -> TypeAdapter[Any]:
 def comparison_checker() -> TypeAdapter[Any]:
     """What checks a comparison."""
     return TypeAdapter(ComparisonRecord)
+
+
+def record_fields() -> dict[str, str]:
+    """The fields of the record with what they mean."""
+    return {name: kind.__metadata__[-1].description for name, kind in _required(_hints(ResultsRecord)).items()}
 
 
 def summary_fields() -> dict[str, Any]:
@@ -187,6 +192,11 @@ def _hints(shape: Any) -> dict[str, Any]:
     """The fields of a shape, `NotRequired` and notes kept."""
     found = get_type_hints(shape, include_extras=True)
     return {name: found[name] for name in shape.__annotations__}
+
+
+def _required(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields without whether they may be absent."""
+    return {name: get_args(kind)[0] if get_origin(kind) is NotRequired else kind for name, kind in fields.items()}
 
 
 def _without_titles(part: Any) -> Any:
