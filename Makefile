@@ -29,6 +29,9 @@ test: .venv/test  ## lint, types and the fast tests
 test-slow: .venv/test  ## the tests that take minutes
 	$(BIN)/pytest -m slow
 
+tables: .venv/demo  ## the tables of docs/results.md, from the registry of measures
+	$(BIN)/python -m betastar.record.documentation docs/results.md
+
 bench: .venv/test  ## the benchmarks of docs/benchmarks.md
 	$(BIN)/python benchmarks/bank.py
 	$(BIN)/python benchmarks/threads.py
@@ -46,4 +49,4 @@ dist: .venv/test  ## build the source distribution and the wheel into dist/
 	rm -rf build dist
 	$(BIN)/python -m build --no-isolation
 
-.PHONY: help demo test test-slow bench gpu-wheels docs dist
+.PHONY: help demo test test-slow tables bench gpu-wheels docs dist

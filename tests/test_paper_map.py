@@ -17,10 +17,11 @@ import pytest
 from analysis.test_results import point
 from test_docs import ROOT, WRITTEN_BY_A_RUN
 
-from betastar.analysis.results import build_results, to_json
+from betastar.analysis.results import build_results
 from betastar.cli import app
 from betastar.config import load_config, preset_names
 from betastar.derive import hyperparameters
+from betastar.record.files import to_json
 from betastar.report.figures import all_figures
 
 MAP, ERRATA = ROOT / "docs" / "paper_map.md", ROOT / "docs" / "errata.md"

@@ -91,7 +91,7 @@ def predicted(facts: ModelFacts, variant: Variant, shape: Shape) -> dict[str, fl
         "gradients": adapter * 4,
         "optimiser": adapter * 8,
         "activations": memory.activations(facts, 2, piece, variant.dropout > 0),
-        "logits": memory.logits(shape.tokens, facts.vocabulary),
+        "logits": memory.logits(shape.tokens, facts.vocabulary, gpu=True),
         "libraries": memory.RUNTIME,
     }
 

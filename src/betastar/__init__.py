@@ -1,17 +1,63 @@
-"""betastar: does conservative offline preference training make online reward hacking worse? Measure it."""
+"""betastar: does conservative offline preference training make online reward hacking worse? Measure it.
+
+import betastar as bs
+
+results = bs.run("micro", seeds=[0, 1, 2], out="runs/micro")
+results = bs.load("runs/micro")
+results.points, results.conditions, results.summary, results.responses  # pandas
+results.plot.rewards()  # an altair chart
+bs.analyze("my_run.csv", proxy="reward", true="accuracy")
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from betastar import stats
+    from betastar.api import Comparison, Results, analyze, compare, load, plan, presets, run, schema
+    from betastar.config import Config, load_config
+    from betastar.errors import BetastarError
+    from betastar.monitor import GoodhartMonitor
 
 __version__ = "0.1.0"
 
+__all__ = [
+    "BetastarError",
+    "Comparison",
+    "Config",
+    "GoodhartMonitor",
+    "Results",
+    "analyze",
+    "compare",
+    "load",
+    "load_config",
+    "plan",
+    "presets",
+    "run",
+    "schema",
+    "stats",
+]
+
+# Loaded when first asked for: `import betastar` takes milliseconds.
+_HOMES = {
+    "BetastarError": "betastar.errors",
+    "Config": "betastar.config",
+    "GoodhartMonitor": "betastar.monitor",
+    "load_config": "betastar.config",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """`betastar.analyze` and `betastar.GoodhartMonitor`, loaded when first asked for: `import betastar` stays light."""
-    if name == "analyze":
-        return import_module("betastar.analysis.analyze").analyze
-    if name == "GoodhartMonitor":
-        return import_module("betastar.monitor").GoodhartMonitor
-    raise AttributeError(f"module 'betastar' has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module 'betastar' has no attribute {name!r}")
+    if name == "stats":
+        return import_module("betastar.stats")
+    value = getattr(import_module(_HOMES.get(name, "betastar.api")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, "__version__", *(name for name in globals() if name.startswith("__"))})

@@ -9,6 +9,7 @@ from typing import Any
 from betastar.config import Config
 from betastar.live.following import followed
 from betastar.progress import STAGES, Reporter
+from betastar.record.files import read_results
 from betastar.stages import (
     base,
     contexts,
@@ -24,7 +25,7 @@ from betastar.stages import (
     task,
 )
 from betastar.store import Store
-from betastar.workbench.context import Condition, Context, Inputs, read_json
+from betastar.workbench.context import Condition, Context, Inputs
 
 
 def run(config: Config, folder: Path, reporter: Reporter | None = None, command: str = "") -> dict[str, Any]:
@@ -71,4 +72,4 @@ def run(config: Config, folder: Path, reporter: Reporter | None = None, command:
         results = publish.run(ctx, pairs, ensemble, problems, checkpoints, probes, adapted, numbers)
         begin("report")  # what a person looks at
         report.run(ctx, results)
-        return read_json(folder / "results.json")
+        return dict(read_results(folder))

@@ -11,11 +11,19 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from betastar.analysis.results import schema, to_json
+import betastar
+from betastar.record.files import to_json
+from betastar.record.schema import schema
 
 SETTINGS = ("grid", "variants", "evaluation", "problems", "preferences", "data", "hyperparameters", "source")
 # Numbers that say which, and are not measured: of how many they are makes no sense.
 IDENTITIES = {"beta", "betas", "smallest_beta", "level", "trade_off", "drop", "false_alarm_rate"}
+
+
+def analyzed(frame: Any, **told: Any) -> dict[str, Any]:
+    """The record of an analysis of a frame, as a reader of its file has it."""
+    return dict(betastar.analyze(frame, **told).record)
+
 
 Place = tuple[str | int, ...]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 import re
 import subprocess
 import sys
@@ -17,15 +16,16 @@ import pandas as pd
 import pytest
 import yaml
 from altair.utils.schemapi import debug_mode
-from analysis.records import check
+from analysis.records import analyzed, check
 from analysis.test_results import BETAS, SEEDS, point
 
 import betastar
 from betastar.analysis.analyze import analyze_paths
-from betastar.analysis.results import build_results, to_json
+from betastar.analysis.results import build_results
 from betastar.errors import BetastarError
 from betastar.logs.columns import choose, field_name
 from betastar.logs.options import Options
+from betastar.record.files import to_json
 from betastar.report.analysis_folder import write_analysis
 from betastar.report.drawing import drawn
 from betastar.report.figures import all_figures
@@ -53,11 +53,14 @@ def our_run(folder: Path, rise: float = 1.0, name: str = "ours") -> dict[str, An
         for step in (0, 2, 4)
     ]
     extras = {
-        (b, s): {"alignment": {"pair_accuracy": 0.6, "win_rate": 0.5 + s / 10}, "base": {"true_strict": 0.1}}
+        (b, s): {
+            "alignment": {"pair_accuracy": 0.6, "test_pairs": 40, "win_rate": 0.5 + s / 10, "judge": "annotator"},
+            "base": {"true_strict": 0.1, "true_lenient": 0.1},
+        }
         for b in BETAS
         for s in SEEDS
     }
-    context = {"name": name, "root_seed": 3, "variants": {"paper": {}, "fixed": {}}, "data": {"pairs": 7}}
+    context = {"name": name, "root_seed": 3, "problems": {"train": 9, "test": 9, "evaluated": 9, "probe": 3}}
     results = build_results(rows, extras, context, root_seed=3, trade_off=2.0)
     folder.mkdir()
     (folder / "metrics.jsonl").write_text("".join(json.dumps({**row, "members": [1.0, 2.0]}) + "\n" for row in rows))
@@ -67,7 +70,7 @@ def our_run(folder: Path, rise: float = 1.0, name: str = "ours") -> dict[str, An
 
 
 def test_a_frame_by_hand() -> None:
-    results = betastar.analyze(grid())
+    results = analyzed(grid())
     found = {(r["beta"], r["seed"]): r for r in results["conditions"]}
     assert len(found) == 6
     # β = 2: z_proxy = 0, 1, 2 and z_true = 0; trapezoid over 0, 10, 20: 5 + 15 = 20.
@@ -87,38 +90,38 @@ def test_arguments_name_columns_and_numbers() -> None:
     odd = grid().rename(columns={"reward": "r_hat", "acc": "solved", "step": "t", "reward_std": "s", "beta": "lam"})
     odd["spread"] = 1.0 + odd["t"] / 10
     told = {"proxy": "r_hat", "true": "solved", "step": "t", "uncertainty": "spread", "beta": "lam"}
-    results = betastar.analyze(odd, **told, columns={"proxy_std": "s"}, n=64, name="mine")
-    plain = betastar.analyze(grid(), n=64)
+    results = analyzed(odd, **told, columns={"proxy_std": "s"}, n=64, name="mine")
+    plain = analyzed(grid(), n=64)
     mine = [r["augc_standardised"] for r in results["conditions"]]
     assert mine == [r["augc_standardised"] for r in plain["conditions"]]
     assert results["conditions"][-1]["disagreement"]["mean"] == 2.0
     assert (results["name"], results["conditions"][0]["n"]) == ("mine", 64)
-    short = betastar.analyze(grid(), until=10)
+    short = analyzed(grid(), until=10)
     assert {r["series"]["step"][-1] for r in short["conditions"]} == {10}
     with pytest.raises(
         BetastarError,
         match=r"frame, beta 0.5, seed 0: no column is known to be the true reward; .*\(in Python true=COLUMN\)",
     ):
-        betastar.analyze(grid().drop(columns="acc"))
+        analyzed(grid().drop(columns="acc"))
     with pytest.raises(BetastarError, match="frame: the column 'acc' is there twice"):
-        betastar.analyze(pd.concat([grid(), grid()[["acc"]]], axis=1))
+        analyzed(pd.concat([grid(), grid()[["acc"]]], axis=1))
     with pytest.raises(BetastarError, match=r"Numeric columns: none\."):
-        betastar.analyze(pd.DataFrame())
+        analyzed(pd.DataFrame())
 
 
 def test_the_frame_is_left_as_it_was_and_its_index_plays_no_part() -> None:
     frame = grid()
     shuffled = frame.sample(frac=1, random_state=0)
     before = shuffled.copy()
-    results = betastar.analyze(shuffled)
+    results = analyzed(shuffled)
     pd.testing.assert_frame_equal(shuffled, before)
-    expected = {(r["beta"], r["seed"]): r["augc_standardised"] for r in betastar.analyze(frame)["conditions"]}
+    expected = {(r["beta"], r["seed"]): r["augc_standardised"] for r in analyzed(frame)["conditions"]}
     assert {(r["beta"], r["seed"]): r["augc_standardised"] for r in results["conditions"]} == expected
 
 
 def test_an_unknown_beta_is_null_everywhere_and_breaks_nothing() -> None:
     frame = grid()[lambda f: f["beta"] == 2.0].drop(columns="beta")
-    results = json.loads(to_json(betastar.analyze(frame)))
+    results = json.loads(to_json(analyzed(frame)))
     assert list(results["summary"]) == ["β unknown"]
     assert [(r["beta"], r["seed"], r["augc_standardised"]) for r in results["conditions"]] == [
         (None, 0, 20),
@@ -143,7 +146,7 @@ def test_a_beta_of_zero_is_a_beta_without_a_law() -> None:
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        record = check(betastar.analyze(pd.DataFrame(rows), n=10))
+        record = check(analyzed(pd.DataFrame(rows), n=10))
     part = record["summary"]["logged"]["standardised"]
     assert part["spearman"]["rho"] == pytest.approx(1)
     assert (part["law"]["refusal"], part["law"]["reason"]) == ("β not above 0", "the power law needs β > 0")
@@ -157,13 +160,13 @@ def test_a_beta_of_zero_is_a_beta_without_a_law() -> None:
 
 
 def test_one_seed_and_grids_that_differ_by_seed() -> None:
-    one = betastar.analyze(grid()[lambda f: f["seed"] == 0])
+    one = analyzed(grid()[lambda f: f["seed"] == 0])
     row = one["summary"]["logged"]["by_beta"][0]["augc_standardised"]
     assert (row["mean"], row["n"]) == (5, 1)
-    assert math.isnan(row["standard_error"])
+    assert row["standard_error"] is None
     assert row["reason"] is not None
     # Seed 1 is evaluated at 0 and 20 alone: the same straight line, the same area.
-    results = betastar.analyze(grid()[lambda f: (f["seed"] == 0) | (f["step"] != 10)])
+    results = analyzed(grid()[lambda f: (f["seed"] == 0) | (f["step"] != 10)])
     assert {r["augc_standardised"] for r in results["conditions"] if r["beta"] == 2.0} == {20}
     assert not any("different steps" in text for text in results["warnings"])
 
@@ -243,7 +246,9 @@ def test_a_verl_log_from_the_console_to_the_gap(tmp_path: Path) -> None:
 
 
 def test_import_betastar_loads_nothing_and_analyze_is_there() -> None:
-    script = "import sys, betastar; a = 'pandas' in sys.modules; betastar.analyze; print(a, 'pandas' in sys.modules)"
+    script = (
+        "import sys, betastar as b; n = 'betastar.api'; a = n in sys.modules; b.analyze; print(a, n in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]
     with pytest.raises(AttributeError, match="no attribute 'analyse'"):
@@ -252,7 +257,7 @@ def test_import_betastar_loads_nothing_and_analyze_is_there() -> None:
 
 def test_numpy_types_do_not_leak_into_the_record() -> None:
     frame = grid().astype({"beta": np.float32, "seed": np.int8})
-    text = to_json(betastar.analyze(frame))
+    text = to_json(analyzed(frame))
     assert json.loads(text)["conditions"][0]["seed"] == 0
 
 
@@ -273,7 +278,7 @@ def test_the_page_shows_what_is_printed(tmp_path: Path, monkeypatch: pytest.Monk
     assert analysis.results["conditions"][0]["augc_standardised"] == pytest.approx(214)
     found: dict[str, Any] = {}
     exec(block("python", "import betastar"), found)
-    assert found["results"]["summary"]["logged"]["by_beta"][0]["beta"] == 0.1
+    assert found["results"].record["summary"]["logged"]["by_beta"][0]["beta"] == 0.1
 
 
 def test_every_column_on_the_page_is_guessed_as_it_says() -> None:
@@ -313,7 +318,7 @@ def test_a_second_evaluation_of_the_start_gives_the_noise_of_the_instrument(tmp_
 
 def test_one_column_is_not_both_rewards() -> None:
     with pytest.raises(BetastarError, match="reward is both the proxy and the true reward"):
-        betastar.analyze(grid(), proxy="reward", true="reward")
+        analyzed(grid(), proxy="reward", true="reward")
 
 
 def test_a_pattern_that_finds_nothing_is_said(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from scipy import stats
 
 from betastar.analysis.compare import compare, difference
 from betastar.analysis.pairing import Subject
-from betastar.analysis.results import build_results, to_json
+from betastar.analysis.results import build_results
 from betastar.analysis.run_settings import ABSENT, UNSET, differing
+from betastar.record.files import to_json
 
 CONFIG = {"name": "x", "task": {"preset": "gsm8k"}, "seeds": [0, 1, 2], "online": {"learning_rate": 0.1}}
 

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from betastar.analysis.conditions import condition_records
-from betastar.analysis.results import build_results, to_json
+from betastar.analysis.results import build_results
 from betastar.maths.goodhart import standardised_gap
+from betastar.record.files import to_json
 
 NAN = float("nan")
 

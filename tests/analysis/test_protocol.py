@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from analysis.records import check, resolve
+from analysis.records import analyzed, check, resolve
 from analysis.test_analyze import grid
 from analysis.test_results import build, point
 
-import betastar
 from betastar.analysis.analyze import analyze_paths
-from betastar.analysis.results import build_results, to_json
+from betastar.analysis.results import build_results
 from betastar.logs.options import Options
+from betastar.record.files import to_json
 
 METRICS = [
     "gap_series",
@@ -42,6 +42,31 @@ MICRO: dict[str, Any] = {
     "problems": {"train": 50, "test": 40, "evaluated": 10, "probe": 7},
     "preferences": {"kind": "micro", "prompts": 100, "request_share": 0.3, "max_new_tokens": 40},
     "data": {"coverage": COVERAGE, "splits": {"train": 72, "validation": 9, "test": 9}},
+}
+
+LENGTHS = {"mean": 8.0, "p5": 4.0, "p50": 8.0, "p95": 12.0}
+WHOLE: dict[str, Any] = {  # as a file must be
+    **MICRO,
+    "data": {
+        "coverage": {
+            **COVERAGE,
+            "unique_prompts": 90,
+            "duplicate_pairs": 0,
+            "ties_dropped": 0,
+            "malformed_dropped": 0,
+            "malformed_examples": [],
+            "tokens": dict.fromkeys(("prompt", "chosen", "rejected"), LENGTHS),
+            "chosen_minus_rejected_tokens": LENGTHS,
+            "vocabulary": {"seen": 50, "size": 100, "share": 0.5},
+        },
+        "lengths": {
+            "prompt": 12,
+            "response": 12,
+            "share_prompts_truncated": 0.0,
+            "share_responses_truncated": 0.0,
+        },
+        "splits": {"train": 72, "validation": 9, "test": 9},
+    },
 }
 
 
@@ -204,7 +229,7 @@ def test_disclosures_of_a_run_on_a_dataset_with_a_list_of_betas() -> None:
 
 
 def test_what_logs_do_not_tell_is_null_with_a_reason() -> None:
-    record = check(betastar.analyze(grid()))
+    record = check(analyzed(grid()))
     found = record["protocol"]["disclosures"]
     assert found["beta_derivation"]["method"] is found["beta_derivation"]["settings"] is None
     assert found["beta_derivation"]["betas"] == [0.5, 1, 2]
@@ -219,7 +244,7 @@ def test_what_logs_do_not_tell_is_null_with_a_reason() -> None:
 
 
 def test_a_gap_that_is_undefined_has_no_pointer_but_a_reason() -> None:
-    row = protocol(betastar.analyze(grid().drop(columns="reward_std")))["metrics"]["gap_series"]["rows"][0]
+    row = protocol(analyzed(grid().drop(columns="reward_std")))["metrics"]["gap_series"]["rows"][0]
     assert row["standardised"] is None
     assert row["paper"] == "/conditions/0/series/gap_paper"
     assert row["reason"] == "the standard deviation of the proxy rewards at the start is not given"
@@ -228,7 +253,7 @@ def test_a_gap_that_is_undefined_has_no_pointer_but_a_reason() -> None:
 def test_runs_of_ours_that_are_analysed_together_say_where_their_settings_are(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        results = ours(MICRO)
+        results = ours(WHOLE)
         (tmp_path / name / "results.json").write_text(to_json(results))
         rows = [point("paper", beta, 0, step, 4.0 + beta * step, 5) for beta in (0.1, 1.0) for step in (0, 2)]
         (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -241,7 +266,7 @@ def test_runs_of_ours_that_are_analysed_together_say_where_their_settings_are(tm
 
 def test_an_unknown_beta_is_null_in_every_row_and_said_once() -> None:
     frame = grid()[lambda f: f["beta"] == 2.0].drop(columns="beta")
-    found = check(betastar.analyze(frame))["protocol"]
+    found = check(analyzed(frame))["protocol"]
     assert found["missing"] == {"beta": "no column, name or option says what β this was"}
     for name in ("gap_series", "augc", "diversity", "uq_gap_correlation"):
         assert {row["beta"] for row in found["metrics"][name]["rows"]} == {None}

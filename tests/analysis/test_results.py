@@ -8,7 +8,8 @@ import math
 import pandas as pd
 import pytest
 
-from betastar.analysis.results import build_results, to_json
+from betastar.analysis.results import build_results
+from betastar.record.files import to_json
 
 BETAS, SEEDS = (0.1, 1.0, 10.0), (0, 1)
 

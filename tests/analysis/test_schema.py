@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,16 +11,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from analysis.records import check, faults, uncounted, unexplained, validator, walk
+from analysis.records import analyzed, check, faults, uncounted, unexplained, validator, walk
 from analysis.test_analyze import grid
 from analysis.test_results import BETAS, build, point
 
-import betastar
 from betastar.analysis.analyze import analyze_paths
-from betastar.analysis.quantities import QUANTITIES
-from betastar.analysis.results import SCHEMA_VERSION, build_results, schema
-from betastar.analysis.signals import SIGNALS
+from betastar.analysis.results import build_results
+from betastar.analysis.signals import all_signals
 from betastar.logs.options import Options
+from betastar.record.entries import REGISTRY
+from betastar.record.schema import schema
+from betastar.record.shapes.results import SCHEMA_VERSION
 
 
 def law(n_beta: int, n_seeds: int) -> dict[str, Any]:
@@ -59,18 +59,18 @@ RECORDS: dict[str, Callable[[], dict[str, Any]]] = {
     "one seed": lambda: law(4, 1),
     "three β, one seed": lambda: law(3, 1),
     "ten β: orders drawn": lambda: law(10, 2),
-    "a log": lambda: betastar.analyze(grid()),
-    "a log with n": lambda: betastar.analyze(grid(), n=64),
-    "β unknown": lambda: betastar.analyze(grid()[lambda f: f["beta"] == 2.0].drop(columns="beta")),
-    "one β": lambda: betastar.analyze(grid()[lambda f: f["beta"] == 2.0]),
-    "no spread of the proxy": lambda: betastar.analyze(grid().drop(columns="reward_std")),
-    "scores": lambda: betastar.analyze(grid(acc=-3.0)),
-    "accuracy 0": lambda: betastar.analyze(grid(acc=0.0)),
+    "a log": lambda: analyzed(grid()),
+    "a log with n": lambda: analyzed(grid(), n=64),
+    "β unknown": lambda: analyzed(grid()[lambda f: f["beta"] == 2.0].drop(columns="beta")),
+    "one β": lambda: analyzed(grid()[lambda f: f["beta"] == 2.0]),
+    "no spread of the proxy": lambda: analyzed(grid().drop(columns="reward_std")),
+    "scores": lambda: analyzed(grid(acc=-3.0)),
+    "accuracy 0": lambda: analyzed(grid(acc=0.0)),
     "one point": lambda: build_results([point("paper", 1.0, seed, 0, 4.0, 5) for seed in (0, 1)], {}, {"name": "one"}),
-    "holes": lambda: betastar.analyze(holes()),
-    "seeds with other β": lambda: betastar.analyze(grid()[lambda f: (f["seed"] == 0) | (f["beta"] > 1)]),
-    "no seed has every β": lambda: betastar.analyze(grid()[lambda f: (f["seed"] == 0) == (f["beta"] > 1)]),
-    "two variants": lambda: betastar.analyze(
+    "holes": lambda: analyzed(holes()),
+    "seeds with other β": lambda: analyzed(grid()[lambda f: (f["seed"] == 0) | (f["beta"] > 1)]),
+    "no seed has every β": lambda: analyzed(grid()[lambda f: (f["seed"] == 0) == (f["beta"] > 1)]),
+    "two variants": lambda: analyzed(
         pd.concat([grid(method="a"), grid(method="b").assign(reward=4.0)]), variant="method"
     ),
 }
@@ -106,8 +106,7 @@ def test_the_schema_is_sound_and_of_this_version() -> None:
 
 
 def test_every_object_with_fixed_keys_is_closed() -> None:
-    """`quantities` and its like are closed where they are put together with other keys."""
-    open_ones = {"quantities", "difference_quantities", "preference_settings"}
+    open_ones = {"PreferenceSettings"}
 
     def parts(value: Any, name: str = "") -> Any:
         if isinstance(value, dict):
@@ -120,13 +119,16 @@ def test_every_object_with_fixed_keys_is_closed() -> None:
     assert len(objects) > 40
     for name, part in objects.items():
         assert "additionalProperties" in part, name
-        assert part.get("required") or not part.get("properties") or name == "expected", name
+        assert part.get("required") or not part.get("properties") or name == "ExpectedNoise", name
 
 
 def test_the_schema_names_the_quantities_and_signals_of_the_code() -> None:
     definitions = schema()["$defs"]
-    assert list(definitions["quantities"]["properties"]) == list(QUANTITIES)
-    assert [*definitions["signs"]["properties"]["signals"]["properties"]] == [signal.name for signal in SIGNALS]
+    summarised = [
+        name for name in definitions["ByBeta"]["properties"] if name not in ("beta", "onset_steps", "missing")
+    ]
+    assert summarised == [measure.name for measure in REGISTRY.summaries]
+    assert [*definitions["Signals"]["properties"]] == [signal.name for signal in all_signals()]
 
 
 @pytest.fixture(scope="module")
@@ -247,18 +249,9 @@ def test_the_page_names_every_field_of_the_record_its_summary_and_its_protocol()
     page = (Path(__file__).resolve().parents[2] / "docs" / "results.md").read_text()
     named = {part for name in re.findall(r"`([\w.*]+)`", page) for part in (name, name.split(".")[0])}
     record, definitions = schema()["properties"], schema()["$defs"]
-    fields = {*record, *definitions["summary"]["properties"], *definitions["over_beta"]["properties"]}
-    protocol = definitions["protocol"]["properties"]
-    for part in ("metrics", "disclosures"):
-        fields |= protocol[part]["properties"].keys()
+    fields = {*record, *definitions["Summary"]["properties"], *definitions["OverBeta"]["properties"]}
+    for part in ("ProtocolMetrics", "Disclosures"):
+        fields |= definitions[part]["properties"].keys()
     assert fields - named == set()
     for version in re.findall(r"schema version (\d+)", page):
         assert int(version) == SCHEMA_VERSION
-
-
-def test_the_schema_is_packaged() -> None:
-    import tomllib
-
-    project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())
-    assert "analysis/*.json" in project["tool"]["setuptools"]["package-data"]["betastar"]
-    assert json.loads((Path(betastar.__file__).parent / "analysis" / "results.schema.json").read_text()) == schema()

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from betastar.analysis.results import to_json
-from betastar.analysis.signals import BASELINES, CANDIDATES, warning_signs
+from betastar.analysis.signals import BASELINES, candidates, warning_signs
+from betastar.record.files import to_json
 
 EVERY = 5
 """Steps between two evaluation points of the runs below."""
@@ -81,7 +81,7 @@ def planted(rng: np.random.Generator, n_seeds: int, ahead: int, noise: float = 0
 
 def noise(rng: np.random.Generator, n_seeds: int) -> list[dict[str, Any]]:
     """Per seed three runs of 17 points in which truth is the share right of 64 and every signal is noise by itself."""
-    names = [signal.name for signal in CANDIDATES]
+    names = [signal.name for signal in candidates()]
     return [
         run(
             seed,
@@ -283,7 +283,7 @@ def test_the_record_says_what_was_asked() -> None:
     found = signs(noise(np.random.default_rng(8), n_seeds=2))
     assert found["comparisons"] == 8 * 5
     assert found["headline_horizon"] == 2
-    assert found["pooled"]["signals"].keys() == {signal.name for signal in (*CANDIDATES, *BASELINES)}
+    assert found["pooled"]["signals"].keys() == {signal.name for signal in (*candidates(), *BASELINES)}
     with pytest.raises(ValueError, match="headline"):
         signs([], horizons=[1, 3])
 
@@ -293,7 +293,7 @@ def false_verdicts(n_seeds: int, repeats: int) -> tuple[float, float]:
     rng, verdicts = np.random.default_rng(n_seeds), []
     for _ in range(repeats):
         signals = warning_signs(noise(rng, n_seeds), horizons=[2])["pooled"]["signals"]
-        verdicts += [signals[signal.name]["verdict"] for signal in CANDIDATES]
+        verdicts += [signals[signal.name]["verdict"] for signal in candidates()]
     better, other = (verdicts.count(words) for words in ("better than chance", "warns in the other direction"))
     return better / len(verdicts), other / len(verdicts)
 
@@ -306,7 +306,7 @@ def test_noise_is_seldom_called_a_warning(n_seeds: int) -> None:
 
 def test_twenty_runs_of_forty_points_take_under_two_seconds() -> None:
     rng = np.random.default_rng(9)
-    names = [signal.name for signal in (*CANDIDATES, BASELINES[-1])]
+    names = [signal.name for signal in (*candidates(), BASELINES[-1])]
     records = [
         run(
             seed,

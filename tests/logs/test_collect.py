@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -10,9 +9,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from analysis.test_results import point
 
+from betastar.analysis.results import build_results
 from betastar.errors import BetastarError
 from betastar.logs.collect import collect
+from betastar.record.files import to_json
 
 TABLE = pd.DataFrame({"step": [0, 1], "reward": [1.0, 2.0], "acc": [0.5, 0.4]})
 
@@ -25,7 +27,8 @@ def seen(*paths: Path) -> list[tuple[str, str]]:
 def run_directory(folder: Path, **more: Any) -> None:
     folder.mkdir(parents=True)
     TABLE.to_json(folder / "metrics.jsonl", orient="records", lines=True)
-    (folder / "results.json").write_text(json.dumps({"name": "x", "conditions": [], **more}))
+    rows = [point("paper", 1.0, 0, step, 4.0, 5) for step in (0, 2)]
+    (folder / "results.json").write_text(to_json(build_results(rows, {}, {"name": "x", **more})))
 
 
 def test_a_trainers_output_counts_once_and_by_its_longest_history(trained: dict[str, Any]) -> None:
@@ -71,7 +74,7 @@ def test_every_kind_in_one_folder(tmp_path: Path, trained: dict[str, Any]) -> No
 
 def test_an_earlier_analysis_is_not_read_again_unless_named(tmp_path: Path) -> None:
     run_directory(tmp_path / "run")
-    run_directory(tmp_path / "analysis", source={"files": ["run"]})
+    run_directory(tmp_path / "analysis", source={"files": ["run"], "runs": [], "notes": []})
     assert seen(tmp_path) == [("run", "betastar run")]
     assert seen(tmp_path / "analysis") == [("analysis", "betastar run")]
 
@@ -120,5 +123,5 @@ def test_nothing_to_read(tmp_path: Path) -> None:
         collect([tmp_path])
     (tmp_path / "results.json").write_text("{")
     (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n')
-    with pytest.raises(BetastarError, match="results or settings are damaged"):
+    with pytest.raises(BetastarError, match=r"results\.json is damaged"):
         collect([tmp_path])

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from analysis.records import analyzed
 from monitor.small import is_short, pairs
 from transformers import ProcessorMixin, TrainerCallback
 
-import betastar
 from betastar.errors import BetastarError
 from betastar.monitor import GoodhartMonitor
 from betastar.monitor.calibration import critical_height, own_noise, threshold
@@ -106,7 +106,7 @@ def test_analyze_reads_the_file_and_the_trainers_state_alike(make_trainer: Make,
     """The same curve from both, with the gap that the monitor measured; β and seed from the labels."""
     trainer = make_trainer(**LEARNS, save_strategy="steps", save_steps=3)
     monitor = run(trainer, labels={"beta": 0.5, "seed": 3})
-    results = [betastar.analyze(pd.DataFrame(frame)) for frame in (rows(monitor), trainer.state.log_history)]
+    results = [analyzed(pd.DataFrame(frame)) for frame in (rows(monitor), trainer.state.log_history)]
     for found in results:
         (condition,) = found["conditions"]
         assert condition["series"]["gap_standardised"] == pytest.approx(
@@ -246,7 +246,7 @@ def test_rewards_that_were_right_or_wrong_at_the_start_stay_so(make_trainer: Mak
     written = rows(run(make_trainer(**LEARNS), true=later_partial))
     assert [row["correct_strict"] is None for row in written] == [False, True, True, True]
     assert not any("true_std" in row for row in written)
-    (condition,) = betastar.analyze(pd.DataFrame(written))["conditions"]
+    (condition,) = analyzed(pd.DataFrame(written))["conditions"]
     assert condition["series"]["gap_standardised"] == pytest.approx([row["gap_standardised"] for row in written])
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import yaml
 from analysis.test_results import point
 
-from betastar.analysis.results import build_results, to_json
+from betastar.analysis.results import build_results
 from betastar.config import load_config
+from betastar.record.files import read_run, to_json
 from betastar.report.drawing import drawn
 from betastar.report.figures.trajectories import rewards
 from betastar.report.page import page
-from betastar.report.record import read_run
 
 BETAS, SEEDS, STEPS = (0.1, 0.5, 1.0, 5.0, 20.0), (0, 1, 2), (0, 2, 4)
 REWARDS = {
@@ -29,7 +29,7 @@ REWARDS = {
         "sign_disagreement": 0.1,
     }
     for part in ("validation", "test")
-}
+} | {"members": 2}
 HOSTILE = {
     "script": "<script>window.hacked = 1</script>",
     "closing": '</script></div></textarea>--><img src=x onerror="window.hacked = 2">',

@@ -15,16 +15,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from analysis.records import analyzed
 from analysis.test_analyze import grid
 from analysis.test_results import point
 
-import betastar
 from betastar.analysis.analyze import analyze_paths
-from betastar.analysis.results import build_results, to_json
+from betastar.analysis.results import build_results
 from betastar.errors import BetastarError
 from betastar.logs.options import Options
+from betastar.record.files import read_results, to_json
 from betastar.report.analysis_folder import write_analysis
-from betastar.report.export import Format, read_record, table_1
+from betastar.report.export import Format, table_1
 from betastar.report.latex import escaped, in_maths
 
 
@@ -76,7 +77,7 @@ def test_the_csv_by_hand_and_in_full_precision() -> None:
 
 
 def test_every_empty_cell_of_the_csv_is_explained() -> None:
-    results = as_read(betastar.analyze(grid()[lambda f: f["seed"] == 0].drop(columns="reward_std")))
+    results = as_read(analyzed(grid()[lambda f: f["seed"] == 0].drop(columns="reward_std")))
     for row in [*read(table_1(results, "csv")), *read(table_1(record(), "csv"))]:
         empty = {name for name, cell in row.items() if cell == "" and name != "undefined"}
         said = {part.split(": ")[0] for part in row["undefined"].split("; ") if ": " in part}
@@ -141,7 +142,7 @@ def test_text_and_numbers_in_latex() -> None:
 @pytest.mark.parametrize("kind", ["csv", "latex", "markdown"])
 def test_an_unknown_beta_and_what_was_not_logged_are_said(kind: Format) -> None:
     frame = grid()[lambda f: (f["beta"] == 2.0) & (f["seed"] == 0)].drop(columns=["beta", "reward_std"])
-    text = table_1(as_read(betastar.analyze(frame)), kind)
+    text = table_1(as_read(analyzed(frame)), kind)
     assert "no column, name or option says what" in text
     assert "undefined in 1 of 1 seeds: not logged" in text
     assert "the standard deviation of the proxy rewards at the start is not given" in text
@@ -182,7 +183,7 @@ def analysed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_command_prints_or_writes(analysed: Path, tmp_path: Path) -> None:
-    results = read_record(analysed)
+    results = read_results(analysed)
     done = run(analysed)
     assert (done.returncode, done.stdout) == (0, table_1(results, "markdown"))
     assert run(analysed, "--format", "csv").stdout == table_1(results, "csv")
@@ -203,10 +204,13 @@ def test_mistakes_are_one_sentence_and_exit_code_2(analysed: Path, tmp_path: Pat
             (tmp_path / name / "results.json").write_text(text)
     cases: list[tuple[list[str | Path], str]] = [
         ([tmp_path / "nowhere"], "nowhere is not a folder; name the folder of a finished `betastar run`"),
-        ([tmp_path / "empty"], "empty holds no results.json; name the folder"),
+        ([tmp_path / "empty"], "empty has no results.json; name the folder"),
         ([tmp_path / "damaged"], "results.json is damaged"),
         ([tmp_path / "list"], "results.json is damaged"),
-        ([tmp_path / "old"], "has schema version 1, and this betastar reads 2; repeat the run or the analysis"),
+        (
+            [tmp_path / "old"],
+            "has schema version 1, written by betastar 0.1.0, and this betastar reads 2; repeat",
+        ),
         ([analysed, "--out", tmp_path], "name a file in a folder that exists"),
         ([analysed, "--out", tmp_path / "no" / "t.csv"], "name a file in a folder that exists"),
         ([analysed, "--out", analysed / "results.json"], "a record is not replaced by a table"),
@@ -218,7 +222,7 @@ def test_mistakes_are_one_sentence_and_exit_code_2(analysed: Path, tmp_path: Pat
         assert len(done.stderr.splitlines()) == 1
         assert done.stdout == ""
     with pytest.raises(BetastarError, match="is not a folder"):
-        read_record(tmp_path / "nowhere")
+        read_results(tmp_path / "nowhere")
 
 
 def test_it_needs_no_analysis_and_is_quick(analysed: Path) -> None:

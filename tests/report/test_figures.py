@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 import pytest
 from altair.utils.schemapi import debug_mode
+from analysis.records import analyzed
 from report.records import BETAS, HOSTILE, record, results
 
-import betastar
-from betastar.analysis.results import to_json
+from betastar.record.files import to_json
 from betastar.report import palette
 from betastar.report.drawing import Drawn, drawn, page_panels, paper_spec, write_figures
 from betastar.report.figures import across_beta, all_figures, instruments, trajectories
@@ -23,7 +23,7 @@ from betastar.report.words import damage_rows
 
 
 def analysed(frame: pd.DataFrame, **how: Any) -> dict[str, Any]:
-    return json.loads(to_json(betastar.analyze(frame, **how)))
+    return json.loads(to_json(analyzed(frame, **how)))
 
 
 @cache

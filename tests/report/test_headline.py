@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from analysis.records import analyzed
 from report.records import BETAS, record
 
-import betastar
-from betastar.analysis.results import to_json
+from betastar.record.files import to_json
 from betastar.report.headline import Answer, answers
 
 
@@ -62,7 +62,7 @@ def test_a_law_that_fits_by_construction_says_so() -> None:
 
 def test_runs_without_beta_have_no_comparison() -> None:
     frame = pd.DataFrame({"step": [0, 1], "reward": [1.0, 2.0], "acc": [0.5, 0.4]})
-    (found,) = answers(json.loads(to_json(betastar.analyze(frame))))
+    (found,) = answers(json.loads(to_json(analyzed(frame))))
     assert found.verdict == "cannot be compared over β"
     assert found.sentence.startswith("No correlation of AUGC with β: ")
     assert len(BETAS) == 5

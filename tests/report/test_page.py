@@ -16,9 +16,9 @@ from report.records import REWARDS, page_of, record, run_folder
 from betastar.analysis.run_settings import flat
 from betastar.config import load_config
 from betastar.errors import BetastarError
+from betastar.record.files import read_run
 from betastar.report.card import card, nearest_preset
 from betastar.report.page import page
-from betastar.report.record import read_run
 from betastar.report.report_folder import write_report
 
 
@@ -114,7 +114,9 @@ def betastar(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_record_of_an_analysis_is_enough(tmp_path: Path) -> None:
     run_folder(
-        tmp_path / "run", {}, {**record(), "rewards": {**REWARDS}, "source": {"files": ["a.csv"], "notes": ["b"]}}
+        tmp_path / "run",
+        {},
+        {**record(), "rewards": {**REWARDS}, "source": {"files": ["a.csv"], "runs": [], "notes": ["b"]}},
     )
     for name in ("config.yaml", "samples.jsonl", "store/base/0/manifest.json"):
         (tmp_path / "run" / name).unlink()
@@ -131,11 +133,11 @@ def test_a_record_of_an_analysis_is_enough(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (None, "has no results.json; name the folder of a finished `betastar run`"),
-        ("{", "results are damaged ("),
-        ("[]", "results are damaged (no conditions in it)"),
+        ("{", "results.json is damaged ("),
+        ("[]", "results.json is damaged (it holds no object)"),
         (
-            '{"conditions": [1], "summary": {}, "chain": {}}',
-            "of another version of betastar (no threshold, differences",
+            '{"schema_version": 3, "betastar": "0", "name": "x", "conditions": [1], "summary": {}, "chain": {}}',
+            "results.json: threshold is missing; repeat the run",
         ),
     ],
 )

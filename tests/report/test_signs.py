@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from betastar.analysis.chain import chain
-from betastar.analysis.results import to_json
-from betastar.analysis.signals import SIGNALS, warning_signs
+from betastar.analysis.signals import all_signals, warning_signs
+from betastar.record.files import to_json
 from betastar.report.signs import (
     CHAIN_COLUMNS,
     SIGNAL_COLUMNS,
@@ -43,7 +43,7 @@ def signs(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 def test_signal_rows(signs: dict[str, Any]) -> None:
     rows = {row[0]: row for row in signal_rows(signs["pooled"], horizon=2)}
-    assert len(rows) == len(SIGNALS)
+    assert len(rows) == len(all_signals())
     assert all(len(row) == len(SIGNAL_COLUMNS) for row in rows.values())
     # Per seed events at points 1 and 2 (û 0, 2) and 8 others at horizon 2 (points 0, 3, 4 of the first run and 5 calm
     # ones: û 0 six times, 2 twice). Change 0 ties with 6: 3; change 2 beats 6 and ties with 2: 7. 10 of 16 = 0.625.

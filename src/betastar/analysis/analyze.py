@@ -12,8 +12,9 @@ from betastar.analysis.results import BETA_UNKNOWN, build_results
 from betastar.errors import BetastarError
 from betastar.logs.assemble import Assembled, assemble
 from betastar.logs.collect import Collected, collect
+from betastar.logs.columns import step_columns
 from betastar.logs.log import Log
-from betastar.logs.options import Options, Unit
+from betastar.logs.options import Options
 
 # What a run of ours says of itself in results.json, beside what follows from its evaluation points.
 CONTEXT = (
@@ -40,53 +41,38 @@ class Analysis(NamedTuple):
     notes: list[str]
 
 
-def analyze(
-    frame: pd.DataFrame,
-    *,
-    proxy: str | None = None,
-    true: str | None = None,
-    step: str | None = None,
-    uncertainty: str | None = None,
-    beta: float | str | None = None,
-    seed: int | str | None = None,
-    variant: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    n: int | None = None,
-    true_unit: Unit | None = None,
-    until: int | None = None,
-    name: str = "frame",
-) -> dict[str, Any]:
-    """Analyse a table with one row per logged step, of one run or of several that columns tell apart.
+def analyze_frame(frame: pd.DataFrame, options: Options, name: str = "frame") -> Analysis:
+    """Analyse a table with one row per logged step, of one run or of several that columns tell apart. What the index
+    holds counts as columns: its named levels, and without names the step, if no column is one.
 
-    Every argument but the frame is optional: `proxy`, `true`, `step`, `uncertainty` and `variant` name columns, `beta`
-    and `seed` a column or a number; what is left out is guessed from the names that trainers use, and
-    `results["source"]["notes"]` says how. `columns`: more fields, such as `{"kl": "my_kl", "proxy_std": "r_std"}`. `n`:
-    how many responses stand behind each true reward. `true_unit`: "share" of right answers, "percent" or "score".
-    `until`: the last step that counts.
-
-    Returns the record that `results.json` holds (docs/results.md); undefined numbers are NaN, with reasons. Raises
-    BetastarError, in one sentence, where rewards cannot be found or a column is not as described.
+    Raises BetastarError, in one sentence, where rewards cannot be found or a column is not as described.
     """
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise BetastarError(f"{name}: the column {twice!r} is there twice; rename or drop one.")
-    told = {"proxy": proxy, "true": true, "step": step, "uncertainty": uncertainty}
-    options = Options(
-        columns={**(columns or {}), **{field: column for field, column in told.items() if column is not None}},
-        beta=beta,
-        seed=seed,
-        variant=variant,
-        n=n,
-        true_unit=true_unit,
-        until=until,
-    )
-    log = Log(name, frame.reset_index(drop=True), "pandas frame")
-    return analyze_logs(Collected([log], [], []), options, name).results
+    log = Log(name, _with_index(frame, options), "pandas frame")
+    return analyze_logs(Collected([log], [], []), options, name)
 
 
-def analyze_paths(paths: Sequence[Path], options: Options) -> Analysis:
+def _with_index(frame: pd.DataFrame, options: Options) -> pd.DataFrame:
+    """The frame with what its index says as columns."""
+    index, names = frame.index, [str(name) for name in frame.columns]
+    told = options.columns.get("step")
+    if isinstance(index, pd.RangeIndex) and index.name is None:
+        return frame.reset_index(drop=True)
+    if index.nlevels == 1 and index.name is None:
+        is_step = pd.api.types.is_numeric_dtype(index.dtype) and told is None and not step_columns(names)
+        return frame.rename_axis("step").reset_index() if is_step and index.is_unique else frame.reset_index(drop=True)
+    kept = [name for name in index.names if name is not None and name not in frame.columns]
+    lost = [level for level, name in enumerate(index.names) if name not in kept]
+    return frame.reset_index(level=lost, drop=True).reset_index() if kept and lost else frame.reset_index(drop=not kept)
+
+
+def analyze_paths(paths: Sequence[Path], options: Options, name: str | None = None) -> Analysis:
     """Analyse the logs at `paths`, files or folders; raises BetastarError as `collect` and `assemble` do."""
-    name = paths[0].resolve().name if len(paths) == 1 else f"{len(paths)} paths"
+    if not paths:
+        raise BetastarError("there is nothing to analyse: give a data frame, or the path of a log.")
+    name = name or (paths[0].resolve().name if len(paths) == 1 else f"{len(paths)} paths")
     return analyze_logs(collect(paths), options, name)
 
 

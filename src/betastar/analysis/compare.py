@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from betastar import __version__
-from betastar.analysis.conditions import FORMS
-from betastar.analysis.differences import BETWEEN_VARIANTS, between
+from betastar.analysis.differences import between
 from betastar.analysis.pairing import Match, Subject, match, records
-from betastar.analysis.quantities import RANGE, Record, described, table
+from betastar.analysis.quantities import Record, described, range_of, table
 from betastar.analysis.run_settings import differing, settings_of
 from betastar.maths.intervals import welch_difference
 from betastar.maths.statistics import Interval
 from betastar.maths.trend import slope_within
+from betastar.record.schema import BETWEEN_VARIANTS, FORMS
+from betastar.record.shapes.comparison import COMPARISON_VERSION
 
-VERSION = 1  # of the record
 NOT_EQUAL = "the runs have no β in common"
 NO_SLOPE = "a slope per tenfold β needs two β above 0 and a seed that has every β, in both runs"
 
@@ -39,7 +39,7 @@ def compare(subjects: Sequence[Subject]) -> dict[str, Any]:
     partial = [i for i, subject in enumerate(subjects) if not subject.config]
     rows = differing([settings_of(subject.results, subject.config) for subject in subjects], partial)
     return {
-        "comparison_version": VERSION,
+        "comparison_version": COMPARISON_VERSION,
         "betastar": __version__,
         "reference": names[0],
         "runs": [_described(subject) for subject in subjects],
@@ -115,7 +115,7 @@ def _unpaired(ours: Sequence[Record], theirs: Sequence[Record], betas: Sequence[
     over: dict[str, Any] = {}
     for name in BETWEEN_VARIANTS:
         tables = [table(side, name, sorted({r["seed"] for r in side}), betas) for side in (ours, theirs)]
-        low, high = RANGE.get(name, (-np.inf, np.inf))
+        low, high = range_of(name)
         bounds = low - high, high - low
         for i, row in enumerate(rows):
             values = [t.values[t.present[:, i], i] for t in tables]

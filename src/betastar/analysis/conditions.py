@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from betastar.analysis.missing import not_logged, underived
 from betastar.maths.goodhart import (
     area_under_positive_gap,
     hacking_threshold,
@@ -20,14 +20,55 @@ from betastar.maths.goodhart import (
     start_is_near_zero,
 )
 from betastar.maths.statistics import pearson
+from betastar.record.entries import REGISTRY
+from betastar.record.measures import Measure, Part
+from betastar.record.schema import FORMS
 
-FORMS = ("standardised", "paper")
-REWARDS = ("proxy", "true_strict", "true_lenient")
-LEVELS = ("disagreement", "disagreement_centred", "response_entropy", "ood_distance", "diversity", "response_tokens")
-SERIES = (*REWARDS, "proxy_std", *LEVELS, "policy_entropy", "kl", "at_limit", "unparsable")
 KEYS = ["variant", "beta", "seed"]
-# Known of our runs, not of every log.
-OPTIONAL = (*SERIES[2:], "n", "correct_strict", "true_std")
+
+
+class Undefined(NamedTuple):
+    """What a measure gives in place of a number, and why."""
+
+    reason: str
+
+
+class Trajectory(NamedTuple):
+    """A condition as its measures see it: `points` [T rows] in the order of steps, with a column for every measure of a
+    point, NaN where it was not logged; both forms of the `gap` [T], `undefined`, why either is undefined somewhere, and
+    the `threshold` τ of each; and what is known of the checkpoint besides."""
+
+    points: pd.DataFrame
+    gap: Mapping[str, np.ndarray]
+    undefined: Mapping[str, str | None]
+    threshold: Mapping[str, float]
+    extra: Mapping[str, Any]
+
+    @property
+    def steps(self) -> np.ndarray:
+        """[T]"""
+        return self.points["step"].to_numpy()
+
+    def column(self, name: str) -> np.ndarray:
+        """A measure of a point [T]."""
+        return self.points[name].to_numpy(dtype=float)
+
+
+Value = float | int | bool | str | None | Undefined
+COMPUTED: dict[str, Callable[[Trajectory], Value]] = {}
+"""By name, what computes each measure of a condition."""
+
+
+def computes(*names: str) -> Callable[[Any], Any]:
+    """Marks the function that computes the measures of a condition with these names; of several, it is given the name
+    as its second argument."""
+
+    def register(function: Callable[..., Value]) -> Callable[..., Value]:
+        for name in names:
+            COMPUTED[name] = function if len(names) == 1 else partial(function, name=name)
+        return function
+
+    return register
 
 
 class Records(NamedTuple):
@@ -53,7 +94,8 @@ def condition_records(points: pd.DataFrame, extras: Mapping[tuple[Any, ...], Map
     `extras[variant, beta, seed]` where checkpoints differ, holds what is known of a checkpoint besides: alignment
     quality and the repeated evaluation at t=0."""
     score = "true_std" in points or not points["true_strict"].between(0, 1).all()
-    optional = {name: points[name].astype(float) if name in points else math.nan for name in OPTIONAL}
+    numbers = [m.name for m in REGISTRY.logged if m.kind != "numbers" and m.name not in ("proxy", "true_strict")]
+    optional = {name: points[name].astype(float) if name in points else math.nan for name in numbers}
     points = points.assign(score=score, **optional)
     place = {variant: i for i, variant in enumerate(points["variant"].unique())}
     groups: list[tuple[Any, Any]] = [(key, group.sort_values("step")) for key, group in points.groupby(KEYS)]
@@ -107,49 +149,130 @@ def _standardised(points: pd.DataFrame) -> tuple[np.ndarray, str | None]:
     return only_proxy.z_proxy - (true - true[0]) / s_true, only_proxy.reason
 
 
+PARTS: Mapping[Part, Callable[[pd.Series], float]] = {
+    "start": lambda values: values.iloc[0],
+    "checkpoint": lambda values: values.iloc[0],
+    "lowest": lambda values: values.min(),
+    "highest": lambda values: values.max(),
+    "end": lambda values: values.iloc[-1],
+    "mean": lambda values: values.mean(),
+    "collapse": lambda values: values.iloc[0] - values.iloc[-1],
+}
+
+
 def _record(
-    key: Sequence[Any],
-    points: Any,
-    gaps: Gaps,
-    threshold: Mapping[str, float],
-    extra: Mapping[str, Any],
+    key: Sequence[Any], points: Any, gaps: Gaps, threshold: Mapping[str, float], extra: Mapping[str, Any]
 ) -> dict[str, Any]:
-    steps, start, end, gap = points["step"].to_numpy(), points.iloc[0], points.iloc[-1], gaps.by_form
-    onset = {form: onset_step(steps, gap[form], threshold[form]) for form in FORMS}
-    record: dict[str, Any] = {
+    start = points.iloc[0]
+    run = Trajectory(points, gaps.by_form, gaps.reasons, threshold, extra)
+    found = {m.name: COMPUTED[m.name](run) for m in REGISTRY.at("condition")}
+    series: dict[str, list[Any]] = {
+        "step": [int(step) for step in points["step"]],
+        **{f"gap_{form}": [float(value) for value in gaps.by_form[form]] for form in FORMS},
+        **{m.name: [float(v) for v in points[m.name]] for m in REGISTRY.series if not m.derived},
+    }
+    near_zero = _near_zero(start)
+    missing = {
+        **not_logged(points),
+        **{f"gap_{form}": why for form, why in gaps.reasons.items() if why},
+        **{name: value.reason for name, value in found.items() if isinstance(value, Undefined)},
+    }
+    if None in near_zero.values():
+        missing["start_near_zero"] = "unknown without n and the standard deviation of the rewards at the start"
+    return {
         "variant": key[0],
         "beta": float(key[1]),
         "seed": int(key[2]),
         "n": math.nan if math.isnan(start["n"]) else int(start["n"]),
         "n_points": len(points),
-        **{f"augc_{form}": area_under_positive_gap(steps, gap[form]) for form in FORMS},
-        "onset_step": onset["standardised"],
-        "onset_step_paper": onset["paper"],
-        **{f"share_gap_positive_{form}": share_positive(gap[form]) for form in FORMS},
-        **{name: _extremes(points[name]) for name in REWARDS},
-        "proxy_standardised_rise": float(
-            (points["proxy"].max() - start["proxy"]) / (start["proxy_std"] if start["proxy_std"] > 0 else math.nan)
-        ),
-        **{name: {**_extremes(points[name]), "mean": float(points[name].mean())} for name in LEVELS},
-        "policy_entropy": {
-            "checkpoint": float(start["policy_entropy"]),
-            "end": float(end["policy_entropy"]),
-            "collapse": float(start["policy_entropy"] - end["policy_entropy"]),
-        },
-        "kl": {"end": float(end["kl"]), "highest": float(points["kl"].max())},
-        "at_limit": {"start": float(start["at_limit"]), "end": float(end["at_limit"])},
-        "unparsable": {"start": float(start["unparsable"]), "end": float(end["unparsable"])},
-        **{f"uq_gap_correlation_{form}": pearson(points["disagreement"].to_numpy(), gap[form]) for form in FORMS},
+        **{m.name: _written(found[m.name], m) for m in REGISTRY.at("condition")},
+        **{m.name: {part: float(PARTS[part](points[m.name])) for part in m.kept} for m in REGISTRY.kept},
         **extra,
-        "start_near_zero": _near_zero(start),
+        "start_near_zero": near_zero,
+        **({"missing": missing} if missing else {}),
+        "series": series,
     }
-    series: dict[str, list[Any]] = {
-        "step": [int(step) for step in steps],
-        **{f"gap_{form}": [float(value) for value in gap[form]] for form in FORMS},
-        **{name: [float(v) for v in points[name]] for name in SERIES},
-    }
-    missing = not_logged(points, ("n", *SERIES)) | underived(record, series, gaps.reasons, threshold)
-    return {**record, **({"missing": missing} if missing else {}), "series": series}
+
+
+def _written(value: Value, measure: Measure) -> Any:
+    """A value as the record holds it."""
+    if isinstance(value, Undefined):
+        return math.nan if measure.kind == "number" else None
+    return value
+
+
+@computes("augc_standardised", "augc_paper")
+def _augc(run: Trajectory, name: str) -> Value:
+    form = name.removeprefix("augc_")
+    area = area_under_positive_gap(run.steps, run.gap[form])
+    return (
+        area
+        if not math.isnan(area)
+        else Undefined(run.undefined[form] or "there is an area from two evaluation points on")
+    )
+
+
+@computes("onset_step", "onset_step_paper")
+def _onset(run: Trajectory, name: str) -> Value:
+    form = "paper" if name.endswith("paper") else "standardised"
+    gap, threshold = run.gap[form], run.threshold[form]
+    step = onset_step(run.steps, gap, threshold)
+    if step is not None:
+        return step
+    if np.isnan(gap).all():
+        return Undefined("the gap is undefined")
+    if math.isnan(threshold):
+        return Undefined("no gap is positive in any condition, so there is no τ to pass")
+    return Undefined("none: the gap is over τ at no evaluation point")
+
+
+@computes("share_gap_positive_standardised", "share_gap_positive_paper")
+def _share_positive(run: Trajectory, name: str) -> Value:
+    form = name.removeprefix("share_gap_positive_")
+    share = share_positive(run.gap[form])
+    return share if not math.isnan(share) else Undefined(run.undefined[form] or "the gap is undefined")
+
+
+@computes("proxy_standardised_rise")
+def _rise(run: Trajectory) -> Value:
+    proxy, spread = run.column("proxy"), run.column("proxy_std")[0]
+    if not spread > 0 or np.isnan(proxy[0]):
+        return Undefined("the proxy rewards at the start have no known, positive standard deviation")
+    return float((np.nanmax(proxy) - proxy[0]) / spread)
+
+
+@computes("uq_gap_correlation_standardised", "uq_gap_correlation_paper")
+def _uq_gap_correlation(run: Trajectory, name: str) -> Value:
+    """Pearson's r between û and the gap, and why it is undefined where it is."""
+    form = name.removeprefix("uq_gap_correlation_")
+    disagreement, gap = run.column("disagreement"), run.gap[form]
+    r = pearson(disagreement, gap)
+    if not math.isnan(r):
+        return r
+    if reason := run.undefined[form]:
+        return Undefined(reason)
+    if np.isnan(disagreement).any():
+        return Undefined("û is not logged at every point")
+    if len(gap) < 3:
+        return Undefined(f"a correlation needs three evaluation points, here {len(gap)}")
+    return Undefined("û or the gap is the same at every point")
+
+
+@computes("log_ratio_noise")
+def _log_ratio_noise(run: Trajectory) -> Value:
+    return run.extra.get("log_ratio_noise", Undefined("not logged, for only runs of betastar measure it"))
+
+
+def not_logged(points: Any) -> dict[str, str]:
+    """The measures of evaluation points that are absent, wholly or at some points, with the reason."""
+    total, missing = len(points), {}
+    for measure in (REGISTRY.get("point", "n"), *(m for m in REGISTRY.series if not m.derived)):
+        absent = int(points[measure.name].isna().sum())
+        if absent == total:
+            missing[measure.name] = measure.unlogged
+        elif absent:
+            missing[measure.name] = f"not logged at {absent} of {total} points"
+    return missing
 
 
 def _near_zero(start: Any) -> dict[str, bool | None]:
@@ -164,8 +287,3 @@ def _near_zero(start: Any) -> dict[str, bool | None]:
     return {
         reward: start_is_near_zero(start[reward], spread[reward] / root) if known[reward] else None for reward in spread
     }
-
-
-def _extremes(series: Any) -> dict[str, float]:
-    values = {"start": series.iloc[0], "lowest": series.min(), "highest": series.max(), "end": series.iloc[-1]}
-    return {name: float(value) for name, value in values.items()}

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
-from betastar.analysis.quantities import QUANTITIES, Record, described, table
-
-BETWEEN_VARIANTS = ("augc_standardised", "augc_paper", "true_lowest", "true_end")
+from betastar.analysis.quantities import Record, described, table
+from betastar.record.entries import REGISTRY
+from betastar.record.schema import BETWEEN_VARIANTS
 
 
 def paired_differences(records: Sequence[Record], *, root_seed: int = 0) -> list[dict[str, Any]]:
@@ -33,7 +33,7 @@ def minus_smallest_beta(records: Sequence[Record], *, root_seed: int = 0) -> dic
     """Of one variant: every quantity at each β minus the same at the smallest β, within seeds that have both."""
     betas, seeds = sorted({r["beta"] for r in records}), sorted({r["seed"] for r in records})
     rows: list[dict[str, Any]] = [{"beta": beta} for beta in betas[1:]]
-    for name in QUANTITIES:
+    for name in (m.name for m in REGISTRY.summaries):
         values, present = table(records, name, seeds, betas)
         for i, row in enumerate(rows, start=1):
             both = present[:, 0] & present[:, i]

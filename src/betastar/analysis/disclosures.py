@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from betastar.analysis.conditions import FORMS
+from betastar.record.schema import FORMS
 
 FORMULAS = {
     "percentiles": "β_j = Q_{p_j}(δ) / (Q_50(δ) + 2⁻²³) with δ = |log π⁽⁰⁾(y_w|x) − log π⁽⁰⁾(y_l|x)| in nats over the "

@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from betastar.analysis.conditions import FORMS
 from betastar.analysis.disclosures import disclosures
+from betastar.record.schema import FORMS
 
 STEPS_PER_POINT = 50
 FEWEST_SEEDS = 3

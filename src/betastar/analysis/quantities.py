@@ -1,4 +1,4 @@
-"""What is summarised of a condition: each quantity's name, its path in the condition's record, and its range."""
+"""What is summarised of a condition: tables of a measure by seed and β, and means over seeds."""
 
 from __future__ import annotations
 
@@ -9,47 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from betastar.maths.intervals import seed_mean
+from betastar.record.entries import REGISTRY
 
 Record = Mapping[str, Any]
-
-QUANTITIES: Mapping[str, tuple[str, ...]] = {
-    "augc_standardised": ("augc_standardised",),
-    "augc_paper": ("augc_paper",),
-    "share_gap_positive_standardised": ("share_gap_positive_standardised",),
-    "share_gap_positive_paper": ("share_gap_positive_paper",),
-    "proxy_start": ("proxy", "start"),
-    "proxy_end": ("proxy", "end"),
-    "proxy_standardised_rise": ("proxy_standardised_rise",),
-    "true_start": ("true_strict", "start"),
-    "true_lowest": ("true_strict", "lowest"),
-    "true_end": ("true_strict", "end"),
-    "disagreement": ("disagreement", "mean"),
-    "disagreement_centred": ("disagreement_centred", "mean"),
-    "policy_entropy": ("policy_entropy", "checkpoint"),
-    "entropy_collapse": ("policy_entropy", "collapse"),
-    "response_entropy_end": ("response_entropy", "end"),
-    "ood_distance_start": ("ood_distance", "start"),
-    "ood_distance": ("ood_distance", "mean"),
-    "diversity_start": ("diversity", "start"),
-    "diversity": ("diversity", "mean"),
-    "kl_end": ("kl", "end"),
-    "uq_gap_correlation": ("uq_gap_correlation_standardised",),
-    "uq_gap_correlation_paper": ("uq_gap_correlation_paper",),
-    "pair_accuracy": ("alignment", "pair_accuracy"),
-    "win_rate": ("alignment", "win_rate"),
-}
-
-SHARE, CORRELATION, MAGNITUDE = (0.0, 1.0), (-1.0, 1.0), (0.0, inf)
-RANGE: Mapping[str, tuple[float, float]] = {
-    **dict.fromkeys(("augc_standardised", "augc_paper", "proxy_standardised_rise"), MAGNITUDE),
-    **dict.fromkeys(("share_gap_positive_standardised", "share_gap_positive_paper"), SHARE),
-    **dict.fromkeys(("true_start", "true_lowest", "true_end", "pair_accuracy", "win_rate"), SHARE),
-    **dict.fromkeys(("disagreement", "disagreement_centred", "policy_entropy", "response_entropy_end"), MAGNITUDE),
-    **dict.fromkeys(("ood_distance_start", "ood_distance", "diversity_start", "diversity"), (0.0, 2.0)),  # 1 − cosine
-    **dict.fromkeys(("uq_gap_correlation", "uq_gap_correlation_paper"), CORRELATION),
-}
-"""The values a quantity can take at all, where they are bounded: its intervals are cut there. (A true reward read from
-someone else's logs need not be a share of right answers: a range counts only where the data keep to it.)"""
+CORRELATION = (-1.0, 1.0)
 
 
 class Table(NamedTuple):
@@ -79,16 +42,23 @@ def table(records: Sequence[Record], name: str, seeds: Sequence[int], betas: Seq
     for record in records:
         if record["seed"] in seeds and record["beta"] in betas:
             place = seeds.index(record["seed"]), betas.index(record["beta"])
-            values[place], present[place] = value_at(record, QUANTITIES[name]), True
+            values[place], present[place] = value_at(record, REGISTRY.summary(name).value_path), True
     return Table(values, present)
 
 
 def described(values: np.ndarray, name: str | None = None, *, difference: bool = False, root_seed: int = 0) -> dict:
     """Mean over seeds, standard error, 95 % interval, n and reason of `values` [S] of a quantity (or differences of
     it): see `maths.intervals.seed_mean`."""
-    low, high = RANGE.get(name or "", (-inf, inf))
+    low, high = range_of(name) if name else (-inf, inf)
     if difference:
         low, high = low - high, high - low
     if not ((values >= low) & (values <= high)).all():
         low, high = -inf, inf
     return seed_mean(values, bounds=(low, high), root_seed=root_seed).record()
+
+
+def range_of(name: str) -> tuple[float, float]:
+    """The values that a summary's measure can take. (A true reward read from someone else's logs need not be a share of
+    right answers: a range counts only where the data keep to it.)"""
+    measure = REGISTRY.summary(name)
+    return measure.low, measure.high

@@ -1,14 +1,11 @@
-"""`results.json`: every number of a run in one record, and its conversion to strict JSON."""
+"""Every number of a run in one record, from its evaluation points."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from betastar import __version__
@@ -18,9 +15,9 @@ from betastar.analysis.differences import paired_differences
 from betastar.analysis.protocol import protocol_record
 from betastar.analysis.signals import warning_signs
 from betastar.analysis.summary import summarise
-from betastar.analysis.version import SCHEMA_VERSION
 from betastar.analysis.warnings import warnings
 from betastar.maths.goodhart import HACKING_PERCENTILE
+from betastar.record.shapes.results import SCHEMA_VERSION
 
 BETA_UNKNOWN = "no column, name or option says what β this was"
 
@@ -63,16 +60,6 @@ def build_results(
     return {**results, "protocol": protocol_record(results), "warnings": found}
 
 
-def schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of this version of `results.json`."""
-    return json.loads(files("betastar.analysis").joinpath("results.schema.json").read_text(encoding="utf-8"))
-
-
-def to_json(results: Mapping[str, Any]) -> str:
-    """Strict JSON: what is undefined becomes null (its reason stands beside it), an infinite bound the text "inf"."""
-    return json.dumps(_strict(results), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
 def _threshold(records: Records) -> dict[str, Any]:
     """τ of each form of the gap, of which percentile of how many positive gaps."""
     undefined = [form for form, value in records.threshold.items() if math.isnan(value)]
@@ -98,15 +85,3 @@ def _without_beta(value: Any, name: str = "") -> Any:
     if isinstance(value, list):
         return [_without_beta(part, name) for part in value]
     return math.nan if name in ("beta", "betas") else value
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, Mapping):
-        return {str(k): _strict(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else ("inf" if value > 0 else "-inf")
-    return value

@@ -27,6 +27,7 @@ from betastar.maths.signals import (
     roc_area,
 )
 from betastar.maths.statistics import Interval
+from betastar.record.entries import REGISTRY
 
 HEADLINE_HORIZON = 2
 """The verdict on a signal is read at this horizon, fixed in advance so that nobody picks the best of five."""
@@ -45,24 +46,23 @@ class Signal(NamedTuple):
     source: str
 
 
-CANDIDATES = (
-    Signal("disagreement", +1, "paper, Figure 2 and section 5.3: high û is the exploitable gap"),
-    Signal("disagreement_centred", +1, "as û; without the arbitrary constants of the members"),
-    Signal("response_entropy", -1, "paper, Figure 2 and section 5.1: entropy is compressed"),
-    Signal("ood_distance", +1, "paper, Figure 2: out of distribution; its section 5.2 measures closer (errata E9)"),
-    Signal("diversity", -1, "paper, Figure 2 and section 5.2: low diversity"),
-    Signal("kl", +1, "paper, section 2.2: drift from the reference"),
-    Signal("response_tokens", +1, "none in the paper; longer is our choice"),
-    Signal("at_limit", +1, "none in the paper; more is our choice"),
-)
 BASELINES = (
     Signal("constant", +1, "baseline: says nothing, so its area is 0.5"),
     Signal("step", +1, "baseline: the clock; whatever drifts in time does as well as this"),
     Signal("proxy", +1, "baseline: the reward that is being maximised"),
 )
-SIGNALS = (*CANDIDATES, *BASELINES)
 
 Array = NDArray[np.float64]
+
+
+def candidates() -> list[Signal]:
+    """The measures of a point that the registry names as warning signs."""
+    return [Signal(m.name, m.warns, m.warns_because) for m in REGISTRY.signals if m.warns is not None]
+
+
+def all_signals() -> list[Signal]:
+    """Candidates, then baselines."""
+    return [*candidates(), *BASELINES]
 
 
 class Run(NamedTuple):
@@ -100,7 +100,7 @@ def warning_signs(
         "horizons": list(horizons),
         "headline_horizon": HEADLINE_HORIZON,
         "false_alarm_rate": FALSE_ALARM_RATE,
-        "comparisons": len(CANDIDATES) * len(horizons),
+        "comparisons": len(candidates()) * len(horizons),
         "by_variant": {v: _table([run for run in runs if run.variant == v], horizons, drop) for v in variants},
         "pooled": _table(runs, horizons, drop),
     }
@@ -114,7 +114,7 @@ def _run(record: Mapping[str, Any]) -> Run:
         values = series.get(name)
         return np.full(steps.size, np.nan) if values is None else np.asarray(values, dtype=np.float64)
 
-    signals = {signal.name: column(signal.name) for signal in SIGNALS} | {"constant": np.zeros(steps.size)}
+    signals = {signal.name: column(signal.name) for signal in all_signals()} | {"constant": np.zeros(steps.size)}
     again = record.get("again") or {}
     onset = record.get("onset_step")
     return Run(
@@ -133,7 +133,7 @@ def _table(runs: Sequence[Run], horizons: Sequence[int], drop: float) -> dict[st
     """All signals over one set of runs."""
     events = {horizon: np.concatenate([drops_ahead(run.true, horizon, drop) for run in runs]) for horizon in horizons}
     signals = {}
-    for signal in SIGNALS:
+    for signal in all_signals():
         missing = all(np.isnan(run.signals[signal.name]).all() for run in runs)
         reason = f"these runs have no {signal.name}" if missing else None
         roc = {h: _roc(signal, runs, event, reason or _no_area(event, h, drop)) for h, event in events.items()}

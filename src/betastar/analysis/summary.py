@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from betastar.analysis.conditions import FORMS
 from betastar.analysis.differences import minus_smallest_beta
 from betastar.analysis.instrument import instrument_noise
-from betastar.analysis.quantities import CORRELATION, QUANTITIES, Record, Table, described, table
-from betastar.analysis.quantities import value_at as value_at  # others look for it here
+from betastar.analysis.quantities import CORRELATION, Record, Table, described, table
 from betastar.maths.conservatism import BetaStar, ConservatismLaw, conservatism_law, definition_beta_star
 from betastar.maths.intervals import seed_mean
 from betastar.maths.statistics import Interval, spearman_exact
 from betastar.maths.trend import ALTERNATIVES, page_trend, slope_within, spearman_within
 from betastar.randomness import numpy_generator
+from betastar.record.entries import REGISTRY
+from betastar.record.schema import FORMS
 
 N_DRAWS = 1000
 NO_RANK_INTERVAL = (
@@ -38,7 +38,7 @@ def summarise(records: Sequence[Record], *, root_seed: int = 0, trade_off: float
     all of them; `incomplete_seeds` names the others.
     """
     betas, seeds = sorted({r["beta"] for r in records}), sorted({r["seed"] for r in records})
-    tables = {name: table(records, name, seeds, betas) for name in QUANTITIES}
+    tables = {name: table(records, name, seeds, betas) for name in (m.name for m in REGISTRY.summaries)}
     onset = {(r["seed"], r["beta"]): r["onset_step"] for r in records}
     rows = []
     for i, beta in enumerate(betas):
@@ -75,7 +75,7 @@ def _explained(entry: dict[str, Any], records: Sequence[Record], beta: float, na
     """A mean that is undefined, with why its values are, where the conditions say so."""
     if not np.isnan(entry["mean"]):
         return entry
-    field, *_ = QUANTITIES[name]
+    field, *_ = REGISTRY.summary(name).value_path
     mine = [r for r in records if r["beta"] == beta]
     why = next((r["missing"][field] for r in mine if field in r.get("missing", {})), None)
     if why is None and all(field not in r for r in mine):

@@ -75,6 +75,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
     """Of the processor or of a GPU. torch has been loaded where it is a GPU's."""
     if "torch" not in sys.modules:
         return isinstance(error, MemoryError)
-    from betastar.models.out_of_memory import is_out_of_memory
+    from betastar.api import is_out_of_memory
 
     return is_out_of_memory(error)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from betastar.cli.options import Details
-from betastar.cli.showing import show
 from betastar.errors import BetastarError
 
 
@@ -52,29 +51,28 @@ def analyze(
     details: Details = False,
 ) -> None:
     """Analyse logs of finished runs, ours or other people's: no model is needed."""
-    from betastar.analysis.analyze import analyze_paths
-    from betastar.logs.options import Options
-    from betastar.report.analysis_folder import write_analysis
+    from betastar import api
 
     started = time.time()
-    told = {"proxy": proxy, "true": true, "step": step, "uncertainty": uncertainty}
-    analysis = analyze_paths(
+    results = api.analyze(
         paths,
-        Options(
-            columns={**_pairs(column or []), **{name: value for name, value in told.items() if value is not None}},
-            beta=_column_or_number(beta),
-            seed=_column_or_number(seed),
-            variant=variant,
-            patterns=pattern or [],
-            n=n,
-            true_unit=None if true_unit is None else true_unit.value,
-            until=until,
-        ),
+        proxy=proxy,
+        true=true,
+        step=step,
+        uncertainty=uncertainty,
+        beta=_column_or_number(beta),
+        seed=_column_or_number(seed),
+        variant=variant,
+        columns=_pairs(column or []),
+        patterns=pattern or [],
+        n=n,
+        true_unit=None if true_unit is None else true_unit.value,
+        until=until,
+        out=out,
     )
-    for note in analysis.notes:
+    for note in results.notes:
         print(f"Note: {note}")
-    results = write_analysis(analysis, out)
-    show(results, out, time.time() - started, details)
+    results.show(details, time.time() - started)
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:
@@ -85,7 +83,7 @@ def _pairs(texts: list[str]) -> dict[str, str]:
     return dict(text.split("=", 1) for text in texts)
 
 
-def _column_or_number(text: str | None) -> float | str | None:
+def _column_or_number(text: str | None) -> Any:
     try:
         return None if text is None else float(text)
     except ValueError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,12 +16,11 @@ def doctor(
     overrides: Overrides = None,
 ) -> None:
     """Check versions, devices, disk, quantisation and the hub. Exit code 1 where something needed is missing."""
-    from betastar.config import load_config
-    from betastar.doctor import examine
+    from betastar import api
 
-    config = load_config(source, overrides or []) if source else None
+    config = api.load_config(source, overrides or []) if source else None
     failed = False
-    for finding in examine(config, Path("runs")):
+    for finding in api.examined(config):
         print(f"{MARKS[finding.level]}  {finding.what:14}{finding.found}")
         if finding.remedy:
             print(f"{'':9}{'':14}→ {finding.remedy}")

@@ -32,11 +32,10 @@ def export(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write it; without it, printed.")] = None,
 ) -> None:
     """Print Table 1's rows: AUGC, û, onset and r_UQ by variant and β, and Spearman's ρ."""
-    from betastar.disk import write_atomically
-    from betastar.report.export import read_record, table_1
+    from betastar import api
 
     kind = kind or SUFFIXES.get("" if out is None else out.suffix.lower(), Format.markdown)
-    text = table_1(read_record(run), kind.value)
+    text = api.load(run).table_1(kind.value)
     if out is None:
         print(text, end="")
         return
@@ -44,4 +43,4 @@ def export(
         raise BetastarError(f"--out {out}: name a file in a folder that exists.")
     if out.name == "results.json":
         raise BetastarError(f"--out {out}: a record is not replaced by a table; name another file.")
-    write_atomically(out, text.encode())
+    api.write_file(out, text)

@@ -50,17 +50,15 @@ def plan(
     ] = None,
 ) -> None:
     """Show what a run derives, needs and computes. Reads configurations, never weights."""
-    from betastar.config import load_config
+    from betastar import api
 
-    config = load_config(source, overrides or [])
+    config = api.load_config(source, overrides or [])
     limits = _tokens(tokens)
     if memory is not None and memory <= 0:
         raise BetastarError(f"--memory {memory:g}: should be above 0.")
     if memory is not None and probe:
         raise BetastarError("--probe measures this machine, which --memory plans without; leave one of them out.")
-    from betastar.planning.plan import make_plan, record
-
-    made = make_plan(config, memory_gb=memory, tokens=limits, pairs=pairs, folder=out)
+    made = api.plan(config, memory_gb=memory, tokens=limits, pairs=pairs, out=out)
     console = _console()
     for line in _inputs(config, made):
         console.print(line, markup=False, soft_wrap=True)
@@ -69,7 +67,7 @@ def plan(
     timing, why = _timed(made, source) if probe else (None, f"not measured; {_again(source)} measures it here")
     _print_work(console, made, timing, why)
     if json_file is not None:
-        text = json.dumps(record(made, timing), indent=1, ensure_ascii=False)
+        text = json.dumps(api.plan_record(made, timing), indent=1, ensure_ascii=False)
         try:
             json_file.write_text(text + "\n", encoding="utf-8")
         except OSError as error:
@@ -86,10 +84,10 @@ def _tokens(text: str | None) -> tuple[int, int] | None:
 
 
 def _timed(made: Plan, source: str) -> tuple[Timing | None, str]:
-    from betastar.planning.timing import probe
+    from betastar import api
 
     try:
-        timing = probe(made)
+        timing = api.timed(made)
     except BetastarError as error:
         return None, f"not measured: {error}"
     return timing, timing.method

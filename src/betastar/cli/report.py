@@ -18,10 +18,10 @@ def report(
     ] = None,
 ) -> None:
     """Write report.html, which needs no network, and figures/ as SVG, PDF and PNG."""
-    from betastar.report.report_folder import FIGURES, write_report
+    from betastar import api
 
-    page = write_report(run, out)
-    print(f"{page}\n{page.parent / FIGURES}/")
+    page = api.load(run).report(out)
+    print(f"{page}\n{page.parent / 'figures'}/")
     if show:
         import webbrowser
 

@@ -11,8 +11,6 @@ from typing import Annotated
 import typer
 
 from betastar.cli.options import Details, Overrides
-from betastar.cli.reporters import reporter as new_reporter
-from betastar.cli.showing import show
 
 
 def run(
@@ -22,22 +20,13 @@ def run(
     details: Details = False,
 ) -> None:
     """Run the experiment, or finish an interrupted run of it: finished work is reused."""
-    from betastar.config import load_config
+    from betastar import api
 
-    config = load_config(source, overrides or [])
-    folder = out or Path("runs") / config.name
     started = time.time()
     again = shlex.join(["betastar", "run", *sys.argv[2:]])
-    reporter = new_reporter()
-    reporter.say(f"betastar {config.name} → {folder}")
     try:
-        from betastar import pipeline
-
-        results = pipeline.run(config, folder, reporter, again)
+        results = api.run(source, out=out, overrides=overrides or [], command=again)
     except KeyboardInterrupt:
-        reporter.close()
         print(f"\nStopped. Finished work is kept; continue with: {again}", file=sys.stderr)
         raise SystemExit(130) from None
-    finally:
-        reporter.close()
-    show(results, folder, time.time() - started, details)
+    results.show(details, time.time() - started)

@@ -11,11 +11,10 @@ from betastar.cli.options import Overrides
 
 def presets() -> None:
     """List the built-in settings."""
-    from betastar.config import PRESETS, preset_names
+    from betastar import api
 
-    for name in preset_names():
-        first = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8").split("\n", 1)[0]
-        print(f"{name:14}{first.lstrip('# ')}")
+    for name, what in api.presets().items():
+        print(f"{name:14}{what}")
 
 
 def config(
@@ -23,7 +22,6 @@ def config(
     overrides: Overrides = None,
 ) -> None:
     """Show every setting with its value and meaning, as YAML that `betastar run` reads."""
-    from betastar.config import load_config
-    from betastar.settings_text import described
+    from betastar import api
 
-    print(described(load_config(source, overrides or [])))
+    print(api.settings_text(api.load_config(source, overrides or [])))

@@ -21,19 +21,18 @@ def watch(
     """Show a run as it goes: stages, losses, rewards. It reads files only and disturbs nothing; Ctrl-C ends it."""
     from rich.console import Console
 
-    from betastar.live.view import look
-    from betastar.report.watch import frame
+    from betastar.api import look, picture
 
     console = Console(highlight=False)
     if once or not sys.stdout.isatty():
-        console.print(frame(look(run), console.width))
+        console.print(picture(look(run), console.width))
         return
     from rich.live import Live
 
     view = look(run)
     with contextlib.suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
         while True:
-            live.update(frame(view, console.width, console.height), refresh=True)
+            live.update(picture(view, console.width, console.height), refresh=True)
             if view.phase in ("finished", "failed"):
                 return
             time.sleep(interval)

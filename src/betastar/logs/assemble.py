@@ -10,13 +10,14 @@ import pandas as pd
 
 from betastar.errors import BetastarError
 from betastar.logs import notes
-from betastar.logs.columns import FIELDS, LABELS, bare, choose, field_name, step_columns
+from betastar.logs.columns import LABELS, bare, choose, field_name, others, step_columns
 from betastar.logs.identity import Identity, compiled, conditions, from_name, short_names, split
 from betastar.logs.log import Log
 from betastar.logs.options import Options, Unit
 from betastar.logs.tidy import Array, evaluation_points, numeric
 
-EXTRAS = ("alignment", "base", "again")  # of a run of ours: what is known of a checkpoint beside its points
+# Of a run of ours: what is known of a checkpoint beside its points.
+EXTRAS = ("alignment", "base", "again", "log_ratio_noise")
 
 
 class Run(NamedTuple):
@@ -158,7 +159,7 @@ def _frame(runs: Sequence[Run], places: Sequence[Identity]) -> pd.DataFrame:
     """All evaluation points with the columns of `metrics.jsonl`, as far as they are logged."""
     tables = [run.table.assign(**place._asdict()) for run, place in zip(runs, places, strict=True)]
     frame = pd.concat(tables, ignore_index=True).astype({"beta": float})
-    known = [name for name in FIELDS if name in frame and name != "step"]
+    known = [name for name in ("proxy", "true_strict", *others()) if name in frame]
     return pd.DataFrame(frame, columns=[*Identity._fields, "step", *known])
 
 

@@ -12,10 +12,11 @@ from betastar.errors import BetastarError
 from betastar.logs.console import read_console
 from betastar.logs.log import Log
 from betastar.logs.notes import first_few
-from betastar.logs.run_directory import is_analysis, is_run_directory, read_run_directory
+from betastar.logs.run_directory import read_run_directory
 from betastar.logs.tables import WANDB_KIND, read_csv, read_json_lines, read_parquet
 from betastar.logs.tensorboard import PATTERN, read_events
 from betastar.logs.trainer_state import NAME, read_trainer_state, trainer_state_of
+from betastar.record.files import holds_results, is_analysis
 
 TABLES = (".csv", ".tsv", ".jsonl", ".jsonl.gz", ".ndjson", ".parquet")
 CONSOLES = (".log", ".txt", ".out")
@@ -66,7 +67,7 @@ def _sources(folder: Path, top: bool = True) -> Iterator[Path]:
 
     A trainer's output folder counts once, as its state, which holds what its checkpoints and event files repeat.
     """
-    if is_run_directory(folder):
+    if holds_results(folder):
         if top or not is_analysis(folder):  # an earlier analysis in a searched folder would count its runs again
             yield folder
         return
@@ -87,7 +88,7 @@ def _read(source: Path) -> tuple[list[Log], list[Path]]:
     """The logs of a file or of one run's folder, and the files they are from."""
     name = source.as_posix()
     if source.is_dir():
-        if is_run_directory(source):
+        if holds_results(source):
             return [read_run_directory(source, name)], [source]
         if state := trainer_state_of(source):
             return [read_trainer_state(state, name)], [state]

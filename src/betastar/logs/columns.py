@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from betastar.errors import BetastarError
+from betastar.record.entries import REGISTRY
 
 # A name is a phase ("train/", "eval_", …) and a bare name. Patterns are for whole bare names, best first.
 PREFIX = re.compile(r"(train|training|trainer|eval|evaluation|goodhart|betastar)[/_](?=.)")
@@ -40,7 +41,7 @@ TRUE = (
 )
 STEP = (r"step|steps|global_step", r"_step|Step|iteration|iter|update")
 # Fields of metrics.jsonl. verl's actor/ppo_kl is left out: it is a distance to the sampling policy, not the reference.
-OTHERS: Mapping[str, tuple[str, ...]] = {
+PATTERNS: Mapping[str, tuple[str, ...]] = {
     "n": (r"n",),
     "correct_strict": (r"correct_strict",),
     "proxy_std": (r"proxy_std",),
@@ -71,15 +72,23 @@ ALIASES = {
     "length": "response_tokens",
 }
 LABELS = {field: alias for alias, field in ALIASES.items()}
-FIELDS = ("step", "proxy", "true_strict", *OTHERS)
+MAIN = ("step", "proxy", "true_strict")
 SHOWN = 40
+
+
+def others() -> dict[str, tuple[str, ...]]:
+    """Field → patterns for every measure of a point that a log may have, beside the two rewards. One without patterns
+    of its own is known by its name."""
+    measures = [m.name for m in REGISTRY.logged if m.kind != "numbers" and m.name not in MAIN]
+    return {**PATTERNS, **{name: (re.escape(name),) for name in measures if name not in PATTERNS}}
 
 
 def field_name(name: str) -> str:
     """The field that a person means; BetastarError where there is none of that name."""
     field = ALIASES.get(name, name)
-    if field not in FIELDS:
-        known = sorted({*FIELDS, *ALIASES} - {"true_strict"})
+    fields = {*MAIN, *others()}
+    if field not in fields:
+        known = sorted({*fields, *ALIASES} - {"true_strict"})
         raise BetastarError(f"{name!r} is no field of an analysis; use one of {', '.join(known)}.")
     return field
 
@@ -108,7 +117,7 @@ def choose(names: Sequence[str], told: Mapping[str, str], where: str) -> dict[st
         companion = f"{companion}_std" if companion == chosen[reward] else companion
         if companion in free:
             chosen[field] = companion
-    for field, patterns in OTHERS.items():
+    for field, patterns in others().items():
         if field not in chosen and (found := _first_match(_without(free, [*chosen.values()]), patterns)):
             chosen[field] = max(found, key=lambda name: _nearness(name, chosen["proxy"]))
     if chosen["proxy"] == chosen["true_strict"]:

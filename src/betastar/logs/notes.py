@@ -6,16 +6,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from betastar.logs.columns import LABELS, OTHERS
-
-MAIN = ("step", "proxy", "true_strict")
+from betastar.logs.columns import LABELS, MAIN, others
 
 
 def guesses(guessed: Sequence[Mapping[str, str]]) -> list[str]:
     """Which columns were taken for what; `guessed`: field → column of each run. A field's own name is no guess."""
     notes = []
-    others: dict[str, None] = {}
-    for field in (*MAIN, *OTHERS):
+    more: dict[str, None] = {}
+    for field in (*MAIN, *others()):
         label = LABELS.get(field, field)
         for column, count in Counter(run[field] for run in guessed if field in run).items():
             if column in (field, label):
@@ -24,9 +22,9 @@ def guesses(guessed: Sequence[Mapping[str, str]]) -> list[str]:
                 share = "" if count == len(guessed) else f" in {count} of {len(guessed)} runs"
                 notes.append(f"{label} = {column} (guessed{share}; --{label} COLUMN changes it)")
             else:
-                others[f"{label} = {column}"] = None
-    if others:
-        notes.append(f"{', '.join(others)} (guessed; --column NAME=COLUMN changes one)")
+                more[f"{label} = {column}"] = None
+    if more:
+        notes.append(f"{', '.join(more)} (guessed; --column NAME=COLUMN changes one)")
     return notes
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from accelerate.utils import broadcast_object_list
 from transformers import ProcessorMixin, Trainer, TrainerCallback
 from transformers.trainer_utils import SaveStrategy
@@ -16,7 +17,7 @@ from betastar.data.answers import grade
 from betastar.errors import BetastarError
 from betastar.monitor import record
 from betastar.monitor.answering import generation_settings, reference_of
-from betastar.monitor.evaluation import Evaluation, Instrument, TrueReward, evaluate, measures, shown
+from betastar.monitor.evaluation import ALWAYS, Evaluation, Instrument, TrueReward, evaluate, measures, shown
 from betastar.monitor.gaps import Start, gap_fields, is_binary, mean_of, rate_of, start_of
 from betastar.monitor.problems import digest, held_out
 from betastar.monitor.scoring import RewardFunction, given_proxy, trainer_proxy
@@ -157,17 +158,18 @@ class GoodhartMonitor(TrainerCallback):
     def _write(self, found: Evaluation, state: Any, control: Any, more: Mapping[str, Any] | None = None) -> None:
         """Put an evaluation, and what there is to say `more`, into the file and the trainer's logs."""
         assert self._start is not None
-        row = measures(self.instrument, found, is_binary(self._start.true))
+        point, reasons = measures(self.instrument, found, is_binary(self._start.true), state.global_step)
+        unscored = int(np.isnan(found.proxy).sum())
         gaps = gap_fields(self._start, found.proxy, found.true, self.stop_above, self.false_alarm_rate)
-        missing = row.pop("missing", {}) | gaps.pop("missing", {})
+        missing = reasons | gaps.pop("missing", {})
         onset = self._last.get("onset")
         if onset is None and gaps["gap_standardised"] > gaps["threshold"]:
             onset = state.global_step
         self._last = record.plain(
             {
                 **self.labels,
-                "step": state.global_step,
-                **row,
+                **point.row(ALWAYS),
+                **({"unscored": unscored} if unscored else {}),
                 **gaps,
                 "onset": onset,
                 **(more or {}),

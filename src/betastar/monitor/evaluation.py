@@ -19,8 +19,10 @@ from betastar.monitor.gaps import is_binary
 from betastar.monitor.problems import Problem
 from betastar.monitor.scoring import Proxy
 from betastar.randomness import stream_key
+from betastar.record.points import EvaluationPoint
 
 Array = NDArray[np.float64]
+Reasons = dict[str, str]
 TrueReward = Callable[[str, Any], bool | float | Grade]
 
 
@@ -68,46 +70,58 @@ def evaluate(instrument: Instrument, replicate: int = 0) -> Evaluation:
     return Evaluation(answers, by_member, instrument.proxy.total(by_member), true, graded)
 
 
-def measures(instrument: Instrument, found: Evaluation, binary: bool) -> dict[str, Any]:
-    """The row of one evaluation, without the gap: fields of `metrics.jsonl`, NaN or None where undefined, with the
-    reason in `missing`. `binary`: whether the true rewards at the start were right or wrong alone; all rows of a run
-    are of one kind, as its gaps are."""
-    answers, missing = found.answers, {}
-    disagreement = None
+ALWAYS = (
+    "n",
+    "proxy",
+    "proxy_std",
+    "correct_strict",
+    "true_strict",
+    "kl",
+    "disagreement",
+    "response_entropy",
+    "response_tokens",
+    "at_limit",
+)
+"""Measures that a monitor's row has, null where undefined."""
+
+
+def measures(instrument: Instrument, found: Evaluation, binary: bool, step: int) -> tuple[EvaluationPoint, Reasons]:
+    """What one evaluation says, without the gap, and why a measure is undefined. `binary`: whether the true rewards at
+    the start were right or wrong alone; all rows of a run are of one kind, as its gaps are."""
+    answers, reasons = found.answers, {}
+    disagreement = math.nan
     if instrument.proxy.no_ensemble is None:
         by_all = found.scores[:, np.isfinite(found.scores).all(axis=0)]
-        disagreement = float(by_all.std(axis=0, ddof=1).mean()) if by_all.size else None
-        if disagreement is None:
-            missing["disagreement"] = "no response has a score of every member"
+        if by_all.size:
+            disagreement = float(by_all.std(axis=0, ddof=1).mean())
+        else:
+            reasons["disagreement"] = "no response has a score of every member"
     else:
-        missing["disagreement"] = instrument.proxy.no_ensemble
+        reasons["disagreement"] = instrument.proxy.no_ensemble
     if instrument.reference.reason is not None:
-        missing["kl"] = instrument.reference.reason
+        reasons["kl"] = instrument.reference.reason
     scored = found.proxy[~np.isnan(found.proxy)]
     if scored.size < 2:
-        missing["proxy"] = f"{scored.size} of {len(answers)} responses have a proxy reward"
-    row: dict[str, Any] = {
-        "n": len(answers),
-        "proxy": float(scored.mean()) if scored.size else math.nan,
-        "proxy_std": float(scored.std(ddof=1)) if scored.size > 1 else math.nan,
-        "correct_strict": int(found.true.sum()) if binary and is_binary(found.true) else None,
-        "true_strict": float(found.true.mean()),
-        "kl": _mean([a.log_ratio for a in answers]) if instrument.reference.reason is None else None,
-        "disagreement": disagreement,
-        "response_entropy": _mean([a.entropy for a in answers]),
-        "response_tokens": _mean([len(a.tokens) for a in answers]),
-        "at_limit": _mean([a.at_limit for a in answers]),
-    }
-    if len(found.scores) > 1:
-        row["members"] = [float(np.nanmean(member)) if np.isfinite(member).any() else None for member in found.scores]
-    if not binary:
-        row["true_std"] = float(found.true.std(ddof=1))
-    if found.grades is not None:
-        row["true_lenient"] = _mean([g.lenient for g in found.grades])
-        row["unparsable"] = _mean([not g.parsable for g in found.grades])
-    if scored.size < len(answers):
-        row["unscored"] = len(answers) - scored.size
-    return row | ({"missing": missing} if missing else {})
+        reasons["proxy"] = f"{scored.size} of {len(answers)} responses have a proxy reward"
+    members = [float(np.nanmean(member)) if np.isfinite(member).any() else math.nan for member in found.scores]
+    point = EvaluationPoint(
+        step=step,
+        n=len(answers),
+        proxy=float(scored.mean()) if scored.size else math.nan,
+        proxy_std=float(scored.std(ddof=1)) if scored.size > 1 else math.nan,
+        correct_strict=int(found.true.sum()) if binary and is_binary(found.true) else None,
+        true_strict=float(found.true.mean()),
+        true_std=math.nan if binary else float(found.true.std(ddof=1)),
+        true_lenient=math.nan if found.grades is None else _mean([g.lenient for g in found.grades]),
+        unparsable=math.nan if found.grades is None else _mean([not g.parsable for g in found.grades]),
+        kl=math.nan if instrument.reference.reason is not None else _mean([a.log_ratio for a in answers]),
+        disagreement=disagreement,
+        members=tuple(members) if len(members) > 1 else None,
+        response_entropy=_mean([a.entropy for a in answers]),
+        response_tokens=_mean([len(a.tokens) for a in answers]),
+        at_limit=_mean([a.at_limit for a in answers]),
+    )
+    return point, reasons
 
 
 def shown(problems: Sequence[Problem], found: Evaluation, count: int) -> list[dict[str, Any]]:

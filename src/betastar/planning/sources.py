@@ -3,12 +3,9 @@ published sizes, or from what the user or this page assumes. Weights are never r
 
 from __future__ import annotations
 
-import json
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-
-import yaml
 
 from betastar.config import PRESETS, Config
 from betastar.data.chat import ChatFormat
@@ -20,6 +17,7 @@ from betastar.models.hub import locate, read_config
 from betastar.models.loading import load_tokenizer
 from betastar.models.tiny import build_byte_tokenizer, build_model
 from betastar.randomness import numpy_generator
+from betastar.record.files import read_results, read_settings
 from betastar.sections import (
     BaseModelChoice,
     DatasetPreferences,
@@ -121,18 +119,17 @@ def _as_set(config: Config, found: Tokens) -> Tokens:
 def _finished(config: Config, folder: Path) -> tuple[Pairs, Tokens] | None:
     """From the results of a run whose data and model are those of `config`."""
     try:
-        ran = yaml.safe_load((folder / "config.yaml").read_text())
-        results = json.loads((folder / "results.json").read_text())
+        ran, results = read_settings(folder), read_results(folder)
         here = config.model_dump(mode="json")
         same = ("base", "preferences", "data", "chat", "root_seed", "task")
-        if any(ran[name] != here[name] for name in same):
+        if "data" not in results or "rewards" not in results or any(ran[name] != here[name] for name in same):
             return None
         lengths, checked = results["data"]["lengths"], results["rewards"]
         train = results["data"]["coverage"]["pairs"] - checked["validation"]["pairs"] - checked["test"]["pairs"]
         return Pairs(train, f"as in {folder}"), Tokens(
             lengths["prompt"], lengths["response"], lengths["response"], f"as in {folder}"
         )
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+    except (BetastarError, KeyError):
         return None  # no finished run, or one of another version
 
 

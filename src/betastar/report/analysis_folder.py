@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from betastar.disk import plain_disk_errors, write_atomically
 from betastar.errors import BetastarError
-from betastar.logs.run_directory import is_analysis
+from betastar.record.files import METRICS, RESULTS, is_analysis, read_results, to_json, to_json_lines
 
 if TYPE_CHECKING:
     from betastar.analysis.analyze import Analysis
@@ -20,19 +19,16 @@ def write_analysis(analysis: Analysis, folder: Path) -> dict[str, Any]:
 
     Raises BetastarError where the folder holds a run's own results, which would be lost.
     """
-    from betastar.analysis.results import to_json
     from betastar.report.report_folder import write_report
 
-    target = folder / "results.json"
+    target = folder / RESULTS
     if target.is_file() and not is_analysis(folder):
         raise BetastarError(f"{folder} holds the results of a run; name another folder with --out.")
     text = to_json(analysis.results)
-    results = json.loads(text)
     with plain_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     points = analysis.frame.astype(object).where(analysis.frame.notna(), None).to_dict(orient="records")
-    lines = [json.dumps(point, ensure_ascii=False) + "\n" for point in points]
-    write_atomically(folder / "metrics.jsonl", "".join(lines).encode())
+    write_atomically(folder / METRICS, to_json_lines(points).encode())
     write_atomically(target, text.encode())
     write_report(folder)
-    return results
+    return dict(read_results(folder))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from betastar.analysis.run_settings import flat
 from betastar.errors import BetastarError
-from betastar.report.record import Run
+from betastar.record.files import Run
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "numpy", "scipy", "pandas")
 DISCLOSURES = {
@@ -183,7 +183,7 @@ def _protocol(results: Mapping[str, Any]) -> list[Table]:
     """Appendix F: the four disclosures in words, and which of the ten metrics the record has."""
     protocol = results.get("protocol")
     if not protocol:
-        return [Table("Appendix F: disclosures", (), [], "This record was written before betastar kept them.")]
+        return []
     rows = []
     for name, entry in protocol["disclosures"].items():
         title = f"({entry.get('letter', '')}) {DISCLOSURES.get(name, name.replace('_', ' '))}"

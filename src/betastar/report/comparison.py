@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from betastar.record.entries import REGISTRY
+from betastar.record.schema import BETWEEN_VARIANTS
 from betastar.report.card import said
 from betastar.report.hostile import visible
 from betastar.report.palette import beta_labels
@@ -12,12 +14,7 @@ from betastar.report.words import mean_interval
 
 Json = Mapping[str, Any]
 LEADING = "augc_standardised"
-NAMES = {
-    "augc_standardised": "AUGC standardised",
-    "augc_paper": "AUGC paper",
-    "true_lowest": "true reward, lowest",
-    "true_end": "true reward, end",
-}
+NAMES = {name: REGISTRY.summary(name).words for name in BETWEEN_VARIANTS}
 MOST = 10  # settings that are seen at once
 LONGEST = 90  # characters of a setting's value in the table
 

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from betastar.analysis.version import SCHEMA_VERSION
 from betastar.disk import plain_disk_errors, write_atomically
 from betastar.errors import BetastarError
+from betastar.record.files import read_run, to_json
 from betastar.report.hostile import visible
-from betastar.report.record import Run, read_run
 from betastar.report.report_folder import FIGURES
 
 PAGE = Path("comparison.html")
@@ -37,13 +36,12 @@ def write_comparison(places: Sequence[str], page: Path = PAGE) -> Written:
         raise BetastarError(f"--out {page}: name a file that ends in .html.")
     if numbers.name == "results.json":
         raise BetastarError(f"--out {page}: its numbers would replace results.json; give the page another name.")
-    runs = {name: _read(folder) for name, folder in named(places).items()}
+    runs = {name: read_run(folder) for name, folder in named(places).items()}
     # Slow to import.
     from altair.utils.schemapi import debug_mode
 
     from betastar.analysis.compare import compare
     from betastar.analysis.pairing import Subject
-    from betastar.analysis.results import to_json
     from betastar.report.drawing import drawn, print_figures
     from betastar.report.figures import all_figures
     from betastar.report.figures.between_runs import comparison_figures
@@ -103,14 +101,3 @@ def _split(place: str) -> tuple[str, Path]:
 
 def _last(folder: Path, depth: int) -> str:
     return "/".join(folder.parts[-depth:])
-
-
-def _read(folder: Path) -> Run:
-    run = read_run(folder)
-    version = run.results.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise BetastarError(
-            f"{folder}: results.json has schema version {version}, and this betastar compares {SCHEMA_VERSION}; repeat "
-            "the run or the analysis, which reuses finished work."
-        )
-    return run

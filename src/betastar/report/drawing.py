@@ -71,12 +71,16 @@ def paper_spec(figure: Drawn, subtitle: str) -> dict[str, Any]:
     }
 
 
-def write_figures(figures: Sequence[Drawn], results: Mapping[str, Any], folder: Path) -> list[str]:
-    """Draw every figure of a record that has panels as SVG, PDF and PNG into a folder; returns the names of files."""
+def subtitle_of(results: Mapping[str, Any]) -> str:
+    """What stands below the title of a record's figure: of which run, and how many seeds."""
     seeds = len({r["seed"] for r in results["conditions"]})
     name = visible(str(results.get("name", "unnamed")))
-    subtitle = f"run {name[:LONGEST_NAME]}, {seeds} seed{'s' * (seeds != 1)}"
-    return print_figures(figures, subtitle, len({r["beta"] for r in results["conditions"]}), folder)
+    return f"run {name[:LONGEST_NAME]}, {seeds} seed{'s' * (seeds != 1)}"
+
+
+def write_figures(figures: Sequence[Drawn], results: Mapping[str, Any], folder: Path) -> list[str]:
+    """Draw every figure of a record that has panels as SVG, PDF and PNG into a folder; returns the names of files."""
+    return print_figures(figures, subtitle_of(results), len({r["beta"] for r in results["conditions"]}), folder)
 
 
 def print_figures(figures: Sequence[Drawn], subtitle: str, n_beta: int, folder: Path, prefix: str = "") -> list[str]:

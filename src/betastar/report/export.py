@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
-from pathlib import Path
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
-from betastar.analysis.version import SCHEMA_VERSION
-from betastar.errors import BetastarError
+from betastar.record.entries import REGISTRY
+from betastar.record.schema import FORMS
 from betastar.report.latex import escaped, in_maths
 
 Format = Literal["csv", "latex", "markdown"]
 Json = Mapping[str, Any]
-
-FORMS = ("standardised", "paper")
 
 # Column of the CSV → quantity of the summary. The tables show the first four, with the names below.
 MEANS = {
@@ -28,7 +24,11 @@ MEANS = {
     "r_uq": "uq_gap_correlation",
     "r_uq_paper": "uq_gap_correlation_paper",
 }
-SHOWN = {"augc_standardised": "AUGC standardised", "augc_paper": "AUGC paper", "mean_uq": "mean û", "r_uq": "r_UQ"}
+SHOWN = {
+    **{name: REGISTRY.summary(name).words for name in ("augc_standardised", "augc_paper")},
+    "mean_uq": f"mean {REGISTRY.summary('disagreement').words}",
+    "r_uq": "r_UQ",
+}
 COUNT, ONSET = "n", "onset step"
 NOTE = (
     "Means over n seeds ± standard error; AUGC in gap × steps; r_UQ: Pearson's r of û and the standardised gap. Onset: "
@@ -50,29 +50,6 @@ class Row(NamedTuple):
     @property
     def has_gap(self) -> bool:
         return self.means["augc_standardised"]["mean"] is not None or any(s is not None for s in self.onsets)
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """`results.json` of a run directory or an analysis. Raises BetastarError where there is none that can be read."""
-    path = folder / "results.json"
-    if not path.is_file():
-        there = "holds no results.json" if folder.is_dir() else "is not a folder"
-        raise BetastarError(
-            f"{folder} {there}; name the folder of a finished `betastar run`, or one that `betastar analyze` wrote."
-        )
-    try:
-        record = json.loads(path.read_bytes())
-        found = record.get("schema_version")
-    except (ValueError, AttributeError) as error:
-        raise BetastarError(f"{path} is damaged ({error}); repeat the run or the analysis.") from None
-    except OSError as error:
-        raise BetastarError(f"{path} cannot be read ({error.strerror}).") from None
-    if found != SCHEMA_VERSION:
-        raise BetastarError(
-            f"{path} has schema version {found}, and this betastar reads {SCHEMA_VERSION}; repeat the run or the "
-            "analysis, which reuses finished work."
-        )
-    return record
 
 
 def table_1(results: Json, kind: Format) -> str:

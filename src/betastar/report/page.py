@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from betastar.record.files import Run
 from betastar.report import comparison, palette
 from betastar.report.card import card, command
 from betastar.report.drawing import Drawn, page_panels
 from betastar.report.headline import answers
 from betastar.report.hostile import script_json, visible
 from betastar.report.points import labels
-from betastar.report.record import Run
 from betastar.report.responses import BUDGET, browser_data
 from betastar.report.signs import (
     CHAIN_COLUMNS,
@@ -31,11 +31,11 @@ from betastar.report.signs import (
     timing_rows,
 )
 from betastar.report.words import (
-    DAMAGE_COLUMNS,
-    MECHANISM_COLUMNS,
     conclusions,
+    damage_columns,
     damage_rows,
     difference_sentences,
+    mechanism_columns,
     mechanism_rows,
     signs_sentence,
 )
@@ -177,8 +177,8 @@ def _tables(results: Mapping[str, Any]) -> list[dict[str, Any]]:
             {
                 "variant": variant,
                 "n": len(summary["seeds"]),
-                "damage": (DAMAGE_COLUMNS, damage_rows(summary)),
-                "mechanism": (MECHANISM_COLUMNS, mechanism) if mechanism else None,
+                "damage": (damage_columns(), damage_rows(summary)),
+                "mechanism": (mechanism_columns(), mechanism) if mechanism else None,
                 "sentences": conclusions(summary),
             }
         )

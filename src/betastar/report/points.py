@@ -135,11 +135,10 @@ def seed_values(results: Mapping[str, Any], variant: str, path: Sequence[str]) -
 
 
 def mean_values(results: Mapping[str, Any], variant: str, name: str) -> list[Row]:
-    """One row per β of a variant: `value` is the mean over seeds of a summary's quantity, with its interval and n;
-    nothing for a quantity that a record of an earlier version does not have."""
+    """One row per β of a variant: `value` is the mean over seeds of a summary's measure, with its interval and n."""
     of_beta = labels(results)
     rows = results["summary"][variant]["by_beta"]
-    return [mean_row(row["beta"], of_beta, row[name]) for row in rows if name in row]
+    return [mean_row(row["beta"], of_beta, row[name]) for row in rows]
 
 
 def mean_row(beta: float | None, of_beta: Mapping[float | None, str], entry: Mapping[str, Any]) -> Row:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from betastar.disk import plain_disk_errors, write_atomically
-from betastar.report.record import read_run
+from betastar.record.files import read_run
 
 REPORT, FIGURES, SUFFIXES = "report.html", "figures", (".svg", ".pdf", ".png")
 

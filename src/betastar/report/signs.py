@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-from betastar.report.words import SIGNAL_NAMES
+from betastar.report.words import signal_name
 
 SIGNAL_COLUMNS = ("signal", "said to", "ROC area, 95 %", "verdict", "minus the proxy's", "events / others")
 TIMING_COLUMNS = ("signal", "ρ with the later gap", "lead before onset", "warned", "band ±")
@@ -22,7 +22,7 @@ def signal_rows(table: Mapping[str, Any], horizon: int) -> list[list[str]]:
         difference = roc["minus_proxy"]
         rows.append(
             [
-                SIGNAL_NAMES[name],
+                signal_name(name),
                 "–" if signal["baseline"] else _DIRECTIONS[signal["direction"]],
                 _estimate(roc["area"], roc["interval"]),
                 roc["verdict"],
@@ -49,7 +49,7 @@ def timing_rows(table: Mapping[str, Any], lag: int) -> list[list[str]]:
         lead = signal["lead"]
         rows.append(
             [
-                SIGNAL_NAMES[name],
+                signal_name(name),
                 _estimate(later["value"], later["interval"], "+"),
                 _lead(lead),
                 f"{lead['n_warned']} of {lead['n_onset']}",

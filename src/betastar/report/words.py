@@ -5,28 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-DAMAGE_COLUMNS = (
-    "β",
-    "AUGC standardised, 95 %",
-    "AUGC paper",
-    "onset step by seed",
-    "true reward: start → lowest → end",
-    "proxy rise, sd",
-)
-SIGNAL_NAMES = {
-    "disagreement": "û",
-    "disagreement_centred": "û centred",
-    "response_entropy": "response entropy",
-    "ood_distance": "OOD distance",
-    "diversity": "diversity",
-    "kl": "KL",
-    "response_tokens": "response length",
-    "at_limit": "at length limit",
-    "constant": "(a constant)",
-    "step": "(the clock)",
-    "proxy": "(proxy reward)",
-}
-MECHANISM_COLUMNS = ("β", "û", "entropy", "OOD distance", "diversity", "û–gap r")
+from betastar.record.entries import REGISTRY
+
+BASELINES = {"constant": "(a constant)", "step": "(the clock)", "proxy": "(proxy reward)"}
+
+
+def damage_columns() -> list[str]:
+    """Heads of the table of `damage_rows`."""
+    rise = REGISTRY.summary("proxy_standardised_rise")
+    return [
+        "β",
+        f"{REGISTRY.summary('augc_standardised').words}, 95 %",
+        REGISTRY.summary("augc_paper").words,
+        f"{REGISTRY.get('condition', 'onset_step').words} by seed",
+        f"{REGISTRY.get('point', 'true_strict').words}: start → lowest → end",
+        f"{rise.words}, {rise.unit}",
+    ]
+
+
+def mechanism_columns() -> list[str]:
+    """Heads of the table of `mechanism_rows`."""
+    return ["β", *(measure.words for measure in REGISTRY.table)]
+
+
+def signal_name(name: str) -> str:
+    """What a warning sign or a baseline is called."""
+    return BASELINES.get(name) or REGISTRY.get("point", name).words
 
 
 def damage_rows(summary: Mapping[str, Any]) -> list[list[str]]:
@@ -51,13 +55,7 @@ def damage_rows(summary: Mapping[str, Any]) -> list[list[str]]:
 def mechanism_rows(summary: Mapping[str, Any]) -> list[list[str]]:
     """One row of text per β: the quantities of the paper's causal chain; means over seeds ± standard errors. None where
     nothing of it was logged."""
-    digits = {
-        "disagreement": 2,
-        "policy_entropy": 3,
-        "ood_distance": 3,
-        "diversity": 3,
-        "uq_gap_correlation": 2,
-    }
+    digits = {measure.name: measure.digits for measure in REGISTRY.table}
     if all(row[name]["mean"] is None for row in summary["by_beta"] for name in digits):
         return []
     return [[_beta(row), *(_mean(row[name], places) for name, places in digits.items())] for row in summary["by_beta"]]
@@ -122,10 +120,10 @@ def signs_sentence(results: Mapping[str, Any]) -> str:
     for name, signal in signs["pooled"]["signals"].items():
         if not signal["baseline"]:
             verdict = signal["verdict"].split(":")[0]
-            found.setdefault(verdict, []).append(SIGNAL_NAMES[name])
+            found.setdefault(verdict, []).append(signal_name(name))
     parts = "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in found.items())
     signals = signs["pooled"]["signals"]
-    better = [SIGNAL_NAMES[n] for n, s in signals.items() if s["beats_proxy"] == "better than the proxy"]
+    better = [signal_name(n) for n, s in signals.items() if s["beats_proxy"] == "better than the proxy"]
     ahead = f"{signs['headline_horizon']} points ahead of a fall of {signs['drop']:g}"
     clock, proxy = (signals[name]["verdict"].split(":")[0] for name in ("step", "proxy"))
     return (

@@ -110,7 +110,7 @@ def _adapt(
         limit=readers.response_limit(ctx, inputs.preferences),
         numbers=numbers,
     )
-    chosen, probe_problems = held_out(ctx, problems.test), probe_prompts(ctx, problems.test)
+    chosen, asked = held_out(ctx, problems.test), probe_prompts(ctx, problems.test)
     seeds = [c.checkpoint.seed for c in conditions]
     checkpoint = ctx.store.checkpoint(STAGE, key)
     start = 0
@@ -124,15 +124,25 @@ def _adapt(
         if step % ctx.config.evaluation.every == 0 or step == settings.steps:
             frozen = bank.adapters.frozen()
             points = evaluate(
-                ctx, policy, frozen, references, seeds, chosen, probe_problems, bank.scorer, rewards, bank.limit
+                ctx,
+                policy,
+                frozen,
+                references,
+                seeds,
+                chosen,
+                asked,
+                bank.scorer,
+                rewards,
+                bank.limit,
+                step=step,
             )
             named = [(str(c), point) for c, point in zip(conditions, points, strict=True)]
-            checkpoint.append("metrics", [{"condition": c, "step": step, **p.metrics} for c, p in named])
+            checkpoint.append("metrics", [{"condition": c, **p.point.row()} for c, p in named])
             checkpoint.append(
-                "samples", [{"condition": c, "step": step, **sample} for c, p in named for sample in p.samples]
+                "samples", [{"condition": c, "step": step, **sample.row()} for c, p in named for sample in p.samples]
             )
-            proxy = sum(p.metrics["proxy"] for p in points) / len(points)
-            true = sum(p.metrics["true_strict"] for p in points) / len(points)
+            proxy = sum(p.point.proxy for p in points) / len(points)
+            true = sum(p.point.true_strict for p in points) / len(points)
             note = f"proxy {proxy:+.2f}, true {true:.2f}"
         ctx.reporter.progress(step, settings.steps, "steps", note)
         if step < settings.steps:

@@ -56,15 +56,17 @@ def run(ctx: Context, inputs: Inputs, checkpoints: Parts[Condition]) -> Parts[Co
         for c, (condition, folder) in enumerate(zip(todo, folders, strict=True)):
             wins = _wins(ctx, policy, reward, learned.judge, chosen, points[0][c].texts, base_texts[condition.seed])
             record = {
-                "start": {"step": 0, **points[0][c].metrics},
-                "again": {"step": 0, **points[1][c].metrics},
+                "start": points[0][c].point.row(),
+                "again": points[1][c].point.row(),
                 "base": _accuracy(ctx, chosen, base_texts[condition.seed]),
                 "win_rate": sum(wins) / len(wins),
                 "judge": "annotator" if learned.judge is None else "reward model not used online",
                 "log_ratio_noise": points[0][c].log_ratio_noise,
             }
             write_json(folder / "point.json", record)
-            (folder / "samples.json").write_text(json.dumps(points[0][c].samples, ensure_ascii=False))
+            (folder / "samples.json").write_text(
+                json.dumps([s.row() for s in points[0][c].samples], ensure_ascii=False)
+            )
 
     return ctx.made_parts(STAGE, keys, build, ctx.config.online.conditions_at_once)
 

@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 
 from betastar.data.preferences import Splits
+from betastar.record.files import METRICS, RESULTS, SAMPLES, read_points, to_json, to_json_lines
+from betastar.record.points import EvaluationPoint
 from betastar.store import Artefact, write_atomically
 from betastar.workbench import readers
 from betastar.workbench.context import (
@@ -20,11 +22,10 @@ from betastar.workbench.context import (
     copy_out,
     read_json,
     read_jsonl_rows,
-    write_jsonl,
 )
 from betastar.workbench.evaluate import held_out, probe_prompts
 
-VERSION = 3
+VERSION = 4
 STAGE = "results"
 
 
@@ -47,7 +48,7 @@ def run(
 
     def build(out: Path, key: str) -> None:
         # Slow to import, and not needed when nothing has changed.
-        from betastar.analysis.results import build_results, to_json
+        from betastar.analysis.results import build_results
 
         points, samples = _points(probes, online)
         results = build_results(
@@ -57,9 +58,9 @@ def run(
             root_seed=config.root_seed,
             trade_off=config.law.trade_off,
         )
-        (out / "results.json").write_text(to_json(results), encoding="utf-8")
-        write_jsonl(out / "metrics.jsonl", points)
-        write_jsonl(out / "samples.jsonl", samples)
+        (out / RESULTS).write_text(to_json(results), encoding="utf-8")
+        (out / METRICS).write_text(to_json_lines(points), encoding="utf-8")
+        (out / SAMPLES).write_text(to_json_lines(samples), encoding="utf-8")
 
     made = ctx.made(STAGE, settings, sources, build)
     write_atomically(folder / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
@@ -81,8 +82,8 @@ def _points(
             "seed": condition.checkpoint.seed,
         }
         probe = probes[condition.checkpoint]
-        points = [read_json(probe / "point.json")["start"], *read_jsonl_rows(folder / "metrics.jsonl")]
-        rows += [{**name, **point} for point in points]
+        start = EvaluationPoint.of_row(read_json(probe / "point.json")["start"])
+        rows += [{**name, **point.row()} for point in [start, *read_points(folder / METRICS)]]
         kept = [{"step": 0, **s} for s in read_json(probe / "samples.json")] + read_jsonl_rows(folder / "samples.jsonl")
         samples += [{**name, **sample} for sample in kept]
     return rows, samples
@@ -98,6 +99,7 @@ def _extra(probe: Path, checkpoint: Path) -> dict[str, Any]:
             "judge": point["judge"],
         },
         "base": point["base"],
+        "log_ratio_noise": point["log_ratio_noise"],
         "again": {name: point["again"][name] for name in ("proxy", "true_strict", "true_lenient", "disagreement")},
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -15,6 +15,7 @@ from betastar.models.generation import Sample, generate
 from betastar.models.logprobs import prompt_entropy
 from betastar.models.sequences import Row
 from betastar.randomness import numpy_generator, stream_key, torch_generator
+from betastar.record.points import EvaluationPoint, KeptResponse
 from betastar.workbench.context import Context, Policy
 from betastar.workbench.readers import Rewards
 from betastar.workbench.scoring import Scorer
@@ -23,12 +24,12 @@ NOISE_ROWS = 16  # responses of a checkpoint on which the noise of log-ratios is
 
 
 class Evaluation(NamedTuple):
-    """`metrics` of one condition at one point, its texts, a few whole responses, and of a checkpoint the noise of its
-    log-ratios (see `log_ratio_noise`)."""
+    """What is measured of one condition at one `point`, its texts, a few whole responses, and of a checkpoint the noise
+    of its log-ratios (see `log_ratio_noise`)."""
 
-    metrics: dict[str, Any]
+    point: EvaluationPoint
     texts: list[str]
-    samples: list[dict[str, Any]]
+    samples: list[KeptResponse]
     log_ratio_noise: float | None = None
 
 
@@ -134,8 +135,10 @@ def evaluate(
     rewards: Rewards,
     limit: int,
     replicate: int = 0,
+    step: int = 0,
 ) -> list[Evaluation]:
-    """Evaluate every condition of `adapters`; `references=None` says that they are their own references.
+    """Evaluate every condition of `adapters` after `step` online steps; `references=None` says that they are their own
+    references.
 
     A row's noise depends on seed, problem and `replicate` alone: all conditions of a seed share it, at every step, so
     a policy that has not moved gives the same answers, and what changes is due to the policy. Another replicate is
@@ -169,40 +172,41 @@ def evaluate(
         embedding = scored.embedding[c * n : (c + 1) * n]
         texts = [policy.chat.text(sample.tokens) for sample in part]
         grades = [ctx.grade(text, p.gold) for text, p in zip(texts, problems, strict=True)]
-        metrics = {
-            "n": n,
-            "proxy": proxy.mean.mean().item(),
-            "proxy_std": proxy.mean.std(correction=1).item(),
-            "members": scores.mean(dim=1).tolist(),
-            "disagreement": proxy.disagreement.mean().item(),
+        point = EvaluationPoint(
+            step=step,
+            n=n,
+            proxy=proxy.mean.mean().item(),
+            proxy_std=proxy.mean.std(correction=1).item(),
+            members=tuple(scores.mean(dim=1).tolist()),
+            disagreement=proxy.disagreement.mean().item(),
             # A Bradley-Terry reward is defined up to a constant, so raw disagreement also measures how far apart the
             # members' constants happen to lie; this one does not.
-            "disagreement_centred": ensemble_score(scores - rewards.offset[:, None]).disagreement.mean().item(),
-            "correct_strict": sum(g.strict for g in grades),
-            "true_strict": sum(g.strict for g in grades) / n,
-            "true_lenient": sum(g.lenient for g in grades) / n,
-            "unparsable": sum(not g.parsable for g in grades) / n,
-            "kl": log_ratio[c].mean().item(),
-            "response_entropy": sum(s.entropy for s in part) / n,
-            "policy_entropy": entropies[c].item(),
-            "response_tokens": sum(len(s.tokens) for s in part) / n,
-            "at_limit": sum(s.hit_limit for s in part) / n,
-            "ood_distance": cosine_distance_to(rewards.centroid, embedding).mean().item(),
-            "diversity": mean_pairwise_cosine_distance(embedding).item(),
-        }
+            disagreement_centred=ensemble_score(scores - rewards.offset[:, None]).disagreement.mean().item(),
+            correct_strict=sum(g.strict for g in grades),
+            true_strict=sum(g.strict for g in grades) / n,
+            true_lenient=sum(g.lenient for g in grades) / n,
+            unparsable=sum(not g.parsable for g in grades) / n,
+            kl=log_ratio[c].mean().item(),
+            response_entropy=sum(s.entropy for s in part) / n,
+            policy_entropy=entropies[c].item(),
+            response_tokens=sum(len(s.tokens) for s in part) / n,
+            at_limit=sum(s.hit_limit for s in part) / n,
+            ood_distance=cosine_distance_to(rewards.centroid, embedding).mean().item(),
+            diversity=mean_pairwise_cosine_distance(embedding).item(),
+        )
         samples = [
-            {
-                "problem": problems[i].problem_id,
-                "question": problems[i].question,
-                "gold": problems[i].gold,
-                "response": texts[i],
-                "proxy": proxy.mean[i].item(),
-                "disagreement": proxy.disagreement[i].item(),
-                "strict": grades[i].strict,
-                "lenient": grades[i].lenient,
-                "tokens": len(part[i].tokens),
-            }
+            KeptResponse(
+                problem=problems[i].problem_id,
+                question=problems[i].question,
+                gold=problems[i].gold,
+                response=texts[i],
+                proxy=proxy.mean[i].item(),
+                disagreement=proxy.disagreement[i].item(),
+                strict=grades[i].strict,
+                lenient=grades[i].lenient,
+                tokens=len(part[i].tokens),
+            )
             for i in range(min(config.evaluation.samples, n))
         ]
-        result.append(Evaluation(metrics, texts, samples, noise[c]))
+        result.append(Evaluation(point, texts, samples, noise[c]))
     return result

@@ -10,6 +10,8 @@ import altair as alt
 import numpy as np
 
 from betastar.maths.conservatism import INTERPOLATION
+from betastar.record.entries import REGISTRY
+from betastar.record.schema import FORMS
 from betastar.report.figures.panels import (
     HEIGHT,
     Axis,
@@ -27,30 +29,21 @@ from betastar.report.figures.panels import (
 from betastar.report.points import Row, labels, mean_row, mean_values, number, seed_values
 
 DOTS = "Dots: seeds; diamonds: their mean with its 95 % interval"
-# name in the summary, path in a condition, title of the axis
-AUGC = {form: (f"augc_{form}", (f"augc_{form}",), "AUGC (gap × steps)") for form in ("standardised", "paper")}
-ENTROPY = ("policy_entropy", ("policy_entropy", "checkpoint"), "checkpoint entropy (nats)")
-COLLAPSE = ("entropy_collapse", ("policy_entropy", "collapse"), "entropy collapse (nats)")
-MECHANISM = (
-    ("augc_standardised", ("augc_standardised",), "AUGC (gap × steps)"),
-    ENTROPY,
-    ("ood_distance_start", ("ood_distance", "start"), "OOD distance (cosine)"),
-    ("disagreement", ("disagreement", "mean"), "û, mean over steps"),
-)
+MECHANISM = ("augc_standardised", "policy_entropy", "ood_distance_start", "disagreement")
 
 
 def augc(results: Mapping[str, Any]) -> Figure:
     """Figure 5 of the paper: damage by β with the fitted law; zones where there is a β★."""
     variants, title = list(results["summary"]), "Damage by β with the fitted law (the paper's Figure 5)"
     rows, notes = [], []
-    for form, (name, where, axis_title) in AUGC.items():
-        row = _quantity_row(results, name, where, axis_title, variants, form)
+    for form in FORMS:
+        row = _quantity_row(results, f"augc_{form}", variants, form)
         if row:
             rows.append(row)
             notes += [_law_note(results["summary"][v][form], f"{v}, {form} form") for v in variants]
     if not rows:
         return missing("augc", title, "AUGC is undefined in every run.")
-    parts = [results["summary"][v][form] for v in variants for form in AUGC]
+    parts = [results["summary"][v][form] for v in variants for form in FORMS]
     if any(_is_drawn(part["law"]) for part in parts):
         notes.insert(0, "Dashed: the fitted a·β^b + c.")
     else:
@@ -64,7 +57,7 @@ def augc(results: Mapping[str, Any]) -> Figure:
 def entropy(results: Mapping[str, Any]) -> Figure:
     """Figure 4 of the paper: entropy of the checkpoints, and its collapse while they adapt."""
     variants, title = list(results["summary"]), "Entropy at the checkpoint and its collapse (the paper's Figure 4)"
-    rows = [_quantity_row(results, *quantity, variants) for quantity in (ENTROPY, COLLAPSE)]
+    rows = [_quantity_row(results, name, variants) for name in ("policy_entropy", "entropy_collapse")]
     if not any(rows):
         return missing("entropy", title, "The entropy of the policy on prompts was not logged.")
     caption = (
@@ -78,15 +71,15 @@ def entropy(results: Mapping[str, Any]) -> Figure:
 def mechanism(results: Mapping[str, Any]) -> Figure:
     """Figure 6 of the paper: damage, entropy, distance and disagreement by β."""
     variants, title = list(results["summary"]), "The mechanism (the paper's Figure 6)"
-    found = [(row, q) for q in MECHANISM if (row := _quantity_row(results, *q, variants))]
+    found = {name: row for name in MECHANISM if (row := _quantity_row(results, name, variants))}
     if len(found) < 2:
         return missing("mechanism", title, "Entropy, OOD distance and û were not logged: only damage by β is known.")
-    absent = [title for *_, title in MECHANISM if title not in [q[2] for _, q in found]]
+    absent = [REGISTRY.summary(name).axis for name in MECHANISM if name not in found]
     caption = (
         f"{DOTS}. Entropy and OOD distance are those of the checkpoint, as in Algorithm 1; û is the mean over the "
         "online phase." + (f" Not logged: {', '.join(absent)}." if absent else "")
     )
-    return Figure("mechanism", title, caption, paired([row for row, _ in found]))
+    return Figure("mechanism", title, caption, paired(list(found.values())))
 
 
 def variants(results: Mapping[str, Any]) -> Figure:
@@ -101,7 +94,7 @@ def variants(results: Mapping[str, Any]) -> Figure:
         row = []
         for name, axis_title in names.items():
             means = [mean_row(r["beta"], of_beta, r[name]) for r in pair["by_beta"]]
-            seeds = _paired_seeds(results, pair, ("true_strict", "end") if name == "true_end" else (name,))
+            seeds = _paired_seeds(results, pair, REGISTRY.summary(name).value_path)
             if any(m["value"] is not None for m in means):
                 axis = Axis(axis_title, reach_of(seeds, means, [0.0]))
                 x = beta_axis([m["x"] for m in means])
@@ -118,20 +111,18 @@ def variants(results: Mapping[str, Any]) -> Figure:
 def _quantity_row(
     results: Mapping[str, Any],
     name: str,
-    where: Sequence[str],
-    axis_title: str,
     variants: Sequence[str],
     form: str | None = None,
 ) -> list[Panel]:
     """A quantity by β, a panel per variant on one scale; nothing where it is undefined everywhere. With a `form`, the
     law of that form and what follows from it are drawn too."""
-    of_beta = labels(results)
-    seeds = {v: seed_values(results, v, where) for v in variants}
+    of_beta, measure = labels(results), REGISTRY.summary(name)
+    seeds = {v: seed_values(results, v, measure.value_path) for v in variants}
     means = {v: mean_values(results, v, name) for v in variants}
     every_seed, every_mean = [*chain(*seeds.values())], [*chain(*means.values())]
     if not any(row["value"] is not None for row in every_seed):
         return []
-    axis = Axis(axis_title, reach_of(every_seed, every_mean, [0.0] if name == "entropy_collapse" else []))
+    axis = Axis(measure.axis, reach_of(every_seed, every_mean, [0.0] if name == "entropy_collapse" else []))
     panels = []
     for variant in variants:
         x, extra = beta_axis([row["x"] for row in seeds[variant]]), []

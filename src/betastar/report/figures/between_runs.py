@@ -10,7 +10,8 @@ import altair as alt
 import pandas as pd
 
 from betastar.analysis.pairing import Subject, records
-from betastar.analysis.quantities import QUANTITIES, value_at
+from betastar.analysis.quantities import value_at
+from betastar.record.entries import REGISTRY
 from betastar.report.figures.panels import (
     HEIGHT,
     Axis,
@@ -185,7 +186,10 @@ def _seeds(
     if entry["method"] != "paired":
         return []
     sides = [
-        {(r["beta"], r["seed"]): value_at(r, QUANTITIES[name]) for r in records(subject, entry["variant"])}
+        {
+            (r["beta"], r["seed"]): value_at(r, REGISTRY.summary(name).value_path)
+            for r in records(subject, entry["variant"])
+        }
         for subject in (ours, theirs)
     ]
     return [

@@ -10,7 +10,7 @@ import altair as alt
 
 from betastar.report.figures.panels import Figure, Panel, data, missing
 from betastar.report.points import Row, extent, number
-from betastar.report.words import SIGNAL_NAMES
+from betastar.report.words import signal_name
 
 CALIBRATION = (
     "A calibration curve needs, for every held-out pair, the predicted probability σ(margin) beside the label; the "
@@ -60,7 +60,7 @@ def warning_signs(results: Mapping[str, Any]) -> Figure:
         roc = next(entry for entry in signal["roc"] if entry["horizon"] == horizon)
         low, high = number(roc["interval"]["low"]), number(roc["interval"]["high"])
         if roc["area"] is not None and low is not None and name != "constant":
-            row = {"who": SIGNAL_NAMES.get(name, name), "part": "pooled", "value": number(roc["area"])}
+            row = {"who": signal_name(name), "part": "pooled", "value": number(roc["area"])}
             rows.append({**row, "low": low, "high": high, "events": roc["n_positive"]})
     if not rows:
         return missing(

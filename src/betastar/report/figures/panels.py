@@ -98,7 +98,7 @@ def lines(rows: Sequence[Row], name: str, axis: Axis, names: Sequence[str], extr
     tips = [
         alt.Tooltip("beta:N", title="β"),
         alt.Tooltip("step:Q", title="step"),
-        alt.Tooltip("mean:Q", title="mean", format=".4~g"),
+        alt.Tooltip("mean:Q", title=f"mean {axis.title}", format=".4~g"),
         alt.Tooltip("error:Q", title="± standard error", format=".2~g"),
         alt.Tooltip("n:Q", title="seeds"),
     ]
@@ -166,11 +166,11 @@ def by_beta(
     seeds: Sequence[Row], means: Sequence[Row], axis: Axis, names: Sequence[str], x: alt.X, extra: Sequence[Any] = ()
 ) -> Any:
     """A quantity by β: a dot for each seed, the mean as a diamond with its 95 % interval."""
-    tips = [alt.Tooltip("beta:N", title="β"), alt.Tooltip("value:Q", format=".4~g")]
+    tips = [alt.Tooltip("beta:N", title="β"), alt.Tooltip("value:Q", title=axis.title, format=".4~g")]
     seed_tips = [*tips, alt.Tooltip("seed:N", title="seed")]
     mean_tips = [
         tips[0],
-        alt.Tooltip("value:Q", title="mean", format=".4~g"),
+        alt.Tooltip("value:Q", title=f"mean {axis.title}", format=".4~g"),
         alt.Tooltip("low:Q", title="95 % from", format=".4~g"),
         alt.Tooltip("high:Q", title="95 % to", format=".4~g"),
         alt.Tooltip("n:Q", title="seeds"),

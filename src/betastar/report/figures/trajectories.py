@@ -7,6 +7,7 @@ from typing import Any
 
 import altair as alt
 
+from betastar.record.entries import REGISTRY
 from betastar.report.figures.panels import (
     HEIGHT,
     Axis,
@@ -23,15 +24,10 @@ from betastar.report.figures.panels import (
 )
 from betastar.report.points import Row, extent, known, labels, of_seeds, over_seeds, picked, series_frame
 
-FORMS = {"standardised": "gap (sd)", "paper": "gap, Def. 3.1"}
-SIGNALS = {
-    "disagreement": "û",
-    "response_entropy": "response entropy (nats)",
-    "kl": "KL to the checkpoint (nats)",
-    "response_tokens": "response length (tokens)",
-    "diversity": "diversity",
-    "ood_distance": "OOD distance",
-}
+FORMS = {form: REGISTRY.get("point", f"gap_{form}").axis for form in ("standardised", "paper")}
+# Shown first, in this order; other warning signs of the registry follow, but for those that repeat one of these.
+FIRST = ("disagreement", "response_entropy", "kl", "response_tokens", "diversity", "ood_distance")
+REPEATED = ("disagreement_centred", "at_limit")
 FOOT = 8  # height in pixels of a line of onset marks
 
 
@@ -98,14 +94,19 @@ def signals(results: Mapping[str, Any]) -> Figure:
     points, of_beta = series_frame(results), labels(results)
     variants, names = list(results["summary"]), list(of_beta.values())
     title = "What can be seen without the truth"
-    there = [name for name in SIGNALS if known(points, name)]
+    axes = {name: REGISTRY.get("point", name).axis for name in _signals()}
+    there = [name for name in axes if known(points, name)]
     if not there:
-        return missing("signals", title, f"None of {', '.join(SIGNALS.values())} was logged.")
+        return missing("signals", title, f"None of {', '.join(axes.values())} was logged.")
     rows = over_seeds(points, there, of_beta)
-    panels = paired([line_rows(rows, name, SIGNALS[name], names, variants) for name in there])
-    absent = [SIGNALS[name] for name in SIGNALS if name not in there]
+    panels = paired([line_rows(rows, name, axes[name], names, variants) for name in there])
+    absent = [axis for name, axis in axes.items() if name not in there]
     caption = band(results) + (f" Not logged: {', '.join(absent)}." if absent else "")
     return Figure("signals", title, caption, panels)
+
+
+def _signals() -> list[str]:
+    return [*FIRST, *(m.name for m in REGISTRY.signals if m.name not in (*FIRST, *REPEATED))]
 
 
 def path(results: Mapping[str, Any]) -> Figure:

@@ -1,9 +1,13 @@
-"""Progress of a run for a person at a terminal, or for a log file."""
+"""Progress of a run for a person at a terminal or in a notebook, or for a log file."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from html import escape
+from importlib import import_module
 from typing import Any
 
 from betastar.progress import Reporter
@@ -83,5 +87,72 @@ class LogReporter(Reporter):
         pass
 
 
-def reporter() -> TerminalReporter | LogReporter:
+class NotebookReporter(Reporter):
+    """A bar for every stage in a notebook's output, drawn anew in place; it needs nothing but IPython."""
+
+    EVERY_SECONDS = 0.5
+
+    def __init__(self, display: Callable[..., Any]) -> None:
+        self.lines: list[str] = []
+        self.bar, self.name, self.place, self.last, self.begun = "", "", "", 0.0, time.time()
+        self.handle = display(self, display_id=True)
+
+    def say(self, text: str) -> None:
+        self.lines.append(escape(text))
+        self._draw()
+
+    def stage(self, name: str, place: int, of: int) -> None:
+        self.bar, self.name, self.place, self.begun = "", name, f"{place}/{of}", time.time()
+
+    def progress(self, done: int, total: int, unit: str, note: str = "") -> None:
+        rate = done / max(time.time() - self.begun, 1e-9)
+        words = f"{self.place} {self.name}: {done}/{total} {unit}, {rate:.1f}/s{', ' + note if note else ''}"
+        self.bar = f'<progress value="{done}" max="{total}" style="width:16em"></progress> {escape(words)}'
+        if done == total:
+            self.lines.append(self.bar)
+            self.bar = ""
+        if done == total or time.time() - self.last >= self.EVERY_SECONDS:
+            self._draw()
+
+    def close(self) -> None:
+        self.bar = ""
+        self._draw()
+
+    def _repr_html_(self) -> str:
+        return "<br>".join([*self.lines, *([self.bar] if self.bar else [])])
+
+    def _draw(self) -> None:
+        self.last = time.time()
+        if self.handle is not None:
+            self.handle.update(self)
+
+
+@contextmanager
+def shown(progress: bool | Reporter) -> Iterator[Reporter]:
+    """What shows progress while the block lasts: nothing, a reporter that was given, or what suits the place, a
+    notebook, a terminal or a log."""
+    if isinstance(progress, Reporter):
+        yield progress
+        return
+    made = reporter() if progress else None
+    try:
+        yield made or Reporter()
+    finally:
+        if made is not None:
+            made.close()
+
+
+def reporter() -> TerminalReporter | LogReporter | NotebookReporter:
+    """What suits the place."""
+    if display := _notebook():
+        return NotebookReporter(display)
     return TerminalReporter() if sys.stderr.isatty() else LogReporter()
+
+
+def _notebook() -> Callable[..., Any] | None:
+    """IPython's `display` in a notebook, else None."""
+    ipython = sys.modules.get("IPython")
+    shell = getattr(ipython, "get_ipython", lambda: None)()
+    if shell is None or not hasattr(shell, "kernel"):
+        return None
+    return import_module("IPython.display").display

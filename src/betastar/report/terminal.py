@@ -15,24 +15,24 @@ def console() -> Any:
     return Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
-def show(results: dict[str, Any], folder: Path, seconds: float, details: bool = False) -> None:
+def show(results: Mapping[str, Any], folder: Path | None, seconds: float | None = None, details: bool = False) -> None:
     """The end of a run: per variant a table and what follows from it; warning signs, warnings, where the files are.
     `details` adds the tables of the warning signs and of the paper's causal chain."""
     from betastar.report.words import (
-        DAMAGE_COLUMNS,
-        MECHANISM_COLUMNS,
         conclusions,
+        damage_columns,
         damage_rows,
         difference_sentences,
+        mechanism_columns,
         mechanism_rows,
         signs_sentence,
     )
 
     terminal = console()
     for variant, summary in results["summary"].items():
-        print_table(terminal, _title(results, variant), DAMAGE_COLUMNS, damage_rows(summary))
+        print_table(terminal, _title(results, variant), damage_columns(), damage_rows(summary))
         if mechanism := mechanism_rows(summary):
-            print_table(terminal, None, MECHANISM_COLUMNS, mechanism)
+            print_table(terminal, None, mechanism_columns(), mechanism)
         print_lines(terminal, conclusions(summary))
         terminal.print()
     print_lines(terminal, [*difference_sentences(results), signs_sentence(results)])
@@ -41,12 +41,35 @@ def show(results: dict[str, Any], folder: Path, seconds: float, details: bool = 
         _details(terminal, results)
     for text in results["warnings"]:
         terminal.print(f"Warning: {text}", markup=False, soft_wrap=True)
-    names = [name for name in ("results.json", "metrics.jsonl", "samples.jsonl") if (folder / name).is_file()]
-    names += [f"{name}/" for name in ("figures", "adapters") if (folder / name).is_dir()]
-    terminal.print(f"\nFiles in {folder}: {', '.join(names)}", markup=False, soft_wrap=True)
-    if (folder / "report.html").is_file():
-        terminal.print(f"Look at {folder / 'report.html'}", markup=False, soft_wrap=True)
-    terminal.print(f"Took {seconds:.0f} s.", markup=False)
+    if folder is not None:
+        names = [name for name in ("results.json", "metrics.jsonl", "samples.jsonl") if (folder / name).is_file()]
+        names += [f"{name}/" for name in ("figures", "adapters") if (folder / name).is_dir()]
+        terminal.print(f"\nFiles in {folder}: {', '.join(names)}", markup=False, soft_wrap=True)
+        if (folder / "report.html").is_file():
+            terminal.print(f"Look at {folder / 'report.html'}", markup=False, soft_wrap=True)
+    if seconds is not None:
+        terminal.print(f"Took {seconds:.0f} s.", markup=False)
+
+
+def show_comparison(comparison: Mapping[str, Any]) -> None:
+    """What differs, and per variant the damage by β and run, and what follows."""
+    from betastar.report.comparison import MOST, damage_rows, notes, setting_rows, settings_note, verdicts
+
+    terminal = console()
+    columns, rows = setting_rows(comparison)
+    if rows:
+        print_table(terminal, "Settings that differ", columns, rows[:MOST])
+    elif not settings_note(comparison):
+        print_lines(terminal, ["No setting differs."])
+    more = f"{len(rows) - MOST} more settings differ: see the page." if len(rows) > MOST else ""
+    print_lines(terminal, [line for line in (more, settings_note(comparison)) if line])
+    for variant in dict.fromkeys(entry["variant"] for entry in comparison["damage"]):
+        title = f"variant {variant}: AUGC standardised, mean over seeds [95 % interval]"
+        print_table(terminal, title, *damage_rows(comparison, variant))
+    for verdict in verdicts(comparison):
+        print_lines(terminal, [f"{verdict.heading}: {verdict.sentence}", *(f"  {limit}" for limit in verdict.limits)])
+    print_lines(terminal, notes(comparison))
+    terminal.print()
 
 
 def _title(results: Mapping[str, Any], variant: str) -> str:

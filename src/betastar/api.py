@@ -1,0 +1,384 @@
+"""What `import betastar` offers and the command line calls: run, load, analyse, compare, and what comes out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
+
+from betastar.config import PRESETS, Config, load_config, preset_names
+from betastar.errors import BetastarError
+from betastar.progress import Reporter
+from betastar.record.files import RESULTS, Run, read_comparison, read_run, to_json
+from betastar.record.frames import conditions_frame, points_frame, responses_frame, summary_frame
+from betastar.record.shapes.comparison import ComparisonRecord
+from betastar.record.shapes.results import ResultsRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Group
+
+    from betastar.doctor import Finding
+    from betastar.live.view import View
+    from betastar.logs.options import Options, Unit
+    from betastar.planning.plan import Plan
+    from betastar.planning.timing import Timing
+    from betastar.report.export import Format
+    from betastar.report.plots import Plots
+
+RUNS = Path("runs")
+"""Where runs go that are given no folder."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run or an analysis found.
+
+    `record`: every number, as in `results.json` (docs/results.md). `folder`: where its files are; None for an analysis
+    that was not written. `notes`: of an analysis, what was guessed, passed over and done, in sentences.
+    """
+
+    run: Run = field(repr=False)
+    folder: Path | None
+    notes: Sequence[str] = field(default=(), repr=False)
+
+    @property
+    def record(self) -> ResultsRecord:
+        """Every number, as `results.json` holds it: undefined ones are None, with a reason beside them."""
+        return cast(ResultsRecord, self.run.results)
+
+    @property
+    def name(self) -> str:
+        """Of the run, or of what was analysed."""
+        return self.record["name"]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What limits this result, in sentences."""
+        return self.record["warnings"]
+
+    @cached_property
+    def points(self) -> pd.DataFrame:
+        """One row for each evaluation point of each condition; columns in docs/results.md."""
+        return points_frame(self.record)
+
+    @cached_property
+    def conditions(self) -> pd.DataFrame:
+        """One row for each (variant, β, seed): AUGC, onset, start and end of every measure."""
+        return conditions_frame(self.record)
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """One row for each variant, β and measure: the mean over seeds with its interval."""
+        return summary_frame(self.record)
+
+    @cached_property
+    def responses(self) -> pd.DataFrame:
+        """One row for each kept response with its scores and grades; empty for an analysis."""
+        return responses_frame(self.run.samples)
+
+    @property
+    def plot(self) -> Plots:
+        """Charts of the results: `results.plot.rewards()`."""
+        from betastar.report.plots import Plots
+
+        return Plots(self.record)
+
+    def table_1(self, format: Format = "markdown") -> str:
+        """Table 1 of the paper as "markdown", "latex" or "csv"."""
+        from betastar.report.export import table_1
+
+        return table_1(self.record, format)
+
+    def report(self, page: str | Path | None = None) -> Path:
+        """Write `report.html`, or the file `page`, and `figures/` beside it; returns the page. Raises BetastarError for
+        an analysis that was not written."""
+        from betastar.report.report_folder import write_report
+
+        if self.folder is None:
+            raise BetastarError("this analysis was not written; give bs.analyze a folder with out=.")
+        return write_report(self.folder, None if page is None else Path(page))
+
+    def show(self, details: bool = False, seconds: float | None = None) -> None:
+        """Print what the command line prints: tables, what follows from them, and warnings. `details` adds the tables
+        of the warning signs and of the paper's chain; `seconds`: how long it took."""
+        from betastar.report.terminal import show
+
+        show(self.record, self.folder, seconds, details)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several runs beside each other. `record`: every number, as in `comparison.json`; `page`: its HTML page, with the
+    numbers and `figures` beside it."""
+
+    record: ComparisonRecord = field(repr=False)
+    page: Path
+
+    @property
+    def numbers(self) -> Path:
+        """The JSON file."""
+        return self.page.with_suffix(".json")
+
+    @property
+    def figures(self) -> Path:
+        """The folder of its figures, whose names begin as the page's."""
+        return self.page.parent / "figures"
+
+    @cached_property
+    def differences(self) -> pd.DataFrame:
+        """One row for each difference of a run from the first: variant, β (NaN for the mean over all), measure, mean,
+        standard error, interval and n."""
+        import pandas as pd
+
+        return pd.DataFrame(_difference_rows(self.record), columns=list(DIFFERENCE)).astype({"beta": float})
+
+    def show(self) -> None:
+        """Print what the command line prints."""
+        from betastar.report.terminal import show_comparison
+
+        show_comparison(self.record)
+
+
+DIFFERENCE = ("run", "minus", "variant", "beta", "measure", "mean", "standard_error", "low", "high", "n", "reason")
+
+
+def run(
+    source: str | Path | Config = "micro",
+    *,
+    seeds: Sequence[int] | None = None,
+    out: str | Path | None = None,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    progress: bool | Reporter = True,
+    command: str = "",
+) -> Results:
+    """Run an experiment, or finish an interrupted run of it: finished work is reused.
+
+    `source`: a preset ("micro"), a YAML file, or what `load_config` returned. `seeds` and `overrides`, such as
+    {"online.steps": 40} or ["online.steps=40"], replace settings. `out`: the run directory, by default runs/NAME.
+    `progress`: show how far it is, as bars in a terminal or a notebook; or a Reporter of one's own. `command`: what
+    those who watch the run are told to continue it with.
+
+    Raises BetastarError for a faulty setting, and where the machine does not allow it; what was finished stays.
+    """
+    config = _config(source, seeds, overrides)
+    folder = RUNS / config.name if out is None else Path(out)
+    from betastar import pipeline
+    from betastar.live.reporters import shown
+
+    with shown(progress) as reporter:
+        reporter.say(f"betastar {config.name} → {folder}")
+        pipeline.run(config, folder, reporter, command)
+    return Results(read_run(folder), folder)
+
+
+@overload
+def load(path: str | Path, kind: Literal["run"] = "run") -> Results: ...
+@overload
+def load(path: str | Path, kind: Literal["comparison"]) -> Comparison: ...
+def load(path: str | Path, kind: Literal["run", "comparison"] = "run") -> Results | Comparison:
+    """What a run, an analysis or a comparison left: a folder, or the page or JSON file of a comparison.
+
+    A comparison is known by its file; `kind="comparison"` tells a type checker too. Raises BetastarError, which names
+    file and field, where there is nothing to load, or it is damaged or of another version.
+    """
+    place = Path(path)
+    if kind == "comparison" or (place.suffix in (".html", ".json") and place.name != RESULTS and place.is_file()):
+        return Comparison(read_comparison(place.with_suffix(".json")), place.with_suffix(".html"))
+    folder = place.parent if place.name == RESULTS else place
+    return Results(read_run(folder), folder)
+
+
+def analyze(
+    source: pd.DataFrame | str | Path | Iterable[str | Path],
+    *,
+    proxy: str | None = None,
+    true: str | None = None,
+    step: str | None = None,
+    uncertainty: str | None = None,
+    beta: float | str | None = None,
+    seed: int | str | None = None,
+    variant: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    patterns: Sequence[str] = (),
+    n: int | None = None,
+    true_unit: Unit | None = None,
+    until: int | None = None,
+    name: str | None = None,
+    out: str | Path | None = None,
+) -> Results:
+    """Analyse runs that were trained elsewhere: a data frame with a row for each logged step, or paths of logs, files
+    or folders. The step may be a column or the index.
+
+    Every argument but the source is optional: `proxy`, `true`, `step`, `uncertainty` and `variant` name columns, `beta`
+    and `seed` a column or a number; what is left out is guessed from the names that trainers use, and `notes` of the
+    result says how. `columns`: more fields, such as {"kl": "my_kl", "proxy_std": "r_std"}. `patterns`: regular
+    expressions that find (?P<beta>…), (?P<seed>…) or (?P<variant>…) in paths or names. `n`: how many responses stand
+    behind each true reward. `true_unit`: "share" of right answers, "percent" or "score". `until`: the last step that
+    counts. `name`: what the record calls itself. `out`: a folder for `results.json`, `metrics.jsonl`, `report.html`
+    and `figures/`; nothing is written without it.
+
+    Raises BetastarError, in one sentence, where rewards cannot be found or a column is not as described.
+    """
+    from betastar.analysis.analyze import analyze_frame, analyze_paths
+    from betastar.logs.options import Options
+
+    told = {"proxy": proxy, "true": true, "step": step, "uncertainty": uncertainty}
+    options: Options = Options(
+        columns={**(columns or {}), **{key: column for key, column in told.items() if column is not None}},
+        beta=beta,
+        seed=seed,
+        variant=variant,
+        patterns=patterns,
+        n=n,
+        true_unit=true_unit,
+        until=until,
+    )
+    if hasattr(source, "columns"):
+        analysis = analyze_frame(cast("pd.DataFrame", source), options, name or "frame")
+    else:
+        places = [source] if isinstance(source, str | Path) else list(cast("Iterable[str | Path]", source))
+        analysis = analyze_paths([Path(place) for place in places], options, name)
+    if out is None:
+        return Results(Run(json.loads(to_json(analysis.results)), [], {}, []), None, analysis.notes)
+    from betastar.report.analysis_folder import write_analysis
+
+    write_analysis(analysis, Path(out))
+    return Results(read_run(Path(out)), Path(out), analysis.notes)
+
+
+def compare(*runs: str | Path, out: str | Path = "comparison.html") -> Comparison:
+    """Compare runs, each a folder or "NAME=FOLDER", the first being what the others are compared with. Writes the page
+    `out`, a JSON file of the same name, and figures.
+
+    Raises BetastarError where a folder has no record of this version, is named twice, or nothing can be written.
+    """
+    from betastar.report.comparison_folder import write_comparison
+
+    written = write_comparison([str(place) for place in runs], Path(out))
+    return Comparison(read_comparison(written.numbers), written.page)
+
+
+def schema(kind: Literal["results", "comparison"] = "results") -> dict[str, Any]:
+    """The JSON Schema (2020-12) of `results.json`, or of `comparison.json`."""
+    from betastar.record.schema import comparison_schema
+    from betastar.record.schema import schema as results_schema
+
+    return results_schema() if kind == "results" else comparison_schema()
+
+
+def presets() -> dict[str, str]:
+    """The built-in settings: name → what it runs."""
+    texts = {name: (PRESETS / f"{name}.yaml").read_text(encoding="utf-8") for name in preset_names()}
+    return {name: text.split("\n", 1)[0].lstrip("# ") for name, text in texts.items()}
+
+
+def plan(
+    source: str | Path | Config = "micro",
+    *,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    memory_gb: float | None = None,
+    tokens: tuple[int, int] | None = None,
+    pairs: int | None = None,
+    out: str | Path | None = None,
+) -> Plan:
+    """What a run derives, needs and computes; reads configurations, never weights. `memory_gb`: plan for a GPU of this
+    size, not for this machine. `tokens`: limits of prompt and response, `pairs`: of training, where only the data could
+    say them. `out`: a run directory whose data are looked at.
+
+    Raises BetastarError for a faulty setting, and for a model whose configuration cannot be read.
+    """
+    from betastar.planning.plan import make_plan
+
+    folder = None if out is None else Path(out)
+    return make_plan(_config(source, None, overrides), memory_gb=memory_gb, tokens=tokens, pairs=pairs, folder=folder)
+
+
+def timed(made: Plan) -> Timing:
+    """How long each stage of a plan takes on this machine, measured in about a minute. Raises BetastarError where it
+    cannot be measured."""
+    from betastar.planning.timing import probe
+
+    return probe(made)
+
+
+def plan_record(made: Plan, timing: Timing | None) -> dict[str, Any]:
+    """A plan for JSON."""
+    from betastar.planning.plan import record
+
+    return record(made, timing)
+
+
+def settings_text(config: Config) -> str:
+    """Every setting with its value and meaning, as YAML that `run` reads."""
+    from betastar.settings_text import described
+
+    return described(config)
+
+
+def examined(config: Config | None = None) -> Iterator[Finding]:
+    """What this machine can do, and what to do where it cannot, check by check."""
+    from betastar.doctor import examine
+
+    return examine(config, RUNS)
+
+
+def look(folder: str | Path) -> View:
+    """A run as it is at the moment, from its files. Raises BetastarError where the folder holds no run."""
+    from betastar.live.view import look as view_of
+
+    return view_of(Path(folder))
+
+
+def picture(view: View, width: int, height: int | None = None) -> Group:
+    """A view as text for a terminal, `width` columns wide and at most `height` lines high."""
+    from betastar.report.watch import frame
+
+    return frame(view, width, height)
+
+
+def write_file(path: Path, text: str) -> None:
+    """Replace a file in one step. Raises BetastarError where the disk is full or may not be written."""
+    from betastar.disk import write_atomically
+
+    write_atomically(path, text.encode())
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, of the processor or of a GPU, has run out."""
+    from betastar.models.out_of_memory import is_out_of_memory as is_it
+
+    return is_it(error)
+
+
+def _config(
+    source: str | Path | Config, seeds: Sequence[int] | None, overrides: Mapping[str, Any] | Sequence[str]
+) -> Config:
+    texts = [f"{key}={_yaml(value)}" for key, value in overrides.items()] if isinstance(overrides, Mapping) else []
+    texts = texts or [str(text) for text in overrides]
+    if seeds is not None:
+        texts.append(f"seeds={_yaml(list(seeds))}")
+    if not isinstance(source, Config):
+        return load_config(str(source), texts)
+    if texts:
+        raise BetastarError(f"{texts[0]}: a Config is complete; give seeds and overrides to load_config.")
+    return source
+
+
+def _yaml(value: Any) -> str:
+    """A value as YAML reads it: a text stays as it is, so that it may be YAML itself."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _difference_rows(record: ComparisonRecord) -> Iterator[tuple[Any, ...]]:
+    for entry in record["differences"]:
+        over = [{"beta": None, **entry["over_beta"]}] if entry["over_beta"] else []
+        for row in [*entry["by_beta"], *over]:
+            for measure, found in row.items():
+                if measure != "beta":
+                    ends = (found["interval"]["low"], found["interval"]["high"])
+                    who = (entry["run"], entry["minus"], entry["variant"], row["beta"], measure)
+                    yield (*who, found["mean"], found["standard_error"], *ends, found["n"], found["reason"])

@@ -1,0 +1,126 @@
+"""The tables of docs/results.md that follow from the registry and the shape of the record.
+
+    python -m betastar.record.documentation docs/results.md
+
+puts them into the page, each between a pair of comments that name it; a test says when the page is not current.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import get_args
+
+from betastar.record.entries import REGISTRY
+from betastar.record.frames import Frame, columns
+from betastar.record.measures import Level, Measure
+from betastar.record.schema import condition_fields, record_fields, summary_fields
+
+BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def with_tables(page: str) -> str:
+    """A page with its tables made anew. Raises KeyError for a table of another name."""
+    return BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}{found[3]}", page)
+
+
+def record_table() -> str:
+    """The fields of the record."""
+    return _table(("field", "meaning"), ((_code(name), note) for name, note in record_fields().items()))
+
+
+def condition_table() -> str:
+    """The fields of a condition: its own, its measures, and parts of the measures of a point."""
+    rows = []
+    for name in condition_fields():
+        if name in {m.name for m in REGISTRY.at("condition")}:
+            rows.append((_code(name), _described(REGISTRY.get("condition", name))))
+        elif name in {m.name for m in REGISTRY.kept}:
+            measure = REGISTRY.get("point", name)
+            rows.append((_code(name), f"{_described(measure)}; {', '.join(map(_code, measure.kept))}"))
+        else:
+            rows.append((_code(name), CONDITION_FIELDS[name]))
+    return _table(("field", "meaning"), rows)
+
+
+def summary_table() -> str:
+    """The fields of a summary."""
+    return _table(("field", "meaning"), ((_code(name), SUMMARY_FIELDS[name]) for name in summary_fields()))
+
+
+def measures_table(level: Level) -> str:
+    """The measures of a level with unit, range, which way is good and source."""
+    found = REGISTRY.summaries if level == "summary" else REGISTRY.at(level)
+    rows = ((_code(m.name), m.symbol, m.meaning, m.unit, _range(m), m.better or "", m.source) for m in found)
+    return _table(("name", "called", "meaning", "unit", "range", "better", "source"), rows)
+
+
+def frame_table(frame: Frame) -> str:
+    """The columns of a data frame."""
+    return _table(("column", "dtype", "unit", "meaning"), ((_code(c.name), *c[1:]) for c in columns(frame)))
+
+
+CONDITION_FIELDS = {
+    "variant": "setting of the online phase",
+    "beta": "β of the offline phase, null where it is unknown",
+    "seed": "seed of the condition",
+    "n": "problems answered at each evaluation point",
+    "n_points": "evaluation points, the start included",
+    "alignment": "`pair_accuracy` of the implicit reward on `test_pairs` pairs; `win_rate` over the base, and who "
+    "judged",
+    "base": "accuracy of the bare base on the same problems, same noise",
+    "again": "the t=0 evaluation repeated with fresh sampling noise: the instrument's own spread",
+    "start_near_zero": "whether a reward at t=0 is within 10 standard errors of zero, so that the paper's form is "
+    "unreliable",
+    "missing": "field → why it is null, where one is",
+    "series": "the evaluation points: `step`, both gaps, rewards and every measured quantity",
+}
+SUMMARY_FIELDS = {
+    "betas": "the β that were averaged",
+    "seeds": "the seeds that were averaged",
+    "incomplete_seeds": "seeds without some β: they count in no comparison of β",
+    "by_beta": "per β the `mean` over seeds of each measure of a summary, with `standard_error`, `interval`, `n`, "
+    "`reason`; and `onset_steps` by seed, null for none",
+    "minus_smallest_beta": "each measure minus the same at `smallest_beta`, within seeds",
+    "instrument_noise": "the gap between two evaluations of one checkpoint: `gap`, its parts `z_proxy` and `z_true`, "
+    "`gap_paper` (root mean square, beside what independent draws are `expected` to give); `augc` that such noise "
+    "alone would make; every pair in `conditions`",
+    "standardised": "how AUGC of the standardised gap depends on β, below",
+    "paper": "the same for the paper's gap",
+    "missing": "field → why it is null, where one is",
+}
+TABLES: dict[str, Callable[[], str]] = {
+    "record": record_table,
+    "condition": condition_table,
+    "summary": summary_table,
+    **{f"measures_{level}": lambda level=level: measures_table(level) for level in get_args(Level)},
+    **{f"frame_{frame}": lambda frame=frame: frame_table(frame) for frame in get_args(Frame)},
+}
+
+
+def _described(measure: Measure) -> str:
+    source = f" ({measure.source})" if measure.source else ""
+    unit = f", {measure.unit}" if measure.unit else ""
+    return f"{measure.meaning}{source}{unit}"
+
+
+def _range(measure: Measure) -> str:
+    """The range in words; empty where there is none."""
+    low, high = (f"{end:g}".replace("-", "−").replace("inf", "∞") for end in (measure.low, measure.high))
+    return "" if (low, high) == ("−∞", "∞") else f"{low} to {high}"
+
+
+def _code(name: str) -> str:
+    return f"`{name}`"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    path.write_text(with_tables(path.read_text(encoding="utf-8")), encoding="utf-8")

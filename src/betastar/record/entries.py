@@ -1,0 +1,278 @@
+"""The entries of the registry: points and responses from their types, conditions and summaries from the list here."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+from betastar.record.measures import Measure, Registry
+from betastar.record.points import EvaluationPoint, KeptResponse, measures_of
+
+SHARE: dict[str, Any] = {"low": 0, "high": 1}
+MAGNITUDE: dict[str, Any] = {"low": 0, "high": inf}
+CORRELATION: dict[str, Any] = {"low": -1, "high": 1}
+COSINE: dict[str, Any] = {"low": 0, "high": 2}  # 1 − cosine
+
+
+def _condition(name: str, meaning: str, **entry: Any) -> Measure:
+    return Measure(name=name, level="condition", meaning=meaning, **entry)
+
+
+def _summary(name: str, path: tuple[str, ...], meaning: str, **entry: Any) -> Measure:
+    return Measure(name=name, level="summary", path=path, meaning=meaning, **entry)
+
+
+AUGC: dict[str, Any] = {"title": "AUGC", "unit": "gap × steps", "better": "lower", "source": "Eq. 3", **MAGNITUDE}
+GAPS = tuple(
+    Measure(
+        name=f"gap_{form}",
+        level="point",
+        meaning=meaning,
+        symbol=symbol,
+        unit=unit,
+        better="lower",
+        source=source,
+        needs=needs,
+        in_series=True,
+        derived=True,
+    )
+    for form, symbol, unit, meaning, source, needs in (
+        (
+            "standardised",
+            "gap",
+            "sd",
+            "Goodhart gap: rise of the proxy less rise of the truth, each in standard deviations at the start",
+            "",
+            "the standard deviation of the proxy at the start",
+        ),
+        ("paper", "gap, Def. 3.1", "", "Goodhart gap: proxy less truth, each over its value at the start", "Eq. 2", ""),
+    )
+)
+
+STANDARDISED = "the standard deviation of the proxy at the start"
+
+CONDITIONS_AND_SUMMARIES = (
+    _condition(
+        "augc_standardised",
+        "area under the positive part of the standardised gap",
+        symbol="AUGC standardised",
+        needs=STANDARDISED,
+        over_seeds=True,
+        **AUGC,
+    ),
+    _condition(
+        "augc_paper",
+        "area under the positive part of the paper's gap",
+        symbol="AUGC paper",
+        over_seeds=True,
+        **AUGC,
+    ),
+    _condition(
+        "onset_step",
+        "first evaluation point with standardised gap > τ, or null",
+        symbol="onset step",
+        unit="steps",
+        better="higher",
+        source="section 7.1",
+        kind="step",
+        low=0,
+    ),
+    _condition(
+        "onset_step_paper",
+        "the same for the paper's gap",
+        symbol="onset step, paper",
+        unit="steps",
+        better="higher",
+        source="section 7.1",
+        kind="step",
+        low=0,
+    ),
+    _condition(
+        "share_gap_positive_standardised",
+        "share of evaluation points with a standardised gap > 0",
+        needs=STANDARDISED,
+        better="lower",
+        over_seeds=True,
+        **SHARE,
+    ),
+    _condition(
+        "share_gap_positive_paper",
+        "share of evaluation points with a paper-form gap > 0",
+        better="lower",
+        over_seeds=True,
+        **SHARE,
+    ),
+    _summary("proxy_start", ("proxy", "start"), "proxy reward at the start"),
+    _summary("proxy_end", ("proxy", "end"), "proxy reward at the end"),
+    _condition(
+        "proxy_standardised_rise",
+        "(highest − start) of the proxy / its per-response standard deviation at the start",
+        symbol="proxy rise",
+        unit="sd",
+        needs=STANDARDISED,
+        over_seeds=True,
+        **MAGNITUDE,
+    ),
+    _summary(
+        "true_start",
+        ("true_strict", "start"),
+        "true reward at the start",
+        symbol="true reward, start",
+        better="higher",
+        **SHARE,
+    ),
+    _summary(
+        "true_lowest",
+        ("true_strict", "lowest"),
+        "lowest true reward at any point",
+        symbol="true reward, lowest",
+        better="higher",
+        **SHARE,
+    ),
+    _summary(
+        "true_end",
+        ("true_strict", "end"),
+        "true reward at the end",
+        symbol="true reward, end",
+        better="higher",
+        **SHARE,
+    ),
+    _summary(
+        "disagreement",
+        ("disagreement", "mean"),
+        "û, mean over the online phase",
+        symbol="û",
+        title="û, mean over steps",
+        better="lower",
+        source="Eq. 13",
+        digits=2,
+        **MAGNITUDE,
+    ),
+    _summary(
+        "disagreement_centred",
+        ("disagreement_centred", "mean"),
+        "centred û, mean over the online phase",
+        symbol="û centred",
+        better="lower",
+        **MAGNITUDE,
+    ),
+    _summary(
+        "policy_entropy",
+        ("policy_entropy", "checkpoint"),
+        "entropy of the checkpoint on the probe prompts",
+        symbol="entropy",
+        title="checkpoint entropy",
+        unit="nats",
+        source="Eq. 11",
+        digits=3,
+        **MAGNITUDE,
+    ),
+    _summary(
+        "entropy_collapse",
+        ("policy_entropy", "collapse"),
+        "entropy on the probe prompts, checkpoint minus end of the online phase",
+        symbol="entropy collapse",
+        unit="nats",
+    ),
+    _summary(
+        "response_entropy_end",
+        ("response_entropy", "end"),
+        "entropy at the sampled tokens, at the end",
+        symbol="response entropy, end",
+        unit="nats",
+        **MAGNITUDE,
+    ),
+    _summary(
+        "ood_distance_start",
+        ("ood_distance", "start"),
+        "OOD distance of the checkpoint",
+        symbol="OOD distance, start",
+        title="OOD distance",
+        unit="cosine",
+        source="Eq. 12",
+        **COSINE,
+    ),
+    _summary(
+        "ood_distance",
+        ("ood_distance", "mean"),
+        "OOD distance, mean over the online phase",
+        symbol="OOD distance",
+        source="Eq. 12",
+        digits=3,
+        **COSINE,
+    ),
+    _summary(
+        "diversity_start",
+        ("diversity", "start"),
+        "diversity of the checkpoint",
+        symbol="diversity, start",
+        **COSINE,
+    ),
+    _summary(
+        "diversity",
+        ("diversity", "mean"),
+        "diversity, mean over the online phase",
+        symbol="diversity",
+        digits=3,
+        **COSINE,
+    ),
+    _summary("kl_end", ("kl", "end"), "KL to the checkpoint at the end", symbol="KL, end", unit="nats"),
+    _condition(
+        "uq_gap_correlation_standardised",
+        "Pearson's r between û(t) and the standardised gap",
+        symbol="û–gap r",
+        source="Table 1, r_UQ",
+        needs="û at every point",
+        **CORRELATION,
+    ),
+    _summary(
+        "uq_gap_correlation",
+        ("uq_gap_correlation_standardised",),
+        "Pearson's r between û(t) and the standardised gap",
+        symbol="û–gap r",
+        source="Table 1, r_UQ",
+        digits=2,
+        **CORRELATION,
+    ),
+    _condition(
+        "uq_gap_correlation_paper",
+        "Pearson's r between û(t) and the paper's gap",
+        symbol="û–gap r, paper",
+        source="Table 1, r_UQ",
+        needs="û at every point",
+        over_seeds=True,
+        **CORRELATION,
+    ),
+    _condition(
+        "log_ratio_noise",
+        "rounding noise of log π − log π_ref where π is π_ref, root mean square over responses of the checkpoint; "
+        "Eq. 10 takes no penalty below three times this",
+        symbol="noise of log-ratios",
+        unit="nats",
+        better="lower",
+        needs="a run of betastar",
+        **MAGNITUDE,
+    ),
+    _summary(
+        "pair_accuracy",
+        ("alignment", "pair_accuracy"),
+        "share of test pairs that the checkpoint's implicit reward ranks as labelled",
+        symbol="pair accuracy",
+        better="higher",
+        needs="a run of betastar",
+        **SHARE,
+    ),
+    _summary(
+        "win_rate",
+        ("alignment", "win_rate"),
+        "𝒜: win rate of the checkpoint over the bare base",
+        symbol="win rate",
+        better="higher",
+        source="Def. 6.1",
+        needs="a run of betastar",
+        **SHARE,
+    ),
+)
+
+REGISTRY = Registry([*GAPS, *measures_of(EvaluationPoint), *measures_of(KeptResponse), *CONDITIONS_AND_SUMMARIES])
+"""Every measure that betastar knows."""

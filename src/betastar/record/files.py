@@ -1,0 +1,244 @@
+"""The one reader and writer of what a run leaves: `results.json`, `metrics.jsonl`, `samples.jsonl`, and of a
+comparison. What is read here is known to be sound; what is not is refused in a sentence that names file and field."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, NotRequired
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic_core import from_json
+from typing_extensions import TypedDict
+
+from betastar.errors import BetastarError
+from betastar.record.entries import REGISTRY
+from betastar.record.measures import Level, Measure
+from betastar.record.points import EvaluationPoint
+from betastar.record.schema import checker, comparison_checker
+from betastar.record.shapes.comparison import COMPARISON_VERSION, ComparisonRecord
+from betastar.record.shapes.results import SCHEMA_VERSION, ResultsRecord
+
+RESULTS, METRICS, SAMPLES, CONFIG = "results.json", "metrics.jsonl", "samples.jsonl", "config.yaml"
+AGAIN = "repeat the run or the analysis, which reuses finished work"
+
+Json = dict[str, Any]
+
+
+class Run(NamedTuple):
+    """What a run directory or the folder of an analysis holds. `samples`: kept responses, none for an analysis.
+    `config`: the settings, empty for an analysis. `manifests`: of the store's artefacts, the newest last."""
+
+    results: Mapping[str, Any]
+    samples: list[Json]
+    config: Json
+    manifests: list[Json]
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run directory, or the folder that an analysis left. Raises BetastarError where there is no record, or one
+    that is damaged or of another version."""
+    results: Any = read_results(folder)
+    return Run(results, read_samples(folder), read_settings(folder), _manifests(folder))
+
+
+def read_results(folder: Path) -> ResultsRecord:
+    """The record in `results.json` of a folder, checked against the schema.
+
+    Raises BetastarError, which names file and field, where there is none, it is damaged, or of another version.
+    """
+    path = folder / RESULTS
+    if not path.is_file():
+        there = f"has no {RESULTS}" if folder.is_dir() else "is not a folder"
+        raise BetastarError(
+            f"{folder} {there}; name the folder of a finished `betastar run`, or the one that `betastar analyze` wrote."
+        )
+    return _checked(path, checker(), "schema_version", SCHEMA_VERSION)
+
+
+def read_comparison(path: Path) -> ComparisonRecord:
+    """The record that `betastar compare` wrote. Raises BetastarError as `read_results` does."""
+    return _checked(path, comparison_checker(), "comparison_version", COMPARISON_VERSION)
+
+
+def holds_results(folder: Path) -> bool:
+    """Whether a folder holds what a run or an analysis left."""
+    return (folder / METRICS).is_file() and (folder / RESULTS).is_file()
+
+
+def is_analysis(folder: Path) -> bool:
+    """Whether a folder with results is what an analysis of other logs left, not a run."""
+    try:
+        found = from_json((folder / RESULTS).read_bytes())
+    except (OSError, ValueError):  # damaged: the reader says so
+        return False
+    return isinstance(found, dict) and "source" in found
+
+
+def read_samples(folder: Path) -> list[Json]:
+    """The kept responses of a run, none where there is no file. Bytes that are no UTF-8 become replacement characters.
+    Raises BetastarError for a line that is no response."""
+    return read_rows(folder / SAMPLES, "response") if (folder / SAMPLES).is_file() else []
+
+
+def read_rows(path: Path, level: Level) -> list[Json]:
+    """The rows of `metrics.jsonl` (level "point") or `samples.jsonl` (level "response"), checked. Raises BetastarError,
+    which names file, line and field."""
+    rows: list[Json] = []
+    try:
+        lines = path.read_bytes().decode("utf-8", "replace").split("\n")
+    except OSError as error:
+        raise BetastarError(f"{path} cannot be read ({error.strerror}); {AGAIN}.") from None
+    check = _row_checker(tuple(REGISTRY.at(level)))
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        row = None
+        try:
+            row = json.loads(line, parse_constant=_refused)
+            check.validate_python(_whole(row), strict=True)
+        except ValidationError as error:
+            raise BetastarError(f"{path}, line {number}: {_fault(error, row)}; {AGAIN}.") from None
+        except (ValueError, RecursionError) as error:
+            raise BetastarError(f"{path}, line {number}: damaged ({error}); {AGAIN}.") from None
+        rows.append(row)
+    return rows
+
+
+def read_points(path: Path) -> list[EvaluationPoint]:
+    """The evaluation points of one condition. Raises BetastarError as `read_rows` does."""
+    return [EvaluationPoint.of_row(row) for row in read_rows(path, "point")]
+
+
+def read_settings(folder: Path) -> Json:
+    """The settings of a run, empty where none are kept. Raises BetastarError where they cannot be read."""
+    path = folder / CONFIG
+    if not path.is_file():
+        return {}
+    try:
+        found = yaml.safe_load(path.read_bytes()) or {}
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise BetastarError(f"{path} is damaged ({_first_line(error)}); {AGAIN}.") from None
+    if not isinstance(found, dict):
+        raise BetastarError(f"{path} is damaged (it holds no settings); {AGAIN}.")
+    return found
+
+
+def to_json(record: Mapping[str, Any]) -> str:
+    """Strict JSON: what is undefined becomes null (its reason stands beside it), an infinite bound the text "inf"."""
+    return json.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def to_json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    """One line of JSON for each row; what is undefined is null."""
+    return "".join(json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+
+
+def plain(value: Any) -> Any:
+    """A value as strict JSON has it: NumPy's numbers as Python's, NaN as None, infinities as texts."""
+    if hasattr(value, "dtype") and hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
+        value = value.item()
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    return value
+
+
+def _checked(path: Path, check: TypeAdapter[Any], field: str, version: int) -> Any:
+    try:
+        found = json.loads(path.read_bytes(), parse_constant=_refused)
+    except OSError as error:
+        raise BetastarError(f"{path} cannot be read ({error.strerror}); {AGAIN}.") from None
+    except (ValueError, RecursionError) as error:
+        raise BetastarError(f"{path} is damaged ({_first_line(error)}); {AGAIN}.") from None
+    if not isinstance(found, dict):
+        raise BetastarError(f"{path} is damaged (it holds no object); {AGAIN}.")
+    if found.get(field) != version or isinstance(found[field], bool):
+        raise BetastarError(_other_version(path, found, field, version))
+    try:
+        check.validate_python(_whole(found), strict=True)
+    except ValidationError as error:
+        raise BetastarError(f"{path}: {_fault(error, found)}; {AGAIN}.") from None
+    return found  # what is in the file, to the last digit
+
+
+def _other_version(path: Path, found: Json, field: str, version: int) -> str:
+    theirs = found.get(field)
+    what = field.replace("_", " ")
+    if not isinstance(theirs, int) or isinstance(theirs, bool):
+        return f"{path} is damaged (it has no {what}); {AGAIN}."
+    by = f", written by betastar {found['betastar']}" if isinstance(found.get("betastar"), str) else ""
+    remedy = AGAIN if theirs < version else "update betastar"
+    return f"{path} has {what} {theirs}{by}, and this betastar reads {version}; {remedy}."
+
+
+def _fault(error: ValidationError, found: Any) -> str:
+    """The first fault as field and words."""
+    fault = error.errors(include_url=False)[0]
+    field, value = "", found
+    for part in fault["loc"]:
+        if isinstance(value, dict) and (part in value or fault["type"] == "missing"):
+            field, value = f"{field}.{part}" if field else str(part), value.get(part)
+        elif isinstance(value, list) and isinstance(part, int):
+            field, value = f"{field}[{part}]", value[part]
+        else:
+            break  # pydantic's name for a kind, no part of the file
+    message = fault["msg"][0].lower() + fault["msg"][1:]
+    if fault["type"] == "missing":
+        return f"{field} is missing"
+    if fault["type"] == "extra_forbidden":
+        return f"{field} is no field of this version"
+    shown = repr(value) if isinstance(value, str | int | float | bool) or value is None else f"a {type(value).__name__}"
+    return f"{field or 'the line'} is damaged ({message}; it is {shown[:60]})"
+
+
+@lru_cache(maxsize=4)
+def _row_checker(measures: tuple[Measure, ...]) -> TypeAdapter[Any]:
+    """What checks a row that holds these measures; a row may hold more."""
+    kinds = {
+        "number": float | None,
+        "count": int | None,
+        "step": int | None,
+        "flag": bool | None,
+        "text": str | int | None,
+        "numbers": list[float | None] | None,
+    }
+    fields: dict[str, Any] = {"variant": NotRequired[str], "beta": NotRequired[float | None], "seed": NotRequired[int]}
+    fields |= {"step": NotRequired[int]} | {m.name: NotRequired[kinds[m.kind]] for m in measures}
+    made: Any = TypedDict("Row", fields)  # pyright: ignore
+    return TypeAdapter(with_config(ConfigDict(extra="allow"))(made))
+
+
+def _manifests(folder: Path) -> list[Json]:
+    """Manifests of the store by time; those that cannot be read are left out, the run itself names them."""
+    found = []
+    for path in (folder / "store").glob("*/*/manifest.json"):
+        try:
+            found.append(from_json(path.read_bytes()))
+        except (OSError, ValueError):
+            continue
+    return sorted((m for m in found if isinstance(m, dict) and "stage" in m), key=lambda m: str(m.get("finished")))
+
+
+def _whole(value: Any) -> Any:
+    """A value without halves of surrogate pairs, which JSON can hold and pydantic's texts cannot."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_whole(key): _whole(part) for key, part in value.items()}
+    return [_whole(part) for part in value] if isinstance(value, list) else value
+
+
+def _refused(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).split("\n")[0]

@@ -1,0 +1,115 @@
+"""The whole record of a run or an analysis."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from betastar.record.shapes.analysis import Condition, Difference, Link, Summary, WarningSigns
+from betastar.record.shapes.kinds import Count, Text
+from betastar.record.shapes.protocol import Protocol
+from betastar.record.shapes.run import (
+    Data,
+    EvaluationSettings,
+    Grid,
+    Hyperparameter,
+    OnlineSettings,
+    PreferenceSettings,
+    Problems,
+    Rewards,
+    Source,
+    Threshold,
+)
+
+SCHEMA_VERSION = 3
+
+
+class ResultsRecord(TypedDict):
+    """Every number of a run or analysis."""
+
+    schema_version: Annotated[Literal[3], Field(description="version of this schema")]
+    betastar: Annotated[str, Field(description="version of the package that wrote this")]
+    name: Annotated[str, Field(description="of the run, or of what was analysed")]
+    root_seed: NotRequired[Annotated[Count, Field(description="from which every random stream of the run is derived")]]
+    prompt_split: NotRequired[
+        Annotated[
+            Literal["train", "test"],
+            Field(description="problems used for adaptation: `train`, or `test` as in the paper"),
+        ]
+    ]
+    grid: NotRequired[Annotated[Grid, Field(description="how the β were found (Eq. 6 and 7)")]]
+    variants: NotRequired[Annotated[dict[str, OnlineSettings], Field(description="online settings of each variant")]]
+    evaluation: NotRequired[Annotated[EvaluationSettings, Field(description="settings of the evaluation")]]
+    problems: NotRequired[
+        Annotated[
+            Problems,
+            Field(
+                description="how many in `train` and `test`, how many are `evaluated` at each point, and how many "
+                "prompts the `probe` set of policy entropy has"
+            ),
+        ]
+    ]
+    preferences: NotRequired[Annotated[PreferenceSettings, Field(description="where the preference pairs came from")]]
+    data: NotRequired[
+        Annotated[
+            Data,
+            Field(
+                description="`coverage` of the preference pairs (pairs, unique prompts, ties dropped, duplicates, "
+                "tokens, length gap, vocabulary seen); `lengths`: token limits and the share truncated; `splits`: "
+                "pairs in each"
+            ),
+        ]
+    ]
+    rewards: NotRequired[
+        Annotated[
+            Rewards,
+            Field(
+                description="the ensemble on `validation` and `test` pairs: `member_accuracy`, `member_margin`, "
+                "`mean_accuracy`, `sign_disagreement`, `member_mean` (each member's mean score, its arbitrary "
+                "constant), of so many `pairs`"
+            ),
+        ]
+    ]
+    hyperparameters: NotRequired[
+        Annotated[
+            dict[str, Hyperparameter],
+            Field(description="by setting: the value in use, and what Appendix C gives, with formula and inputs"),
+        ]
+    ]
+    source: NotRequired[
+        Annotated[
+            Source,
+            Field(description="of an analysis of logs: `files`, `runs` with the columns that were read, `notes`"),
+        ]
+    ]
+    threshold: Annotated[
+        Threshold,
+        Field(description="τ of each form: this `percentile` of all positive gaps, of which there are `n_positive`"),
+    ]
+    conditions: Annotated[list[Condition], Field(min_length=1, description="one object per (variant, β, seed), below")]
+    summary: Annotated[dict[str, Summary], Field(min_length=1, description="per variant, over seeds, below")]
+    differences: Annotated[
+        list[Difference],
+        Field(
+            description="`variant` minus `minus`, paired within seeds at the same β: `by_beta`, and `over_beta` (of "
+            "each seed's mean over β), for `augc_standardised`, `augc_paper`, `true_lowest`, `true_end`"
+        ),
+    ]
+    warning_signs: Annotated[
+        WarningSigns,
+        Field(
+            description="whether signals warned of falls of the true reward, `by_variant` and `pooled`: "
+            "[warning_signs.md](warning_signs.md)"
+        ),
+    ]
+    chain: Annotated[
+        dict[str, list[Link]],
+        Field(
+            description="the links of the paper's causal chain per variant, as stated and as measured: "
+            "[the same page](warning_signs.md#the-chain)"
+        ),
+    ]
+    protocol: Annotated[Protocol, Field(description="Appendix F: ten metrics and four disclosures, below")]
+    warnings: Annotated[list[Text], Field(description="what limits this result, in words")]

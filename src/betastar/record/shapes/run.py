@@ -1,0 +1,225 @@
+"""What a run's record says of its settings and data, and an analysis of its source."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NotRequired
+
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict
+
+from betastar.record.shapes.kinds import CLOSED, Beta, Count, Missing, Number, Reason, Setting, Share, Size, Text
+
+
+@with_config(CLOSED)
+class Grid(TypedDict):
+    """How the β were found (Eq. 6 and 7); settings that are not used are left out."""
+
+    method: Literal["percentiles", "list", "geometric"]
+    percentiles: NotRequired[list[Setting]]
+    values: NotRequired[list[Setting]]
+    low: NotRequired[Setting]
+    high: NotRequired[Setting]
+    n: NotRequired[Count]
+
+
+@with_config(CLOSED)
+class Kl(TypedDict):
+    """The penalty of the online phase."""
+
+    coupling: Annotated[
+        Literal["paper", "fixed"], Field(description="paper: κ ∝ β (Eq. 10); fixed: the same κ for every β")
+    ]
+    percentile: Setting
+    kappa: Setting
+
+
+@with_config(CLOSED)
+class OnlineSettings(TypedDict):
+    """The online phase of a variant."""
+
+    batch_size: Count
+    learning_rate: Setting
+    weight_decay: Setting
+    clip: Annotated[Setting, Field(description="largest gradient norm")]
+    warmup_steps: Annotated[Count | Literal["auto"], Field(description="auto: ⌊√steps⌋")]
+    steps: Annotated[Count, Field(description="optimiser steps T")]
+    temperature: Setting
+    prompt_split: Literal["train", "test"]
+    kl: Kl
+    conditions_at_once: NotRequired[Count]
+
+
+@with_config(CLOSED)
+class EvaluationSettings(TypedDict):
+    """How checkpoints are evaluated."""
+
+    every: Annotated[Count, Field(description="online steps between evaluation points")]
+    problems: Annotated[Count, Field(description="at most so many are answered at each point")]
+    temperature: Annotated[Setting, Field(ge=0)]
+    samples: Annotated[Count, Field(description="whole responses kept per condition and point")]
+
+
+@with_config(CLOSED)
+class Problems(TypedDict):
+    """How many problems there are."""
+
+    train: Count
+    test: Count
+    evaluated: Annotated[Count, Field(description="test problems answered at each evaluation point")]
+    probe: Annotated[Count, Field(description="test problems on whose prompts policy entropy is read (Eq. 11)")]
+
+
+@with_config(ConfigDict(extra="allow"))
+class PreferenceSettings(TypedDict):
+    """Where the preference pairs came from; which settings there are depends on the kind."""
+
+    kind: Literal["micro", "dataset"]
+
+
+@with_config(CLOSED)
+class LengthSummary(TypedDict):
+    """Of a number of tokens."""
+
+    mean: Setting
+    p5: Setting
+    p50: Setting
+    p95: Setting
+
+
+@with_config(CLOSED)
+class Tokens(TypedDict):
+    """Tokens of the policy's tokenizer."""
+
+    prompt: LengthSummary
+    chosen: LengthSummary
+    rejected: LengthSummary
+
+
+@with_config(CLOSED)
+class Vocabulary(TypedDict):
+    """Tokens that the pairs use."""
+
+    seen: Count
+    size: Count
+    share: Share
+
+
+@with_config(CLOSED)
+class Coverage(TypedDict):
+    """Of all usable preference pairs, before the split."""
+
+    pairs: Count
+    unique_prompts: Count
+    duplicate_pairs: Count
+    ties_dropped: Annotated[Count, Field(description="rows whose two responses are the same text")]
+    malformed_dropped: Count
+    malformed_examples: list[str]
+    tokens: Tokens
+    chosen_minus_rejected_tokens: LengthSummary
+    vocabulary: Vocabulary
+
+
+@with_config(CLOSED)
+class Lengths(TypedDict):
+    """Token limits and the share of texts that they cut."""
+
+    prompt: Count
+    response: Count
+    share_prompts_truncated: Share
+    share_responses_truncated: Share
+
+
+@with_config(CLOSED)
+class Splits(TypedDict):
+    """Pairs in each split."""
+
+    train: Count
+    validation: Count
+    test: Count
+
+
+@with_config(CLOSED)
+class Data(TypedDict):
+    """The preference data."""
+
+    coverage: Coverage
+    lengths: Lengths
+    splits: Splits
+
+
+@with_config(CLOSED)
+class RewardAccuracy(TypedDict):
+    """Of the reward models on so many pairs."""
+
+    pairs: Count
+    member_mean: Annotated[list[Number], Field(description="each member's mean score, its arbitrary constant")]
+    member_accuracy: list[Share]
+    member_margin: Annotated[list[Number], Field(description="mean score of chosen minus rejected")]
+    mean_accuracy: Annotated[Share, Field(description="of the members' mean")]
+    sign_disagreement: Annotated[
+        Share, Field(description="of pairs on which members disagree which response is better")
+    ]
+
+
+@with_config(CLOSED)
+class Rewards(TypedDict):
+    """The reward ensemble on pairs that it was not trained on."""
+
+    members: Annotated[Count, Field(description="reward models in the ensemble")]
+    validation: RewardAccuracy
+    test: RewardAccuracy
+
+
+@with_config(CLOSED)
+class Hyperparameter(TypedDict):
+    """A setting and what Appendix C gives for it."""
+
+    value: Annotated[Setting | str, Field(description="in use")]
+    appendix_c: NotRequired[Annotated[Setting, Field(description="what Appendix C gives")]]
+    formula: NotRequired[str]
+    inputs: NotRequired[dict[str, Setting]]
+    raw: NotRequired[Annotated[Setting, Field(description="the formula's value before it is clipped")]]
+    clipped: NotRequired[Annotated[Literal["low", "high"], Field(description="the bound on which it sits, if it does")]]
+    given: NotRequired[Annotated[bool, Field(description="whether a configured number counts instead")]]
+
+
+@with_config(CLOSED)
+class SourceRun(TypedDict):
+    """A run in the logs."""
+
+    name: str
+    kind: Annotated[str, Field(description="format of the log")]
+    variant: str
+    beta: Beta
+    seed: int
+    points: Annotated[Count, Field(description="evaluation points")]
+    columns: Annotated[dict[str, str], Field(description="quantity → column it was read from")]
+    missing: NotRequired[Missing]
+
+
+@with_config(CLOSED)
+class Source(TypedDict):
+    """Of an analysis of logs: what was read."""
+
+    files: list[str]
+    runs: list[SourceRun]
+    notes: Annotated[list[Text], Field(description="what was guessed, passed over and done")]
+
+
+@with_config(CLOSED)
+class ByForm(TypedDict):
+    """Of each form of the gap."""
+
+    standardised: Count
+    paper: Count
+
+
+@with_config(CLOSED)
+class Threshold(TypedDict):
+    """Hacking threshold τ of each form of the gap."""
+
+    standardised: Size
+    paper: Size
+    percentile: Literal[75]
+    n_positive: ByForm
+    reason: Reason
