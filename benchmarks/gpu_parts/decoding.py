@@ -82,6 +82,12 @@ def run(check: Check) -> None:
             torch.cuda.empty_cache()
 
 
+def warm_up(check: Check, bank: AdapterBank, adapters: Adapters) -> None:
+    """Load libraries, in a shape that no case has."""
+    generate(bank, adapters, [[[1] * 7]], [[0]], end_tokens=[-1], pad=0, max_new_tokens=2)
+    generate_of_transformers(check, bank, adapters, [[1] * 7], 2)
+
+
 def decode(check: Check, name: str, case: Case, new: int, bank: AdapterBank, adapters: Adapters, found: Rates) -> None:
     """One case. The first pass meets every length for the first time, as `transformers.generate` does on its only one;
     of the second, a pass of one new token is taken off to get the time of a step."""
