@@ -4,6 +4,7 @@ with left padding on the same rows and adapters, and against what the memory's b
 from __future__ import annotations
 
 import functools
+import gc
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from betastar.models.bank import AdapterBank, Adapters
 from betastar.models.generation import generate
 from betastar.models.out_of_memory import is_out_of_memory
 from gpu_parts.check import Check
-from gpu_parts.device import Rates, peak_bytes, rates, seconds
+from gpu_parts.device import Rates, rates, seconds, seconds_and_peak
 from gpu_parts.models import (
     geometry,
     layer_parameters,
@@ -37,14 +38,14 @@ class Case(NamedTuple):
 
 
 CASES = (
-    Case(3, 4, 300, 12),
+    Case(3, 4, 300, 10),
     Case(14, 4, 300, 12),
-    Case(12, 16, 300, 22),
-    Case(14, 4, 700, 14),
-    Case(12, 16, 700, 40),
-    Case(3, 4, 700, 12),
+    Case(12, 16, 300, 30),
+    Case(3, 4, 700, 10),
+    Case(14, 4, 700, 17),
+    Case(12, 16, 700, 48),
 )
-NF4_CASES = (Case(14, 4, 300, 20), Case(3, 4, 300, 14))
+NF4_CASES = (Case(14, 4, 300, 14), Case(3, 4, 300, 10))
 TINY_CASES = (Case(2, 2, 12, 0),)
 
 
@@ -64,6 +65,7 @@ def run(check: Check) -> None:
         model = make_model(check, geometry("Qwen3-14B", check.tiny, layers), nf4=kind == "NF4")
         bank = AdapterBank(model, "attention", RANK, 2 * RANK)
         adapters = make_adapters(bank, 2 if check.tiny else max(case.conditions for case in cases))
+        warm_up(check, bank, adapters[:1])
         for case in TINY_CASES if check.tiny else cases:
             name = f"{kind}, {case.conditions} × {case.rows} rows, prompts up to {case.prompt}, {new} new"
             if check.room_for(case.seconds, name):
@@ -75,13 +77,20 @@ def run(check: Check) -> None:
                     check.record("tokens per second", None, case=name, compared="out of memory")
                     torch.cuda.empty_cache()
         del model, bank, adapters
+        gc.collect()  # the bank's hooks and the model point to one another
         if check.device == "cuda":
             torch.cuda.empty_cache()
 
 
+def warm_up(check: Check, bank: AdapterBank, adapters: Adapters) -> None:
+    """Load libraries, in a shape that no case has."""
+    generate(bank, adapters, [[[1] * 7]], [[0]], end_tokens=[-1], pad=0, max_new_tokens=2)
+    generate_of_transformers(check, bank, adapters, [[1] * 7], 2)
+
+
 def decode(check: Check, name: str, case: Case, new: int, bank: AdapterBank, adapters: Adapters, found: Rates) -> None:
-    """One case. The first pass meets every length for the first time; the second is the rate; a pass of one new token
-    is taken off to get the time of a step."""
+    """One case. The first pass meets every length for the first time, as `transformers.generate` does on its only one;
+    of the second, a pass of one new token is taken off to get the time of a step."""
     model, config, count = bank.model, bank.model.config, case.conditions * case.rows
     draw = torch.Generator().manual_seed(case.prompt + count)
     lengths = torch.randint(case.prompt // 2, case.prompt + 1, (count,), generator=draw)
@@ -94,10 +103,8 @@ def decode(check: Check, name: str, case: Case, new: int, bank: AdapterBank, ada
         samples = generate(bank, adapters, prompts, keys, end_tokens=[-1], pad=0, max_new_tokens=new)
         assert all(len(sample.tokens) == new for group in samples for sample in group)
 
-    first = seconds(check.device, lambda: ours(new))
-    peak = peak_bytes(check.device, lambda: ours(1))
+    first, peak = seconds_and_peak(check.device, lambda: ours(new))
     prompt_seconds = seconds(check.device, lambda: ours(1))
-    peak_later = peak_bytes(check.device, lambda: ours(new))
     again = seconds(check.device, lambda: ours(new))
     theirs = generate_of_transformers(check, bank, adapters, flat, new)
 
@@ -108,12 +115,12 @@ def decode(check: Check, name: str, case: Case, new: int, bank: AdapterBank, ada
     their_rate = "out of memory" if theirs is None else f"{count * new / theirs:.0f} tokens/s"
     check.record(
         "tokens per second",
-        count * new / again,
+        count * new / first,
         "tokens/s",
-        case=f"{name}; prompts included",
+        case=f"{name}; first pass, prompts included",
         compared=f"transformers.generate: {their_rate}",
         limit="as fast as transformers.generate",
-        ok=None if check.tiny else theirs is None or again <= theirs,
+        ok=None if check.tiny else theirs is None or first <= theirs,
     )
     check.record(
         "step",
@@ -137,7 +144,7 @@ def decode(check: Check, name: str, case: Case, new: int, bank: AdapterBank, ada
     planned = weight_bytes(model) + kept * count * (case.prompt + new)
     check.record(
         "peak memory",
-        None if peak is None or peak_later is None else max(peak, peak_later) / 1e9,
+        None if peak is None else peak / 1e9,
         "GB",
         case=name,
         compared=f"{planned / 1e9:.1f} GB of weights read and key-value cache",
@@ -170,7 +177,6 @@ def generate_of_transformers(
         return made
 
     try:
-        work(2)
         return seconds(check.device, functools.partial(work, new))
     except RuntimeError as error:
         if not is_out_of_memory(error):

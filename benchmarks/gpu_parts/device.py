@@ -33,16 +33,14 @@ def seconds(device: str, work: Callable[[], Any], repeats: int = 1) -> float:
     return (time.perf_counter() - start) / repeats
 
 
-def peak_bytes(device: str, work: Callable[[], Any]) -> float | None:
-    """The most memory that was allocated at one time during `work`; None on the CPU, where nobody counts."""
+def seconds_and_peak(device: str, work: Callable[[], Any]) -> tuple[float, float | None]:
+    """Wall time of one call, and the most bytes allocated at one time; None on the CPU, where nobody counts."""
     if device != "cuda":
-        work()
-        return None
+        return seconds(device, work), None
     wait(device)
     torch.cuda.reset_peak_memory_stats()
-    work()
-    wait(device)
-    return torch.cuda.max_memory_allocated()
+    time = seconds(device, work)
+    return time, torch.cuda.max_memory_allocated()
 
 
 def rates(check: Check) -> Rates:

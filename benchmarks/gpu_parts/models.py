@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig
+from transformers import AutoConfig, Qwen3ForCausalLM  # noqa: F401  (loaded while the part before is at work)
 
 from betastar.models.bank import AdapterBank, Adapters
 from betastar.models.random_weights import random_model

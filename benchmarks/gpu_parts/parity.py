@@ -27,8 +27,6 @@ MOST_TOKENS = 8192
 
 
 def run(check: Check) -> None:
-    if check.device == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = False
     for dtype in (torch.float32, torch.bfloat16):
         for p in LIKELIHOODS:
             slope(check, p, dtype)

@@ -18,7 +18,7 @@ from betastar.models.out_of_memory import is_out_of_memory
 from betastar.models.sequences import Pair, pair_pad
 from betastar.planning import memory
 from gpu_parts.check import Check
-from gpu_parts.device import Rates, peak_bytes, rates, seconds
+from gpu_parts.device import Rates, rates, seconds, seconds_and_peak
 from gpu_parts.models import (
     geometry,
     layer_parameters,
@@ -125,8 +125,8 @@ def measure(check: Check, bank: AdapterBank, facts: ModelFacts, variant: Variant
 
     try:
         first = seconds(check.device, step)
-        peak = peak_bytes(check.device, step)
-        time = seconds(check.device, step, 1 if check.tiny else 2)
+        time, peak = seconds_and_peak(check.device, step)
+        time = min(time, seconds(check.device, step))
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
