@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 """Where runs go that are given no folder."""
+REPORT = "report.html"
 
 
 @dataclass(frozen=True)
@@ -186,10 +187,11 @@ def load(path: str | Path, kind: Literal["run", "comparison"] = "run") -> Result
     file and field, where there is nothing to load, or it is damaged or of another version.
     """
     place = Path(path)
-    if kind == "comparison" or (place.suffix in (".html", ".json") and place.name != RESULTS and place.is_file()):
+    if place.name in (RESULTS, REPORT):
+        place = place.parent
+    if kind == "comparison" or (place.suffix in (".html", ".json") and place.is_file()):
         return Comparison(read_comparison(place.with_suffix(".json")), place.with_suffix(".html"))
-    folder = place.parent if place.name == RESULTS else place
-    return Results(read_run(folder), folder)
+    return Results(read_run(place), place)
 
 
 def analyze(

@@ -12,7 +12,9 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 import betastar
+from betastar.record.entries import REGISTRY
 from betastar.record.files import to_json
+from betastar.record.measures import Measure
 from betastar.record.schema import schema
 
 SETTINGS = ("grid", "variants", "evaluation", "problems", "preferences", "data", "hyperparameters", "source")
@@ -28,8 +30,13 @@ def analyzed(frame: Any, **told: Any) -> dict[str, Any]:
 Place = tuple[str | int, ...]
 
 
-@lru_cache(maxsize=1)
 def validator() -> Draft202012Validator:
+    return _validator(tuple(REGISTRY))
+
+
+@lru_cache(maxsize=2)
+def _validator(measures: tuple[Measure, ...]) -> Draft202012Validator:
+    """Kept for as long as the registry is the same."""
     return Draft202012Validator(schema())
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from maths.reference import weighted_interval
 from scipy import stats
 
 from betastar.maths.intervals import (
@@ -21,7 +22,7 @@ from betastar.maths.intervals import (
     seed_mean,
     weighted_quantiles,
 )
-from betastar.maths.statistics import seed_resamples, weighted_interval
+from betastar.maths.statistics import seed_resamples
 
 ROOT = Path(__file__).resolve().parents[2]
 

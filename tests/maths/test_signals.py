@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from maths.reference import weighted_interval
 from scipy import stats
 
 from betastar.maths.signals import (
@@ -25,7 +26,7 @@ from betastar.maths.signals import (
     quiet_band,
     roc_area,
 )
-from betastar.maths.statistics import seed_resamples, weighted_interval
+from betastar.maths.statistics import seed_resamples
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "warning_signs.md"
 NAN = float("nan")

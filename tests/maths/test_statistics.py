@@ -10,7 +10,6 @@ from betastar.maths.statistics import (
     pearson,
     seed_resamples,
     spearman_exact,
-    weighted_interval,
 )
 
 pairs = st.lists(st.tuples(st.integers(-4, 4), st.integers(-4, 4)), min_size=3, max_size=6)
@@ -65,12 +64,6 @@ def test_many_seeds_are_drawn_and_merged():
 
 def test_counts_of_a_resample():
     assert seed_resamples(2, rng(), 10).counts.tolist() == [[2, 0], [1, 1], [0, 2]]
-
-
-def test_weighted_interval_by_hand():
-    # Sorted 1, 2, 5 with cumulated weights 0.05, 0.9, 1; 80 % runs from 0.1 (reached at 2) to 0.9 (reached at 2).
-    assert weighted_interval([5.0, 1.0, 2.0], [0.1, 0.05, 0.85], 0.8)[:2] == (2, 2)
-    assert weighted_interval([5.0, 1.0, np.inf], [0.1, 0.05, 0.85], 0.95)[:2] == (1, np.inf)
 
 
 def test_three_ordered_beta_cannot_reach_five_percent():

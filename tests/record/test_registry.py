@@ -98,7 +98,7 @@ def test_a_measure_of_a_condition_is_found_everywhere(sag: None, tmp_path: Path)
     assert faults({**found, "conditions": [{**found["conditions"][0], "truth_sag": 101}]})
     page = with_tables(PAGE.read_text())
     assert "| `truth_sag` | how far the truth fell below its start (made up), pp |" in page
-    assert "| `truth_sag` | sag | how far the truth fell below its start | pp | 0 to 100 | lower | made up |" in page
+    assert "| `truth_sag` | sag | how far the truth fell below its start | pp | 0 to 100 | lower | made up |  |" in page
     assert mechanism_columns()[-1] == "sag"
     assert mechanism_rows(found["summary"]["paper"])[0][-1] == "20.0 ± 0.0"
     frame = conditions_frame(found)

@@ -14,23 +14,23 @@ from scipy import stats
 from betastar.analysis.quantities import value_at
 from betastar.maths.statistics import spearman_exact
 from betastar.randomness import numpy_generator
+from betastar.record.entries import REGISTRY
 
 UNDEFINED = float("nan")
 LEVEL = 0.05
 """A link is decided where its two-sided p is at most this."""
 
-# The quantities of the chain, and where they stand in a condition's record. Diversity and OOD distance are those of the
-# checkpoint, as in Algorithm 1, line 8; û is the mean over the online phase, as in Table 1.
-QUANTITIES: Mapping[str, tuple[str, ...]] = {
-    "β": ("beta",),
-    "entropy": ("policy_entropy", "checkpoint"),
-    "entropy collapse": ("policy_entropy", "collapse"),
-    "diversity": ("diversity", "start"),
-    "OOD distance": ("ood_distance", "start"),
-    "û": ("disagreement", "mean"),
-    "û centred": ("disagreement_centred", "mean"),
-    "AUGC": ("augc_standardised",),
-    "û–gap r": ("uq_gap_correlation_standardised",),
+# The quantities of the chain beside β, and which measures of a summary they are. Diversity and OOD distance are those
+# of the checkpoint, as in Algorithm 1, line 8; û is the mean over the online phase, as in Table 1.
+MEASURES: Mapping[str, str] = {
+    "entropy": "policy_entropy",
+    "entropy collapse": "entropy_collapse",
+    "diversity": "diversity_start",
+    "OOD distance": "ood_distance_start",
+    "û": "disagreement",
+    "û centred": "disagreement_centred",
+    "AUGC": "augc_standardised",
+    "û–gap r": "uq_gap_correlation",
 }
 
 
@@ -70,7 +70,8 @@ def chain(records: Sequence[Mapping[str, Any]], *, root_seed: int = 0) -> list[d
     `agreement`: "agrees" or "opposite" with the stated sign where p ≤ 0.05 two-sided, else "undecided"; `smallest_p` is
     the least that `n` can give, so three β are undecided whatever they show. What is undefined is NaN with a reason.
     """
-    tables = {name: _table(records, path) for name, path in QUANTITIES.items()}
+    paths = {"β": ("beta",), **{name: REGISTRY.summary(measure).value_path for name, measure in MEASURES.items()}}
+    tables = {name: _table(records, path) for name, path in paths.items()}
     links = []
     for claim in CLAIMS:
         cause, effect, n_seeds = _means(tables[claim.cause], tables[claim.effect])

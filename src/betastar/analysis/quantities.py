@@ -39,10 +39,11 @@ def value_at(record: Record, path: Sequence[str]) -> float:
 def table(records: Sequence[Record], name: str, seeds: Sequence[int], betas: Sequence[float]) -> Table:
     """A quantity of the records of one variant."""
     values, present = np.full((len(seeds), len(betas)), np.nan), np.zeros((len(seeds), len(betas)), dtype=bool)
+    path = REGISTRY.summary(name).value_path
     for record in records:
         if record["seed"] in seeds and record["beta"] in betas:
             place = seeds.index(record["seed"]), betas.index(record["beta"])
-            values[place], present[place] = value_at(record, REGISTRY.summary(name).value_path), True
+            values[place], present[place] = value_at(record, path), True
     return Table(values, present)
 
 

@@ -53,8 +53,8 @@ def summary_table() -> str:
 def measures_table(level: Level) -> str:
     """The measures of a level with unit, range, which way is good and source."""
     found = REGISTRY.summaries if level == "summary" else REGISTRY.at(level)
-    rows = ((_code(m.name), m.symbol, m.meaning, m.unit, _range(m), m.better or "", m.source) for m in found)
-    return _table(("name", "called", "meaning", "unit", "range", "better", "source"), rows)
+    rows = ((_code(m.name), m.symbol, m.meaning, m.unit, _range(m), m.better or "", m.source, m.needs) for m in found)
+    return _table(("name", "called", "meaning", "unit", "range", "better", "source", "needs"), rows)
 
 
 def frame_table(frame: Frame) -> str:

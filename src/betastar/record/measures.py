@@ -46,8 +46,9 @@ class Measure:
     """Equation or section of arXiv:2606.30627, or another reference."""
     needs: str = ""
     """What has to be logged or given for it, beyond the two rewards."""
-    unlogged: str = "not logged"
-    """The reason for its null where no point has it."""
+    refinement: bool = False
+    """Of a point: other people's logs have it under a plainer name or not at all, and its absence is nothing to warn
+    of."""
     low: float = -inf
     high: float = inf
     """The values it can take at all. Intervals of its mean over seeds are cut there."""
@@ -78,6 +79,11 @@ class Measure:
     def axis(self) -> str:
         """Its name for an axis, with the unit."""
         return f"{self.title or self.words} ({self.unit})" if self.unit else self.title or self.words
+
+    @property
+    def unlogged(self) -> str:
+        """The reason for its null where no point has it. On the bare one rests the warning about a log's gaps."""
+        return f"not logged, for it takes {self.needs}" if self.refinement else "not logged"
 
     @property
     def value_path(self) -> tuple[str, ...]:

@@ -52,8 +52,7 @@ class EvaluationPoint:
         low=0,
         high=1,
         needs="a second, lenient grading",
-        # Its absence in other people's logs is nothing to warn of, so its reason is not the bare "not logged".
-        unlogged="not logged, for it takes a second, lenient grading",
+        refinement=True,
         kept=EXTREMES,
     )
     proxy_std: float = _point(
@@ -76,7 +75,7 @@ class EvaluationPoint:
         symbol="û centred",
         better="lower",
         needs="the scores of every member on validation pairs",
-        unlogged="not logged, for it takes the scores of every member on validation pairs",
+        refinement=True,
         low=0,
         kept=LEVEL,
         warns=1,

@@ -181,9 +181,7 @@ def _timings(manifests: Sequence[Mapping[str, Any]]) -> Table:
 
 def _protocol(results: Mapping[str, Any]) -> list[Table]:
     """Appendix F: the four disclosures in words, and which of the ten metrics the record has."""
-    protocol = results.get("protocol")
-    if not protocol:
-        return []
+    protocol = results["protocol"]
     rows = []
     for name, entry in protocol["disclosures"].items():
         title = f"({entry.get('letter', '')}) {DISCLOSURES.get(name, name.replace('_', ' '))}"

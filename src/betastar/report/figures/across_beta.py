@@ -85,7 +85,7 @@ def mechanism(results: Mapping[str, Any]) -> Figure:
 def variants(results: Mapping[str, Any]) -> Figure:
     """Variants side by side: their difference in damage and in truth at each β, paired within seeds."""
     title, of_beta = "Variants side by side", labels(results)
-    pairs = [p for p in results.get("differences", []) if p["by_beta"]]
+    pairs = [p for p in results["differences"] if p["by_beta"]]
     if not pairs:
         return missing("variants", title, "There is one variant only, so nothing to compare.")
     rows = []

@@ -52,9 +52,7 @@ def ensemble(results: Mapping[str, Any]) -> Figure:
 
 def warning_signs(results: Mapping[str, Any]) -> Figure:
     """Whether a signal tells the points before a fall of the true reward from the others: ROC area with interval."""
-    title, signs = "Do the warning signs warn?", results.get("warning_signs")
-    if not signs:
-        return missing("signs", title, "The record has no analysis of warning signs.")
+    title, signs = "Do the warning signs warn?", results["warning_signs"]
     horizon, rows = signs["headline_horizon"], []
     for name, signal in signs["pooled"]["signals"].items():
         roc = next(entry for entry in signal["roc"] if entry["horizon"] == horizon)
