@@ -209,7 +209,7 @@ def test_mistakes_are_one_sentence_and_exit_code_2(analysed: Path, tmp_path: Pat
         ([tmp_path / "list"], "results.json is damaged"),
         (
             [tmp_path / "old"],
-            "has schema version 1, written by betastar 0.1.0, and this betastar reads 2; repeat",
+            "has schema version 1, written by betastar 0.1.0, and this betastar reads 3; repeat",
         ),
         ([analysed, "--out", tmp_path], "name a file in a folder that exists"),
         ([analysed, "--out", tmp_path / "no" / "t.csv"], "name a file in a folder that exists"),
