@@ -263,7 +263,9 @@ def test_a_missing_package_is_one_sentence_before_anything_is_made(
 
 def test_no_tracker_is_the_default_and_a_repeated_or_unknown_one_is_refused(data: Path) -> None:
     assert config(data).tracking.to == ()
-    with pytest.raises(BetastarError, match=r"tracking\.to=.*: names the same tracker twice; list each once"):
+    with pytest.raises(
+        BetastarError, match=r"tracking\.to=\[wandb, wandb\]: names the same tracker twice; list each once"
+    ):
         config(data, "tracking.to=[wandb, wandb]")
     with pytest.raises(BetastarError, match=r"tracking\.to\.0: input should be 'tensorboard', 'wandb'"):
         config(data, "tracking.to=[tensorbord]")
