@@ -176,7 +176,7 @@ def test_a_gold_answer_that_cannot_be_read_is_refused(name: str, gold: str, mess
 
 def test_graders_by_name() -> None:
     named = [grader(name) for name in ("gsm8k", "number", "text", "choice")]
-    assert named == [answers.grade, grade_number, grade_text, grade_choice]
+    assert named == [answers.grade_gsm8k, grade_number, grade_text, grade_choice]
 
 
 HOSTILE = ["answer:", "answer ", "Answer: ", "(", "(A", "A, ", r"\boxed{", r"\boxed", "{", "}", "####", "*_", "\n", " "]

@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from betastar.data.answers import grade
+from betastar.data.answers import grade_gsm8k
 from betastar.micro.language import (
     CLOSINGS,
     GREETINGS,
@@ -134,7 +134,7 @@ def test_a_demonstration_is_right_unless_asked_to_be_wrong_and_has_its_style(lar
     for problem, style in zip(problems(largest, 40 * len(STYLES)), itertools.cycle(STYLES), strict=False):
         for wrong in (False, True):
             response = write_response(rng, problem, style, wrong, largest)
-            graded = grade(response, problem.gold)
+            graded = grade_gsm8k(response, problem.gold)
             assert (graded.strict, graded.lenient, graded.parsable) == (not wrong, not wrong, True)
 
             before, after = response.split("####")

@@ -91,7 +91,7 @@ def lenient_answer(text: str) -> Decimal | None:
     return answer
 
 
-def grade(response: str, gold: str) -> Grade:
+def grade_gsm8k(response: str, gold: str) -> Grade:
     """Grade `response` against `gold`, a text ending in `#### n` or a bare number.
 
     Raises BetastarError where the gold text has no answer.

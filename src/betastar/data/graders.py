@@ -21,8 +21,7 @@ import re
 import unicodedata
 from decimal import Decimal
 
-from betastar.data.answers import Grade, Grader, gold_value, lenient_answer, strict_answer
-from betastar.data.answers import grade as grade_gsm8k
+from betastar.data.answers import Grade, Grader, gold_value, grade_gsm8k, lenient_answer, strict_answer
 from betastar.data.latex import last_box, math_grader
 from betastar.errors import BetastarError
 

@@ -10,7 +10,7 @@ from betastar.errors import BetastarError
 from betastar.logs.log import Log
 
 NUMBER = r"(?:\d+(?:[.p]\d+)?|\.\d+)(?:e[-+]?\d+)?"  # 0.5, 1e-3, and 0p5 where a file system dislikes dots
-PATTERNS = (
+NAMED_IN_PATHS = (
     rf"(?<![a-z])(?:beta|β)[-_= ]?(?P<beta>{NUMBER})",
     rf"(?<![a-z0-9])b=(?P<beta>{NUMBER})",
     r"(?<![a-z])seed[-_= ]?(?P<seed>\d+)",
@@ -67,7 +67,7 @@ def from_name(name: str, patterns: Sequence[str]) -> Identity:
     """What `patterns`, and after them the usual ways of naming, find in a run's name. The last place of several
     counts, and the user's patterns over the usual ones."""
     found: dict[str, str] = {}
-    for pattern in (*map(_ignoring_case, PATTERNS), *compiled(patterns)):
+    for pattern in (*map(_ignoring_case, NAMED_IN_PATHS), *compiled(patterns)):
         for match in pattern.finditer(name):
             found |= {part: text for part, text in match.groupdict().items() if text}
     return Identity(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from betastar.data.answers import grade
+from betastar.data.answers import grade_gsm8k
 from betastar.micro.language import CLOSINGS, OPENINGS, Prompt
 
 MOST_CLOSINGS = 4
@@ -17,7 +17,7 @@ MOST_CLOSINGS = 4
 def is_correct(prompt: Prompt, response: str) -> bool:
     """Exact final answer for a problem (format-blind, as a person would read it); the asked-for words for a request."""
     if prompt.gold:
-        return grade(response, prompt.gold).lenient
+        return grade_gsm8k(response, prompt.gold).lenient
     words = set(response.split())
     return any(accepted <= words for accepted in prompt.accepted)
 

@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import ProcessorMixin, Trainer, TrainerCallback
 from transformers.trainer_utils import SaveStrategy
 
-from betastar.data.answers import grade
+from betastar.data.answers import grade_gsm8k
 from betastar.errors import BetastarError
 from betastar.monitor import record
 from betastar.monitor.answering import generation_settings, reference_of
@@ -59,7 +59,7 @@ class GoodhartMonitor(TrainerCallback):
         problems: Iterable[Any],
         *,
         every: int = 50,
-        true: TrueReward = grade,
+        true: TrueReward = grade_gsm8k,
         gold: str = "answer",
         proxy: RewardFunction | Sequence[RewardFunction] | None = None,
         stop_above: float | Literal["auto"] | None = None,

@@ -54,7 +54,7 @@ def phases(config: Config, facts: Facts, problems: int, gpu: bool) -> list[Phase
         ("offline", facts.policy, policy, adapter, one, min(how_many.checkpoints, offline_limit)),
     ):
         trl = getattr(config, name).engine == "trl"
-        parts = bases | _trained(size, 1 if trl else together, kept)
+        parts = bases | _trained_bytes(size, 1 if trl else together, kept)
         parts["activations"] = memory.activations(model, kept.width, piece, numbers.dropout > 0)
         if name == "offline":
             parts["logits"] = memory.logits(piece.tokens, model.vocabulary, gpu, whole=trl)
@@ -66,7 +66,7 @@ def phases(config: Config, facts: Facts, problems: int, gpu: bool) -> list[Phase
     ensemble = {"reward adapters": config.rewards.members * one_reward}
     references = {"references": how_many.at_once * one}
     answers = rows_at_once(config, problems)
-    moving = _trained(one, how_many.at_once, policy)
+    moving = _trained_bytes(one, how_many.at_once, policy)
     sampling = bases | moving | {"gradients": 0.0} | references | ensemble
     sampling["KV cache"] = memory.key_value_cache(
         facts.policy, answers, facts.prompt_tokens + facts.generated_tokens, policy.width
@@ -87,7 +87,7 @@ def rows_at_once(config: Config, problems: int) -> int:
     return min(config.compute.rows_per_decode, counts(config).at_once * max(problems, *batches))
 
 
-def _trained(one: float, together: int, base: Precision) -> dict[str, float]:
+def _trained_bytes(one: float, together: int, base: Precision) -> dict[str, float]:
     """Adapters with gradients and AdamW's two moments; the base multiplies with a copy in its own precision."""
     copy = 0 if base.width == FLOAT32 else together * one * base.width / FLOAT32
     return {"adapters": together * one + copy, "gradients": together * one, "optimiser": 2 * together * one}

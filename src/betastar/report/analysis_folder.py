@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from betastar.disk import plain_disk_errors, write_atomically
 from betastar.errors import BetastarError
 from betastar.record.files import METRICS, RESULTS, is_analysis, read_results, to_json, to_json_lines
+from betastar.report.report_folder import write_report
 
 if TYPE_CHECKING:
     from betastar.analysis.analyze import Analysis
@@ -19,8 +20,6 @@ def write_analysis(analysis: Analysis, folder: Path) -> dict[str, Any]:
 
     Raises BetastarError where the folder holds a run's own results, which would be lost.
     """
-    from betastar.report.report_folder import write_report
-
     target = folder / RESULTS
     if target.is_file() and not is_analysis(folder):
         raise BetastarError(f"{folder} holds the results of a run; name another folder with --out.")
