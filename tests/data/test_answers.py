@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from betastar.data.answers import MAX_DIGITS, Grade, gold_value, grade, lenient_answer, strict_answer
+from betastar.data.answers import MAX_DIGITS, Grade, gold_value, grade_gsm8k, lenient_answer, strict_answer
 from betastar.data.jsonl import read_jsonl
 from betastar.errors import BetastarError
 
@@ -139,12 +139,12 @@ def test_lenient_prefers_a_marked_answer_to_a_later_number() -> None:
 
 def test_grade_tells_format_from_arithmetic() -> None:
     gold = "16 - 3 - 4 = <<16-3-4=9>>9\n9 * 2 = 18\n#### 18"
-    assert grade("#### $18.00", gold) == RIGHT
-    assert grade("So it is 18.", gold) == Grade(strict=False, lenient=True, parsable=False)
-    assert grade("#### 17", gold) == Grade(strict=False, lenient=False, parsable=True)
-    assert grade("It is 18, so\n#### 17", gold) == Grade(strict=False, lenient=False, parsable=True)
-    assert grade("I do not know.", gold) == Grade(strict=False, lenient=False, parsable=False)
-    assert grade("", "18") == Grade(strict=False, lenient=False, parsable=False)
+    assert grade_gsm8k("#### $18.00", gold) == RIGHT
+    assert grade_gsm8k("So it is 18.", gold) == Grade(strict=False, lenient=True, parsable=False)
+    assert grade_gsm8k("#### 17", gold) == Grade(strict=False, lenient=False, parsable=True)
+    assert grade_gsm8k("It is 18, so\n#### 17", gold) == Grade(strict=False, lenient=False, parsable=True)
+    assert grade_gsm8k("I do not know.", gold) == Grade(strict=False, lenient=False, parsable=False)
+    assert grade_gsm8k("", "18") == Grade(strict=False, lenient=False, parsable=False)
 
 
 @pytest.mark.parametrize("gold", ["18", " 18 ", "18.00", "$18", "18.", "18%", "… #### 18", "#### 18\n"])
@@ -155,19 +155,19 @@ def test_gold_is_a_gold_text_or_a_bare_number(gold: str) -> None:
 @pytest.mark.parametrize("gold", ["", "eighteen", "18 apples", "16 and 18", "16-18", "1,2", "x18", "1/2", "#### ?"])
 def test_gold_without_one_number_is_refused(gold: str) -> None:
     with pytest.raises(BetastarError, match=r"The gold answer '.*' has no number; end it with `#### n`") as error:
-        grade("#### 18", gold)
+        grade_gsm8k("#### 18", gold)
     assert "\n" not in str(error.value)
 
 
 def test_comparison_is_exact_beyond_float_and_beyond_the_decimal_context() -> None:
     long = "1" * MAX_DIGITS
-    assert grade(f"#### {long}", long) == RIGHT
-    assert not grade(f"#### {long[:-1]}2", long).strict
-    assert not grade("#### 0.1000000000000000055511151231257827", "0.1").strict  # the float nearest to 0.1
+    assert grade_gsm8k(f"#### {long}", long) == RIGHT
+    assert not grade_gsm8k(f"#### {long[:-1]}2", long).strict
+    assert not grade_gsm8k("#### 0.1000000000000000055511151231257827", "0.1").strict  # the float nearest to 0.1
     with localcontext() as context:
         context.prec = 2
-        assert not grade("#### 12346", "12345").strict
-        assert not grade("#### -12346", "-12345").strict
+        assert not grade_gsm8k("#### 12346", "12345").strict
+        assert not grade_gsm8k("#### -12346", "-12345").strict
 
 
 def test_overlong_numbers_and_exponents_are_passed_over() -> None:
@@ -203,8 +203,8 @@ numbers = st.decimals(-(10**12), 10**12, allow_nan=False, places=2) | st.integer
 def test_grading_ignores_how_a_number_is_written(number: Decimal, difference: int, marker: str) -> None:
     wrong = Grade(strict=False, lenient=False, parsable=True)
     for written in formats(number):
-        assert grade(f"{marker}{written}", f"#### {number:f}") == RIGHT, written
-        assert grade(f"{marker}{written}", f"{number + difference:f}") == wrong, written
+        assert grade_gsm8k(f"{marker}{written}", f"#### {number:f}") == RIGHT, written
+        assert grade_gsm8k(f"{marker}{written}", f"{number + difference:f}") == wrong, written
         assert lenient_answer(f"First 3, then 4: the answer is {written}") == number, written
 
 
@@ -247,13 +247,13 @@ HOSTILE = [
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_a_megabyte_of_hostile_text_is_read(piece: str) -> None:
     text = "#### 18\n" + piece * (1_000_000 // len(piece))  # quadratic time would take hours
-    assert grade(text, "17") in {Grade(False, False, True), Grade(False, False, False)}
+    assert grade_gsm8k(text, "17") in {Grade(False, False, True), Grade(False, False, False)}
 
 
 def test_ten_kilobytes_of_ordinary_text_are_read_to_the_end() -> None:
     text = "She buys 3 bags at $4.50 each, 2/3 of 120,000 grams. " * 200 + "\n#### 18"
     assert len(text) > 10_000
-    assert grade(text, "18") == RIGHT
+    assert grade_gsm8k(text, "18") == RIGHT
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -263,9 +263,9 @@ def test_gsm8k_gold_answers_are_right_and_wrong_numbers_wrong(shared_data: Path,
         gold: str = row["answer"]
         value = gold_value(gold)
         assert value == Decimal(gold.rpartition("#### ")[2].replace(",", "")), number
-        assert grade(gold, gold) == RIGHT, number
-        assert grade(f"The answer is {value}.", gold) == Grade(False, True, False), number
-        assert grade(f"{gold}.5", gold) == Grade(False, False, True), number
-        assert grade(f"#### {value + 1}", gold) == Grade(False, False, True), number
+        assert grade_gsm8k(gold, gold) == RIGHT, number
+        assert grade_gsm8k(f"The answer is {value}.", gold) == Grade(False, True, False), number
+        assert grade_gsm8k(f"{gold}.5", gold) == Grade(False, False, True), number
+        assert grade_gsm8k(f"#### {value + 1}", gold) == Grade(False, False, True), number
         n_graded += 1
     assert n_graded == {"train": 7473, "test": 1319}[split]

@@ -7,7 +7,7 @@ from math import factorial
 from typing import Any, NamedTuple
 
 from betastar.maths.conservatism import INTERPOLATION
-from betastar.report.figures.trajectories import FORMS
+from betastar.record.schema import FORMS
 
 LEVEL = 0.05
 
