@@ -19,10 +19,10 @@ import torch
 from betastar.models.bank import AdapterBank, Adapters
 from betastar.models.generation import generate
 from betastar.models.logprobs import response_logprobs
+from betastar.models.random_models import build_model
 from betastar.models.sequences import Row, right_pad
-from betastar.models.tiny import build_model
 from betastar.randomness import numpy_generator, stream_key, torch_generator
-from betastar.sections import Geometry
+from betastar.settings.sections import Geometry
 
 GOALS = {12: 3.2, 24: 5.0}  # decoding time as a multiple of one condition's
 VOCABULARY, PAD = 128, 0

@@ -35,18 +35,18 @@ from tokenizers import Tokenizer, models
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from betastar.experiment.memory import Room
+from betastar.experiment.training import PairTrainer, Part
 from betastar.maths.objectives import bradley_terry_loss, dpo_loss, implicit_reward_margin
 from betastar.models.bank import AdapterBank
 from betastar.models.loading import load_base
 from betastar.models.logprobs import grid_pair_logprobs, pair_logprobs
+from betastar.models.random_models import build_model
 from betastar.models.rewards import RewardEnsemble, pair_scores
 from betastar.models.sequences import Pair, pair_pad
-from betastar.models.tiny import build_model
 from betastar.progress import Reporter
 from betastar.randomness import numpy_generator, torch_generator
-from betastar.sections import Compute, Geometry, PretrainedBase, Training
-from betastar.workbench.memory import Room
-from betastar.workbench.pair_training import PairTrainer, Part
+from betastar.settings.sections import Compute, Geometry, PretrainedBase, Training
 
 CPU = torch.device("cpu")
 BETAS = (0.1, 0.5, 2.0)
@@ -84,7 +84,7 @@ class Work:
 
 def prepare(options: argparse.Namespace) -> None:
     """Write the base, and the jobs for TRL."""
-    from betastar.models.trl_engine import Job, write_job
+    from betastar.models.trl.engine import Job, write_job
 
     geometry = Geometry(
         hidden_size=options.hidden,
@@ -149,7 +149,7 @@ def dpo_losses(work: Work, bank: AdapterBank, adapters: Any) -> Callable[[Part],
 
 def time_trl(work: Work) -> dict[str, Any]:
     """TRL's trainer for one condition after the other."""
-    from betastar.models.trl_worker import StepLog, make_trainer
+    from betastar.models.trl.worker import StepLog, make_trainer
 
     meter, curves = None, []
     for c in range(3):

@@ -20,8 +20,8 @@ def work() -> None:
     """Print milliseconds per forward and backward pass of a micro model on all cores."""
     import torch
 
-    from betastar.models.tiny import build_model
-    from betastar.sections import Geometry
+    from betastar.models.random_models import build_model
+    from betastar.settings.sections import Geometry
 
     torch.set_num_threads(os.cpu_count() or 1)
     model = build_model(Geometry(intermediate_size=256), 128, 0)

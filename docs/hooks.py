@@ -21,7 +21,7 @@ from mkdocs.structure.pages import Page
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from betastar.config import Config
+from betastar.settings.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAIN = {int: "whole number", float: "number", str: "text", bool: "`true` or `false`", Path: "path"}

@@ -24,6 +24,6 @@ def shared_data() -> Path:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs in this process end without a report, which takes seconds; the tests of the report draw it."""
-    from betastar import pipeline
+    from betastar.experiment import pipeline
 
     monkeypatch.setattr(pipeline.report, "run", lambda ctx, results: None)

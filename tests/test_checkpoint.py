@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from betastar import store as store_module
+from betastar.experiment.store import Checkpoint, Store
 from betastar.randomness import numpy_generator
-from betastar.store import Checkpoint, Store
 
 KEY = "0123456789abcdef"
 

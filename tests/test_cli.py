@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_files import SMALL, write_files
 
-from betastar.store import Store
+from betastar.experiment.store import Store
 
 
 def betastar(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -138,9 +138,9 @@ def test_interrupting_says_how_to_go_on(tmp_path: Path) -> None:
 def test_running_out_of_memory_anywhere_is_one_sentence(error: str) -> None:
     """Any other error of ours stays a traceback."""
     code = (
-        "import sys, torch, betastar.config, betastar.cli as cli\n"
+        "import sys, torch, betastar.settings.config, betastar.cli as cli\n"
         f"def fail(*_): raise {error}\n"
-        "betastar.config.load_config = fail\n"
+        "betastar.settings.config.load_config = fail\n"
         "sys.argv = ['betastar', 'config']\n"
         "cli.main()"
     )

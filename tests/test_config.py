@@ -10,9 +10,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from betastar.config import PRESETS, TASKS, Config, load_config, merged, preset_names, task_names
 from betastar.errors import BetastarError
-from betastar.sections import DatasetPreferences, DatasetSource, DatasetTask, PretrainedBase
+from betastar.settings.config import PRESETS, TASKS, Config, load_config, merged, preset_names, task_names
+from betastar.settings.sections import DatasetPreferences, DatasetSource, DatasetTask, PretrainedBase
 
 
 def refusal(source: str | Path = "micro", *overrides: str) -> str:

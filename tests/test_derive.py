@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_files import SMALL, write_files
 
-from betastar import pipeline
-from betastar.config import load_config
-from betastar.derive import Facts, derive, hyperparameters, needs_deriving, trainable, training_steps
 from betastar.errors import BetastarError
-from betastar.models.facts import ModelFacts
+from betastar.experiment import pipeline
+from betastar.experiment.training import batches
+from betastar.models.support import ModelFacts
+from betastar.planning.derive import Facts, derive, hyperparameters, needs_deriving, trainable, training_steps
 from betastar.progress import Reporter
-from betastar.sections import Training
-from betastar.workbench.pair_training import batches
+from betastar.settings.config import load_config
+from betastar.settings.sections import Training
 
 
 def qwen(hidden: int, layers: int, heads: int, parameters: int, embedding: int) -> ModelFacts:

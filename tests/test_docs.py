@@ -16,7 +16,7 @@ import typer
 import yaml
 
 from betastar.cli import app
-from betastar.config import load_config, preset_names
+from betastar.settings.config import load_config, preset_names
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

@@ -18,12 +18,12 @@ from threading import Event, Thread
 import pytest
 from test_files import write_files
 
-from betastar import doctor
-from betastar.config import load_config
-from betastar.doctor import Finding, examine
-from betastar.doctor.hub import in_background, within
-from betastar.models.tiny import build_byte_tokenizer, build_model
-from betastar.sections import Geometry
+from betastar.models.random_models import build_byte_tokenizer, build_model
+from betastar.planning import doctor
+from betastar.planning.doctor import Finding, examine
+from betastar.planning.doctor.hub import in_background, within
+from betastar.settings.config import load_config
+from betastar.settings.sections import Geometry
 
 
 @pytest.fixture

@@ -17,8 +17,9 @@ from scipy import stats
 from betastar.analysis.chain import CLAIMS
 from betastar.analysis.conditions import condition_records
 from betastar.analysis.results import build_results
-from betastar.config import load_config, preset_names
 from betastar.data.tasks import Problem
+from betastar.experiment.evaluation import held_out
+from betastar.experiment.stages.online import _prompts_of_step
 from betastar.maths.appendix_c import batch_size, lora_dropout, lora_rank
 from betastar.maths.constants import EPSILON
 from betastar.maths.distributions import (
@@ -32,8 +33,7 @@ from betastar.maths.goodhart import area_under_positive_gap, paper_gap, share_po
 from betastar.maths.objectives import advantage, bradley_terry_loss, kl_coefficient, online_loss
 from betastar.maths.power_law import PowerLaws, Reference, first_above, fit_power_law, fit_power_laws
 from betastar.maths.statistics import spearman_exact
-from betastar.stages.online import _prompts_of_step
-from betastar.workbench.evaluate import held_out
+from betastar.settings.config import load_config, preset_names
 
 # arXiv:2606.30627 Table 1
 BETA = np.array([0.310, 1.000, 2.379])

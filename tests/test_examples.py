@@ -13,7 +13,7 @@ import pytest
 from test_pipeline import TINY
 
 import betastar
-from betastar.config import load_config
+from betastar.settings.config import load_config
 
 nbformat = pytest.importorskip("nbformat", reason="notebooks are run with pip install 'betastar[test]'")
 nbclient = pytest.importorskip("nbclient", reason="notebooks are run with pip install 'betastar[test]'")

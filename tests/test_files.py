@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 from analysis.records import check
 
-from betastar import pipeline
-from betastar.config import load_config
+from betastar.data.micro import build_tokenizer
 from betastar.errors import BetastarError
-from betastar.micro.tokenizer import build_tokenizer
-from betastar.models.tiny import build_model
+from betastar.experiment import pipeline
+from betastar.models.random_models import build_model
 from betastar.progress import Reporter
-from betastar.sections import Geometry
+from betastar.settings.config import load_config
+from betastar.settings.sections import Geometry
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

@@ -14,12 +14,12 @@ import pytest
 import torch
 from test_files import SMALL, write_files
 
-from betastar import pipeline
-from betastar.config import load_config
 from betastar.disk import file_digest
-from betastar.doctor import examine
-from betastar.models.facts import model_facts
+from betastar.experiment import pipeline
+from betastar.models.support import model_facts
+from betastar.planning.doctor import examine
 from betastar.planning.plan import make_plan
+from betastar.settings.config import load_config
 
 pytest.importorskip("gguf")
 from models.tiny_gguf import make_model, write_gguf
@@ -142,7 +142,7 @@ def test_a_real_small_model_answers(smollm2: Path) -> None:
     """What a correctly unpacked SmolLM2 knows, and a wrongly permuted or scaled one does not."""
     from betastar.data.chat import ChatFormat
     from betastar.models.loading import load_base
-    from betastar.sections import PretrainedBase
+    from betastar.settings.sections import PretrainedBase
 
     choice = PretrainedBase(source="pretrained", model=str(smollm2), gguf_file=SMOLLM2)
     base = load_base(choice, torch.device("cpu"))

@@ -19,10 +19,10 @@ from test_docs import ROOT, WRITTEN_BY_A_RUN
 
 from betastar.analysis.results import build_results
 from betastar.cli import app
-from betastar.config import load_config, preset_names
-from betastar.derive import hyperparameters
+from betastar.planning.derive import hyperparameters
 from betastar.record.files import to_json
 from betastar.report.figures import all_figures
+from betastar.settings.config import load_config, preset_names
 
 MAP, ERRATA = ROOT / "docs" / "paper_map.md", ROOT / "docs" / "errata.md"
 NOTHING = "—"

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from analysis.records import check
 
-from betastar import pipeline
 from betastar.analysis.analyze import analyze_paths
-from betastar.config import load_config
-from betastar.logs.options import Options
+from betastar.analysis.logs.log import Options
+from betastar.experiment import pipeline
 from betastar.progress import Reporter
+from betastar.settings.config import load_config
 
 TINY = (
     "base.training.steps=25",

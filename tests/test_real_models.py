@@ -11,10 +11,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from betastar import pipeline
-from betastar.config import load_config
 from betastar.disk import file_digest
 from betastar.errors import BetastarError
+from betastar.experiment import pipeline
+from betastar.settings.config import load_config
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

@@ -8,9 +8,16 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from betastar.config import Config, load_config
 from betastar.errors import BetastarError
-from betastar.sections import CustomTask, DatasetPreferences, DatasetSource, DatasetTask, PretrainedBase, TrainedBase
+from betastar.settings.config import Config, load_config
+from betastar.settings.sections import (
+    CustomTask,
+    DatasetPreferences,
+    DatasetSource,
+    DatasetTask,
+    PretrainedBase,
+    TrainedBase,
+)
 
 
 def sections(annotation: Any) -> Iterator[type[BaseModel]]:

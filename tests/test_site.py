@@ -15,9 +15,8 @@ import typer
 from pydantic import Field
 
 from betastar.cli import app
-from betastar.config import Config
-from betastar.sections import Online
-from betastar.sections.faults import key_paths
+from betastar.settings.config import Config, key_paths
+from betastar.settings.sections import Online
 
 pytest.importorskip("mkdocs", reason="the site is built with pip install 'betastar[docs]'")
 ROOT = Path(__file__).resolve().parents[1]

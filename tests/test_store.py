@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from betastar.errors import BetastarError, InternalError
-from betastar.store import Store
+from betastar.experiment.store import Store
 
 KEY = "0123456789abcdef"
 
@@ -24,7 +24,7 @@ KEY = "0123456789abcdef"
 HANGS_IN_WRITE = """
 import sys, time
 from pathlib import Path
-from betastar.store import Store
+from betastar.experiment.store import Store
 with Store(Path(sys.argv[1])) as store, store.write("base", "0123456789abcdef") as folder:
     (folder / "half.txt").write_text("half")
     print("inside", flush=True)

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 
 from betastar.models.bank import AdapterBank, Adapters
+from betastar.models.devices import is_out_of_memory
 from betastar.models.generation import generate
-from betastar.models.out_of_memory import is_out_of_memory
 from gpu_parts.check import Check
 from gpu_parts.device import Rates, rates, seconds, seconds_and_peak
 from gpu_parts.models import (

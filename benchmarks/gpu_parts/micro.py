@@ -36,7 +36,7 @@ MOST_AT_START = 0.02  # of a measure (or of 1): one response in fifty another on
 
 
 def run(check: Check) -> None:
-    from betastar.sections import Compute, Online
+    from betastar.settings.sections import Compute, Online
 
     threads = 1 if check.tiny else min(4, max(1, (os.cpu_count() or 4) // 6))
     settings = [*(TINY if check.tiny else SETTINGS), f"compute.device={check.device}", f"compute.threads={threads}"]

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoConfig, Qwen3ForCausalLM  # noqa: F401  (loaded while the part before is at work)
 
 from betastar.models.bank import AdapterBank, Adapters
-from betastar.models.random_weights import random_model
+from betastar.models.random_models import random_model
 from gpu_parts.check import Check
 
 GEOMETRY = Path(__file__).resolve().parents[2] / "src" / "betastar" / "presets" / "models"

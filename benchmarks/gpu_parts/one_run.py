@@ -14,11 +14,11 @@ from transformers import Qwen3ForCausalLM  # noqa: F401
 
 # Imported here and not at their first use, so that a forked process has them.
 import betastar.analysis.results  # noqa: F401
-from betastar import pipeline
-from betastar.config import load_config
 from betastar.errors import BetastarError
+from betastar.experiment import pipeline
+from betastar.experiment.stages import report
 from betastar.progress import Reporter
-from betastar.stages import report
+from betastar.settings.config import load_config
 
 
 class Deadly(Reporter):

@@ -106,9 +106,9 @@ def driver() -> str:
 def after_betastar(check: Check) -> bool | None:
     """Whether cuDNN's attention is still on once betastar has set up the device; None where betastar cannot load."""
     try:
-        from betastar.config import load_config
+        from betastar.experiment.context import Context
         from betastar.progress import Reporter
-        from betastar.workbench.context import Context
+        from betastar.settings.config import load_config
     except ModuleNotFoundError as error:
         check.record("not measured", f"{error.name} is not installed", case="what betastar sets on this device")
         return None

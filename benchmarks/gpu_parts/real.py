@@ -66,7 +66,7 @@ def from_gguf(check: Check, model: Path) -> dict[str, Any] | None:
             with part.open("rb") as source:
                 shutil.copyfileobj(source, whole)
     size = f"{(model / FILE).stat().st_size / 1e6:.0f} MB in {len(check.gguf)} file(s)"
-    from betastar.sections import PretrainedBase
+    from betastar.settings.sections import PretrainedBase
 
     known = "gguf_file" in PretrainedBase.model_fields
     if known and importlib.util.find_spec("transformers.integrations.gguf") is not None:
@@ -94,8 +94,8 @@ def converted(check: Check, model: Path) -> dict[str, Any]:
 
 
 def random_base(check: Check, model: Path) -> dict[str, Any]:
-    from betastar.models.tiny import build_byte_tokenizer, build_model
-    from betastar.sections import Geometry
+    from betastar.models.random_models import build_byte_tokenizer, build_model
+    from betastar.settings.sections import Geometry
 
     tokenizer = build_byte_tokenizer()
     shape = Geometry(hidden_size=32, intermediate_size=48, layers=2, heads=2, key_value_heads=1, context=256)

@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 import torch
 
 from betastar.maths.objectives import dpo_loss
-from betastar.models.bank import AdapterBank, Dropout
-from betastar.models.checkpointing import checkpoint_layers
-from betastar.models.facts import ModelFacts, model_facts
+from betastar.models.bank import AdapterBank, Dropout, checkpoint_layers
+from betastar.models.devices import is_out_of_memory
 from betastar.models.logprobs import pair_logprobs
 from betastar.models.optimise import StackedOptimiser
-from betastar.models.out_of_memory import is_out_of_memory
 from betastar.models.sequences import Pair, pair_pad
+from betastar.models.support import ModelFacts, model_facts
 from betastar.planning import memory
 from gpu_parts.check import Check
 from gpu_parts.device import Rates, rates, seconds, seconds_and_peak

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from betastar import stats
     from betastar.api import Comparison, Results, analyze, compare, load, plan, presets, run, schema
-    from betastar.config import Config, load_config
     from betastar.errors import BetastarError
     from betastar.monitor import GoodhartMonitor
+    from betastar.settings.config import Config, load_config
 
 __version__ = "0.1.0"
 
@@ -43,9 +43,9 @@ __all__ = [
 # Loaded when first asked for: `import betastar` takes milliseconds.
 _HOMES = {
     "BetastarError": "betastar.errors",
-    "Config": "betastar.config",
+    "Config": "betastar.settings.config",
     "GoodhartMonitor": "betastar.monitor",
-    "load_config": "betastar.config",
+    "load_config": "betastar.settings.config",
 }
 
 

@@ -9,23 +9,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
-from betastar.config import PRESETS, Config, load_config, preset_names
 from betastar.errors import BetastarError
 from betastar.progress import Reporter
 from betastar.record.files import RESULTS, Run, read_comparison, read_run, to_json
 from betastar.record.frames import conditions_frame, points_frame, responses_frame, summary_frame
 from betastar.record.shapes.comparison import ComparisonRecord
 from betastar.record.shapes.results import ResultsRecord
+from betastar.settings.config import PRESETS, Config, load_config, preset_names
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Group
 
-    from betastar.doctor import Finding
+    from betastar.analysis.logs.log import Options, Unit
     from betastar.live.view import View
-    from betastar.logs.options import Options, Unit
+    from betastar.planning.doctor import Finding
     from betastar.planning.plan import Plan
-    from betastar.planning.timing import Timing
+    from betastar.planning.probe import Timing
     from betastar.report.export import Format
     from betastar.report.plots import Plots
 
@@ -97,7 +97,7 @@ class Results:
     def report(self, page: str | Path | None = None) -> Path:
         """Write `report.html`, or the file `page`, and `figures/` beside it; returns the page. Raises BetastarError for
         an analysis that was not written."""
-        from betastar.report.report_folder import write_report
+        from betastar.report.folders import write_report
 
         if self.folder is None:
             raise BetastarError("this analysis was not written; give bs.analyze a folder with out=.")
@@ -167,7 +167,7 @@ def run(
     """
     config = _config(source, seeds, overrides)
     folder = RUNS / config.name if out is None else Path(out)
-    from betastar import pipeline
+    from betastar.experiment import pipeline
     from betastar.live.reporters import shown
 
     with shown(progress) as reporter:
@@ -226,7 +226,7 @@ def analyze(
     Raises BetastarError, in one sentence, where rewards cannot be found or a column is not as described.
     """
     from betastar.analysis.analyze import analyze_frame, analyze_paths
-    from betastar.logs.options import Options
+    from betastar.analysis.logs.log import Options
 
     told = {"proxy": proxy, "true": true, "step": step, "uncertainty": uncertainty}
     options: Options = Options(
@@ -246,7 +246,7 @@ def analyze(
         analysis = analyze_paths([Path(place) for place in places], options, name)
     if out is None:
         return Results(Run(json.loads(to_json(analysis.results)), [], {}, []), None, analysis.notes)
-    from betastar.report.analysis_folder import write_analysis
+    from betastar.report.folders import write_analysis
 
     write_analysis(analysis, Path(out))
     return Results(read_run(Path(out)), Path(out), analysis.notes)
@@ -258,7 +258,7 @@ def compare(*runs: str | Path, out: str | Path = "comparison.html") -> Compariso
 
     Raises BetastarError where a folder has no record of this version, is named twice, or nothing can be written.
     """
-    from betastar.report.comparison_folder import write_comparison
+    from betastar.report.folders import write_comparison
 
     written = write_comparison([str(place) for place in runs], Path(out))
     return Comparison(read_comparison(written.numbers), written.page)
@@ -302,7 +302,7 @@ def plan(
 def timed(made: Plan) -> Timing:
     """How long each stage of a plan takes on this machine, measured in about a minute. Raises BetastarError where it
     cannot be measured."""
-    from betastar.planning.timing import probe
+    from betastar.planning.probe import probe
 
     return probe(made)
 
@@ -316,14 +316,14 @@ def plan_record(made: Plan, timing: Timing | None) -> dict[str, Any]:
 
 def settings_text(config: Config) -> str:
     """Every setting with its value and meaning, as YAML that `run` reads."""
-    from betastar.settings_text import described
+    from betastar.settings.config import described
 
     return described(config)
 
 
 def examined(config: Config | None = None) -> Iterator[Finding]:
     """What this machine can do, and what to do where it cannot, check by check."""
-    from betastar.doctor import examine
+    from betastar.planning.doctor import examine
 
     return examine(config, RUNS)
 
@@ -351,7 +351,7 @@ def write_file(path: Path, text: str) -> None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory, of the processor or of a GPU, has run out."""
-    from betastar.models.out_of_memory import is_out_of_memory as is_it
+    from betastar.models.devices import is_out_of_memory as is_it
 
     return is_it(error)
 

@@ -21,15 +21,15 @@ from analysis.test_results import BETAS, SEEDS, point
 
 import betastar
 from betastar.analysis.analyze import analyze_paths
+from betastar.analysis.logs.columns import choose, field_name
+from betastar.analysis.logs.log import Options
 from betastar.analysis.results import build_results
 from betastar.errors import BetastarError
-from betastar.logs.columns import choose, field_name
-from betastar.logs.options import Options
 from betastar.record.files import to_json
-from betastar.report.analysis_folder import write_analysis
 from betastar.report.drawing import drawn
 from betastar.report.figures import all_figures
-from betastar.report.headline import answers
+from betastar.report.folders import write_analysis
+from betastar.report.words import answers
 
 
 def grid(**columns: Any) -> pd.DataFrame:

@@ -10,10 +10,8 @@ import pytest
 from analysis.test_results import point
 from scipy import stats
 
-from betastar.analysis.compare import compare, difference
-from betastar.analysis.pairing import Subject
+from betastar.analysis.compare import ABSENT, UNSET, Subject, compare, difference, differing
 from betastar.analysis.results import build_results
-from betastar.analysis.run_settings import ABSENT, UNSET, differing
 from betastar.record.files import to_json
 
 CONFIG = {"name": "x", "task": {"preset": "gsm8k"}, "seeds": [0, 1, 2], "online": {"learning_rate": 0.1}}

@@ -14,8 +14,8 @@ from analysis.test_analyze import grid
 from analysis.test_results import build, point
 
 from betastar.analysis.analyze import analyze_paths
+from betastar.analysis.logs.log import Options
 from betastar.analysis.results import build_results
-from betastar.logs.options import Options
 from betastar.record.files import to_json
 
 METRICS = [

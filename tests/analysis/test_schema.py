@@ -16,9 +16,9 @@ from analysis.test_analyze import grid
 from analysis.test_results import BETAS, build, point
 
 from betastar.analysis.analyze import analyze_paths
+from betastar.analysis.logs.log import Options
 from betastar.analysis.results import build_results
 from betastar.analysis.signals import all_signals
-from betastar.logs.options import Options
 from betastar.record.entries import REGISTRY
 from betastar.record.schema import schema
 from betastar.record.shapes.results import SCHEMA_VERSION

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from betastar.data.answers import MAX_DIGITS, Grade, gold_value, grade_gsm8k, lenient_answer, strict_answer
-from betastar.data.jsonl import read_jsonl
+from betastar.data.graders import MAX_DIGITS, Grade, gold_value, grade_gsm8k, lenient_answer, strict_answer
+from betastar.data.sources import read_jsonl
 from betastar.errors import BetastarError
 
 RIGHT = Grade(strict=True, lenient=True, parsable=True)

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from betastar.data.chat import ChatFormat, end_tokens
-from betastar.data.pairs import Message
-from betastar.micro.tokenizer import build_tokenizer
-from betastar.models.tiny import build_byte_tokenizer
+from betastar.data.micro import build_tokenizer
+from betastar.data.preferences import Message
+from betastar.models.random_models import build_byte_tokenizer
 
 # What Qwen3's template does with these inputs, without tools and earlier thoughts: with thinking switched off the
 # answer begins after an empty thought.

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from betastar.data.coverage import SequenceLengths, coverage, sequence_lengths
-from betastar.data.pairs import PreferencePair
-from betastar.data.rows import Malformed
+from betastar.data.preferences import PreferencePair, SequenceLengths, coverage, sequence_lengths
+from betastar.data.sources import Malformed
 from betastar.errors import InternalError
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from betastar.data.answers import Grade
+from betastar.data.graders import Grade
 from betastar.data.tasks import Problem, load_task, task_digests, task_grader
 from betastar.errors import BetastarError
-from betastar.sections import CustomTask
+from betastar.settings.sections import CustomTask
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
 GOOD = """

@@ -9,9 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from betastar.data import answers
-from betastar.data.answers import Grade, Grader
-from betastar.data.graders import grade_choice, grade_number, grade_text, grader, stated_letter, stated_number
+from betastar.data import graders as answers
+from betastar.data.graders import (
+    Grade,
+    Grader,
+    grade_choice,
+    grade_number,
+    grade_text,
+    grader,
+    stated_letter,
+    stated_number,
+)
 from betastar.errors import BetastarError
 
 RIGHT = Grade(strict=True, lenient=True, parsable=True)

@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 from fake_hub import COMMIT, serving
 
-from betastar.data.hub import may_be_kept
+from betastar.data.sources import may_be_kept
 
 SCRIPT = """
 import json, sys
 from betastar.data.sources import open_rows
 from betastar.errors import BetastarError
-from betastar.sections import DatasetSource
+from betastar.settings.sections import DatasetSource
 
 for settings in json.load(sys.stdin):
     try:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from betastar.data.jsonl import read_jsonl
+from betastar.data.sources import read_jsonl
 from betastar.errors import BetastarError
 
 

@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from betastar.data.answers import Grade
-from betastar.data.latex import Box, last_box, math_grader
+from betastar.data.graders import Box, Grade, last_box, math_grader
 from betastar.errors import BetastarError
 
 RIGHT = Grade(strict=True, lenient=True, parsable=True)
@@ -103,7 +102,7 @@ def test_other_threads_may_grade_too() -> None:
 def test_without_math_verify_the_extra_is_named(tmp_path: Path) -> None:
     """A package of that name that cannot be imported stands for one that is not there."""
     (tmp_path / "math_verify.py").write_text("raise ModuleNotFoundError('No module named math_verify')")
-    script = "from betastar.data.latex import math_grader\nmath_grader()"
+    script = "from betastar.data.graders import math_grader\nmath_grader()"
     done = subprocess.run(
         [sys.executable, "-c", script],
         env=os.environ | {"PYTHONPATH": str(tmp_path)},

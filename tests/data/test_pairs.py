@@ -9,9 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from trl.data_utils import extract_prompt, is_conversational, maybe_extract_prompt
 
-from betastar.data.pairs import Message, PreferencePair, parse_pair, shared_length
-from betastar.data.rows import BadRow, MissingColumn
-from betastar.sections import PairColumns
+from betastar.data.preferences import Message, PreferencePair, parse_pair, shared_length
+from betastar.data.sources import BadRow, MissingColumn
+from betastar.settings.sections import PairColumns
 
 
 def user(content: str) -> dict[str, str]:

@@ -11,19 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from betastar.data.pairs import Message, PreferencePair
 from betastar.data.preferences import (
     LoadedPreferences,
+    Message,
+    PreferencePair,
     load_pairs,
     read_preferences,
     split_by_prompt,
     split_of,
     write_pairs,
 )
-from betastar.data.rows import Malformed
-from betastar.data.sources import open_rows
+from betastar.data.sources import Malformed, open_rows
 from betastar.errors import BetastarError
-from betastar.sections import DatasetSource, PairColumns
+from betastar.settings.sections import DatasetSource, PairColumns
 
 HI = (Message("user", "hi"),)
 ROW = {"prompt": "p", "chosen": "a", "rejected": "b"}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from betastar.data.rows import BadRow, Malformed, MissingColumn, Row, Rows, usable_rows
+from betastar.data.sources import BadRow, Malformed, MissingColumn, Row, Rows, usable_rows
 from betastar.errors import BetastarError
 
 

@@ -14,12 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from betastar.data.files import READERS
-from betastar.data.rows import BadRow, Rows
-from betastar.data.sources import open_rows
+from betastar.data.sources import READERS, BadRow, Rows, open_rows
 from betastar.errors import BetastarError
-from betastar.sections import DatasetSource
-from betastar.sections.data import FILE_ENDINGS
+from betastar.settings.sections import FILE_ENDINGS, DatasetSource
 
 ROWS = [{"question": "1 + 1?", "answer": "#### 2"}, {"question": 'say "a,\nb"', "answer": "ä🦆"}]
 

@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from betastar.config import TASKS, load_config, task_names
-from betastar.data.answers import Grade
+from betastar.data.graders import Grade
 from betastar.data.tasks import Problem, load_task, task_digests, task_grader
 from betastar.errors import BetastarError
-from betastar.sections import DatasetTask, MicroTask
+from betastar.settings.config import TASKS, load_config, task_names
+from betastar.settings.sections import DatasetTask, MicroTask
 
 GSM8K = {"question": "2 + 3?", "answer": "2 + 3 = 5\n#### 5"}
 RIGHT = Grade(strict=True, lenient=True, parsable=True)

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from betastar.data.rows import BadRow, MissingColumn
-from betastar.data.templates import template
+from betastar.data.chat import template
+from betastar.data.sources import BadRow, MissingColumn
 from betastar.errors import BetastarError
 
 

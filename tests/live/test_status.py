@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from betastar.config import load_config
 from betastar.errors import BetastarError
-from betastar.live.following import followed
-from betastar.live.status import FILE, Status, StatusFile, is_alive, read_status
+from betastar.live.status import FILE, Status, StatusFile, followed, is_alive, read_status
 from betastar.progress import STAGES, Reporter
+from betastar.settings.config import load_config
 
 
 def status_of(folder: Path) -> Status:

@@ -15,11 +15,11 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_files import SMALL, write_files
 
-from betastar import pipeline
-from betastar.config import Config, load_config
 from betastar.errors import BetastarError
+from betastar.experiment import pipeline
 from betastar.live.view import look
 from betastar.progress import Reporter
+from betastar.settings.config import Config, load_config
 
 # Six online steps and no checkpoint before the last: what is interrupted at the third begins again at the first.
 SETTINGS = (*SMALL, "online.steps=6", "evaluation.every=2", "seeds=[0]", "variants.fixed=null")
@@ -237,7 +237,7 @@ def test_a_tracker_that_fails_is_named_once_and_gets_the_rest_from_the_next_run(
 
 
 def test_other_settings_are_another_run_of_the_tracker(data: Path, tmp_path: Path, fake: type[Fake]) -> None:
-    from betastar.live.tracking import Tracking
+    from betastar.live.trackers import Tracking
 
     names = []
     for more in ((), ("online.learning_rate=0.5",), ("compute.threads=2",), ("tracking.project=x",)):

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from betastar.errors import BetastarError
+from betastar.experiment.store import Store
 from betastar.live.reading import Tail, named, rows_by_name
 from betastar.live.status import FILE, StatusFile, read_status
 from betastar.live.view import look
 from betastar.progress import STAGES
-from betastar.store import Store
 
 CONDITIONS = [f"{variant}-beta-{beta}-seed-0" for variant in ("paper", "fixed") for beta in ("0.1", "1e-05")]
 START = {"step": 0, "n": 8, "proxy": 1.0, "proxy_std": 2.0, "true_strict": 0.5, "correct_strict": 4}

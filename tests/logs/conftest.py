@@ -27,7 +27,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
     from trl.trainer.rloo_config import RLOOConfig
     from trl.trainer.rloo_trainer import RLOOTrainer
 
-    from betastar.micro.tokenizer import build_tokenizer
+    from betastar.data.micro import build_tokenizer
 
     def distinct(completion_ids: list[list[int]], **_: Any) -> list[float]:
         """The proxy: how many different words."""

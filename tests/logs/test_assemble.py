@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from betastar.analysis.logs.assemble import assemble
+from betastar.analysis.logs.log import Log, Options
 from betastar.errors import BetastarError
-from betastar.logs.assemble import assemble
-from betastar.logs.log import Log
-from betastar.logs.options import Options
 
 ROWS = {"step": [0, 10], "reward": [1.0, 2.0], "reward_std": [0.5, 0.6], "acc": [0.5, 0.25], "kl": [0.0, 0.125]}
 
@@ -170,7 +169,7 @@ def test_the_record_of_a_training_with_trl_keeps_to_the_schema(trained: dict[str
 @pytest.mark.parametrize("name", ["grpo", "rloo"])
 def test_a_training_with_trl(trained: dict[str, Any], name: str) -> None:
     """From what the trainer held in memory: its evaluations at steps 0, 2 and 4."""
-    from betastar.logs.collect import collect
+    from betastar.analysis.logs.collect import collect
 
     folder, history = trained[name]
     frame = assemble(collect([folder]).logs, Options(columns={"proxy": "eval_rewards/distinct/mean"})).frame

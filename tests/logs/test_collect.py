@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from analysis.test_results import point
 
+from betastar.analysis.logs.collect import collect
 from betastar.analysis.results import build_results
 from betastar.errors import BetastarError
-from betastar.logs.collect import collect
 from betastar.record.files import to_json
 
 TABLE = pd.DataFrame({"step": [0, 1], "reward": [1.0, 2.0], "acc": [0.5, 0.4]})

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from betastar.analysis.logs.columns import choose, field_name, step_columns
 from betastar.errors import BetastarError
-from betastar.logs.columns import choose, field_name, step_columns
 
 TRL = [
     *("loss", "grad_norm", "learning_rate", "num_tokens", "step", "epoch", "step_time"),

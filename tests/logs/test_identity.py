@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from betastar.analysis.logs.columns import Identity, conditions, from_name, short_names, split
+from betastar.analysis.logs.log import Log
 from betastar.errors import BetastarError
-from betastar.logs.identity import Identity, conditions, from_name, short_names, split
-from betastar.logs.log import Log
 
 
 @pytest.mark.parametrize(

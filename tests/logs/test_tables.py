@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from betastar.analysis.logs.formats import read_csv, read_json_lines, read_parquet
 from betastar.errors import BetastarError
-from betastar.logs.tables import read_csv, read_json_lines, read_parquet
 
 TABLE = pd.DataFrame({"step": [0, 1, 2], "my, reward": [0.5, float("nan"), -1.5], "name": ["a", "b", "c"]})
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from betastar.analysis.logs.assemble import evaluation_points, numeric
 from betastar.errors import BetastarError
-from betastar.logs.tidy import evaluation_points, numeric
 
 NAN = float("nan")
 COLUMNS = {"proxy": "p", "true_strict": "t"}

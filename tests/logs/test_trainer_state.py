@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from betastar.analysis.logs.formats import read_trainer_state, trainer_state_of
 from betastar.errors import BetastarError
-from betastar.logs.trainer_state import read_trainer_state, trainer_state_of
 
 
 @pytest.mark.parametrize("name", ["grpo", "rloo"])

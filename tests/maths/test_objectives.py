@@ -23,10 +23,10 @@ from betastar.maths.objectives import (
 from betastar.models.bank import AdapterBank
 from betastar.models.loading import quiet
 from betastar.models.logprobs import response_logprobs, token_logprobs
+from betastar.models.random_models import build_byte_tokenizer, build_model
 from betastar.models.rewards import RewardEnsemble, pair_scores
 from betastar.models.sequences import Pair, RightPadded, pair_pad
-from betastar.models.tiny import build_byte_tokenizer, build_model
-from betastar.sections import Geometry
+from betastar.settings.sections import Geometry
 
 pytestmark = pytest.mark.filterwarnings(  # other libraries about one another
     "ignore:.*torch.jit:DeprecationWarning", "ignore:.*gradient_checkpointing:FutureWarning"

@@ -7,8 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from betastar.micro.annotator import is_correct, prefers_first, score
-from betastar.micro.language import CLOSINGS, Prompt
+from betastar.data.micro import CLOSINGS, Prompt, is_correct, prefers_first, score
 
 PROBLEM = Prompt("Anna has 5 apples . …", steps=("5 + 3 = 8",), gold="8")
 FRUIT = Prompt("Please name a fruit .", accepted=(frozenset(["apple"]), frozenset(["pear"])))

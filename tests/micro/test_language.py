@@ -9,8 +9,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from betastar.data.answers import grade_gsm8k
-from betastar.micro.language import (
+from betastar.data.graders import grade_gsm8k
+from betastar.data.micro import (
     CLOSINGS,
     GREETINGS,
     KINDS,

@@ -8,8 +8,19 @@ import numpy as np
 import pytest
 
 from betastar.data.chat import ChatFormat
-from betastar.micro.language import draw_problem, draw_request, draw_style, write_response
-from betastar.micro.tokenizer import ASSISTANT, END, PAD, SPECIAL, UNKNOWN, USER, build_tokenizer
+from betastar.data.micro import (
+    ASSISTANT,
+    END,
+    PAD,
+    SPECIAL,
+    UNKNOWN,
+    USER,
+    build_tokenizer,
+    draw_problem,
+    draw_request,
+    draw_style,
+    write_response,
+)
 
 LARGEST = (2, 20, 200)
 

@@ -17,10 +17,10 @@ import pytest
 import torch
 
 from betastar.models.bank import AdapterBank, Adapters
+from betastar.models.random_models import build_model
 from betastar.models.sequences import Row
-from betastar.models.tiny import build_model
 from betastar.randomness import torch_generator
-from betastar.sections import Geometry
+from betastar.settings.sections import Geometry
 
 VOCABULARY = 64
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from betastar.errors import BetastarError
-from betastar.models.bank import AdapterBank, Adapters, Dropout
-from betastar.models.checkpointing import checkpoint_layers
+from betastar.models.bank import AdapterBank, Adapters, Dropout, checkpoint_layers
 from betastar.models.logprobs import response_logprobs
 from betastar.models.sequences import RightPadded, Row, right_pad
 

@@ -11,9 +11,9 @@ from transformers import GPT2Config, Qwen3Config
 
 from betastar.errors import BetastarError
 from betastar.models.bank import AdapterBank
-from betastar.models.facts import model_facts
-from betastar.models.tiny import build_model
-from betastar.sections import Geometry
+from betastar.models.random_models import build_model
+from betastar.models.support import model_facts
+from betastar.settings.sections import Geometry
 
 # The published configurations, so far as they say how large a model is.
 QWEN3_14B = Qwen3Config(

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from betastar.errors import BetastarError
-from betastar.models.facts import model_facts
 from betastar.models.hub import fingerprint, locate
 from betastar.models.loading import Base, load_base, load_tokenizer
-from betastar.sections import PretrainedBase
+from betastar.models.support import model_facts
+from betastar.settings.sections import PretrainedBase
 
 gguf = pytest.importorskip("gguf")
 from tiny_gguf import END, PAD, TOKENS, make_model, vocabulary, write_gguf  # noqa: E402

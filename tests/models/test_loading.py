@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from betastar.data.chat import end_tokens
 from betastar.errors import BetastarError
 from betastar.models.loading import Base, load_base, weights_dtype
-from betastar.models.tiny import build_byte_tokenizer, build_model
-from betastar.sections import Geometry, PretrainedBase
+from betastar.models.random_models import build_byte_tokenizer, build_model
+from betastar.settings.sections import Geometry, PretrainedBase
 
 pytestmark = pytest.mark.filterwarnings(  # other libraries about one another
     "ignore:.*torch.jit:DeprecationWarning", "ignore:.*gradient_checkpointing:FutureWarning"

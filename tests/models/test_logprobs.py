@@ -15,6 +15,7 @@ from betastar.models.logprobs import (
     grid_logprobs,
     grid_pair_logprobs,
     head_logits,
+    hide_padding,
     pair_logprobs,
     prompt_entropy,
     response_logprobs,
@@ -22,7 +23,6 @@ from betastar.models.logprobs import (
     token_statistics,
 )
 from betastar.models.sequences import Pair, Row, pair_pad, right_pad
-from betastar.models.vocabulary import hide_padding
 
 
 def plain(bank: AdapterBank, adapters: Adapters | None, tokens: list[int]) -> Tensor:

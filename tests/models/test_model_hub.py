@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from betastar.errors import BetastarError
-from betastar.models.facts import model_facts
 from betastar.models.hub import Unreachable, explained, fingerprint, has_weights, locate
 from betastar.models.loading import load_base
-from betastar.models.tiny import build_byte_tokenizer, build_model
-from betastar.sections import Geometry, PretrainedBase
+from betastar.models.random_models import build_byte_tokenizer, build_model
+from betastar.models.support import model_facts
+from betastar.settings.sections import Geometry, PretrainedBase
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 

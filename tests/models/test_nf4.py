@@ -11,16 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from betastar.models.bank import AdapterBank, Adapters
-from betastar.models.checkpointing import checkpoint_layers
+from betastar.models.bank import AdapterBank, Adapters, checkpoint_layers
 from betastar.models.generation import generate
 from betastar.models.loading import Base, load_base
 from betastar.models.logprobs import response_logprobs
 from betastar.models.optimise import StackedOptimiser
 from betastar.models.peft_io import export_adapter
+from betastar.models.random_models import build_byte_tokenizer, build_model
 from betastar.models.sequences import Row, right_pad
-from betastar.models.tiny import build_byte_tokenizer, build_model
-from betastar.sections import Geometry, PretrainedBase
+from betastar.settings.sections import Geometry, PretrainedBase
 
 pytestmark = pytest.mark.filterwarnings(  # other libraries about one another
     "ignore:.*torch.jit:DeprecationWarning", "ignore:.*gradient_checkpointing:FutureWarning"

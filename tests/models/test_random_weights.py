@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from betastar.models.random_weights import random_model
+from betastar.models.random_models import random_model
 
 
 def geometry(tied: bool) -> Qwen3Config:

@@ -6,8 +6,8 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from betastar.models.tiny import build_byte_tokenizer, build_model
-from betastar.sections import Geometry
+from betastar.models.random_models import build_byte_tokenizer, build_model
+from betastar.settings.sections import Geometry
 
 TOKENIZER = build_byte_tokenizer()
 GEOMETRY = Geometry(hidden_size=16, intermediate_size=16, layers=2, heads=2, key_value_heads=1, context=64)

@@ -16,17 +16,16 @@ from torch import Tensor
 from betastar.errors import BetastarError
 from betastar.maths.objectives import bradley_terry_loss, dpo_loss, implicit_reward_margin
 from betastar.models.bank import AdapterBank, Adapters
+from betastar.models.devices import FULL
 from betastar.models.loading import Base, load_base
 from betastar.models.logprobs import grid_pair_logprobs, pair_logprobs
 from betastar.models.optimise import StackedOptimiser, linear_schedule
-from betastar.models.out_of_memory import FULL
 from betastar.models.peft_io import import_adapter
+from betastar.models.random_models import build_byte_tokenizer, build_model
 from betastar.models.rewards import RewardEnsemble, pair_scores, score
 from betastar.models.sequences import Pair, pair_pad
-from betastar.models.tiny import build_byte_tokenizer, build_model
-from betastar.models.trl_engine import Job, train_dpo, train_reward
-from betastar.sections import Compute, Geometry, PretrainedBase
-from betastar.sections.training import Numbers
+from betastar.models.trl.engine import Job, train_dpo, train_reward
+from betastar.settings.sections import Compute, Geometry, Numbers, PretrainedBase
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # other libraries about one another
 
@@ -274,7 +273,7 @@ def test_finished_work_is_reused(full: Setting, tmp_path: Path) -> None:
 def test_where_memory_runs_out_it_begins_again_with_less_at_once(
     full: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from betastar.models import trl_worker
+    from betastar.models.trl import worker as trl_worker
 
     make, at_once, most = trl_worker.make_trainer, [], 1
 
@@ -325,7 +324,7 @@ def test_a_training_that_diverges_is_refused(full: Setting, tmp_path: Path) -> N
 def test_a_model_without_a_classifier_is_refused() -> None:
     from transformers import MambaConfig, MambaForCausalLM
 
-    from betastar.models.trl_worker import classifier
+    from betastar.models.trl.worker import classifier
 
     model = MambaForCausalLM(MambaConfig(vocab_size=16, hidden_size=8, num_hidden_layers=1, state_size=2))
     with pytest.raises(BetastarError, match="Transformers has none for mamba models; choose engine bank"):

@@ -10,9 +10,8 @@ import torch
 
 from betastar.models.bank import AdapterBank
 from betastar.models.generation import generate
-from betastar.models.logprobs import lm_head, response_logprobs, token_statistics
+from betastar.models.logprobs import hide_padding, lm_head, response_logprobs, token_statistics
 from betastar.models.sequences import Row, right_pad
-from betastar.models.vocabulary import hide_padding
 
 REAL = 20  # of 64 tokens
 

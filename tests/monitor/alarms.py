@@ -13,8 +13,7 @@ from math import sqrt
 
 import numpy as np
 
-from betastar.monitor.calibration import critical_height, own_noise, threshold
-from betastar.monitor.gaps import scores, start_of
+from betastar.monitor.gaps import critical_height, own_noise, scores, start_of, threshold
 from betastar.randomness import numpy_generator
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]

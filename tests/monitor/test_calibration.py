@@ -13,8 +13,16 @@ from monitor.alarms import PROXIES, RATE, alarms
 from scipy import stats
 
 from betastar.maths.goodhart import standardised_gap
-from betastar.monitor.calibration import critical_height, false_alarm_rate, own_noise, start_noise, threshold
-from betastar.monitor.gaps import gap_fields, rate_of, start_of
+from betastar.monitor.gaps import (
+    critical_height,
+    false_alarm_rate,
+    gap_fields,
+    own_noise,
+    rate_of,
+    start_noise,
+    start_of,
+    threshold,
+)
 
 rewards = st.lists(st.tuples(st.floats(-5, 5), st.booleans()), min_size=8, max_size=8)
 

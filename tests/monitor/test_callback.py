@@ -19,9 +19,8 @@ from transformers import ProcessorMixin, TrainerCallback
 
 from betastar.errors import BetastarError
 from betastar.monitor import GoodhartMonitor
-from betastar.monitor.calibration import critical_height, own_noise, threshold
 from betastar.monitor.evaluation import evaluate
-from betastar.monitor.gaps import scores, start_of
+from betastar.monitor.gaps import critical_height, own_noise, scores, start_of, threshold
 
 Make = Callable[..., Any]
 LEARNS = {"beta": 0.01, "learning_rate": 3e-2}

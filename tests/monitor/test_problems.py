@@ -8,7 +8,7 @@ import pytest
 from datasets import Dataset
 
 from betastar.errors import BetastarError
-from betastar.monitor.problems import digest, held_out
+from betastar.monitor.answering import digest, held_out
 
 CHAT = [{"role": "user", "content": "2 + 2 ?"}]
 

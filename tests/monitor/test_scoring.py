@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from betastar.errors import BetastarError
-from betastar.monitor.problems import held_out
+from betastar.monitor.answering import held_out
 from betastar.monitor.scoring import given_proxy, trainer_proxy
 
 TEXTS = ["good good", "1 ####", "fine 2 good"]

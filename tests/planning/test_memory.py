@@ -8,15 +8,14 @@ import pytest
 import torch
 from transformers import Qwen3Config
 
-from betastar.derive import trainable
-from betastar.models.bank import AdapterBank, Dropout
+from betastar.models.bank import AdapterBank, Dropout, checkpoint_layers
 from betastar.models.cache import roomy_cache
-from betastar.models.checkpointing import checkpoint_layers
-from betastar.models.facts import model_facts
 from betastar.models.logprobs import pair_states
-from betastar.models.random_weights import random_model
+from betastar.models.random_models import random_model
 from betastar.models.sequences import Pair, pair_pad
+from betastar.models.support import model_facts
 from betastar.planning import memory
+from betastar.planning.derive import trainable
 from betastar.planning.memory import Piece, Precision
 
 CONDITIONS, RANK = 2, 4

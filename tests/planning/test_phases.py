@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from betastar.config import Config, load_config
-from betastar.derive import Facts, derive
-from betastar.models.facts import ModelFacts
-from betastar.planning.phases import Phase, phases, precision, rows_at_once
+from betastar.models.support import ModelFacts
+from betastar.planning.derive import Facts, derive
+from betastar.planning.memory import Phase, phases, precision, rows_at_once
+from betastar.settings.config import Config, load_config
 
 MODEL = ModelFacts(64, 2, 2, 1, 32, 128, 10**6, 10**4, ((64, 64),) * 8, None)
 FACTS = Facts(MODEL, MODEL, 80, 10, 20, 30, 16.0)

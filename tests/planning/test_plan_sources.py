@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from test_files import SMALL, write_files
 
-from betastar import pipeline
-from betastar.config import load_config
 from betastar.errors import BetastarError
-from betastar.models.facts import model_facts
+from betastar.experiment import pipeline
+from betastar.models.support import model_facts
 from betastar.planning import sources
 from betastar.planning.plan import make_plan
-from betastar.sections import PretrainedBase
+from betastar.settings.config import load_config
+from betastar.settings.sections import PretrainedBase
 
 
 @pytest.fixture

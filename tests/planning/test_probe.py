@@ -6,13 +6,12 @@ import pytest
 import torch
 from transformers import Qwen3Config
 
-from betastar.config import load_config
 from betastar.errors import BetastarError
 from betastar.planning import probe as probing
 from betastar.planning.memory import Precision
 from betastar.planning.plan import make_plan
-from betastar.planning.probe import Seconds, Shape, measure
-from betastar.planning.timing import probe
+from betastar.planning.probe import Seconds, Shape, measure, probe
+from betastar.settings.config import load_config
 
 CPU = torch.device("cpu")
 
@@ -66,7 +65,7 @@ def test_stages_take_their_tokens_at_the_measured_speed(monkeypatch: pytest.Monk
     def pretend(shape: Shape, _device: torch.device) -> tuple[Seconds, str]:
         return (Seconds(1, 10, 0, 0) if shape.score else Seconds(2, 20, 200, 7)), "some layers"
 
-    monkeypatch.setattr("betastar.planning.timing.measure", pretend)
+    monkeypatch.setattr("betastar.planning.probe.measure", pretend)
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
     made = make_plan(load_config("micro", ["rewards.engine=trl", "compute.device=cpu"]))
     timing = probe(made)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from betastar.config import load_config
-from betastar.derive import Facts
-from betastar.models.facts import ModelFacts
-from betastar.planning.work import Stage, Tokens, counts, stages
+from betastar.models.support import ModelFacts
+from betastar.planning.derive import Facts
+from betastar.planning.memory import Stage, Tokens, counts, stages
+from betastar.settings.config import load_config
 
 MODEL = ModelFacts(64, 2, 2, 1, 32, 128, 10**6, 10**4, ((64, 64),) * 8, None)
 FACTS = Facts(MODEL, MODEL, 80, 10, 20, 30, 16.0)  # 80 pairs of the 80/10/10 split; a pair has 10 + 20 + 20 tokens

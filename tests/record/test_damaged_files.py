@@ -17,7 +17,7 @@ from report.records import record, run_folder
 import betastar
 from betastar.errors import BetastarError
 from betastar.record.files import read_results, read_rows, read_run, to_json, to_json_lines
-from betastar.report.report_folder import write_report
+from betastar.report.folders import write_report
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from report.records import run_folder
 
 import betastar
 from betastar.analysis.conditions import COMPUTED, Trajectory, Undefined, computes
+from betastar.analysis.logs.columns import others
 from betastar.analysis.results import build_results
-from betastar.logs.columns import others
 from betastar.record.documentation import with_tables
 from betastar.record.entries import REGISTRY
 from betastar.record.files import read_results, to_json
@@ -25,7 +25,7 @@ from betastar.record.frames import columns, conditions_frame, points_frame, summ
 from betastar.record.measures import LEVEL, Measure, Registry
 from betastar.record.points import EvaluationPoint
 from betastar.record.schema import schema
-from betastar.report.report_folder import write_report
+from betastar.report.folders import write_report
 from betastar.report.words import mechanism_columns, mechanism_rows
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "results.md"

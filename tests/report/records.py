@@ -12,11 +12,11 @@ import yaml
 from analysis.test_results import point
 
 from betastar.analysis.results import build_results
-from betastar.config import load_config
 from betastar.record.files import read_run, to_json
 from betastar.report.drawing import drawn
 from betastar.report.figures.trajectories import rewards
 from betastar.report.page import page
+from betastar.settings.config import load_config
 
 BETAS, SEEDS, STEPS = (0.1, 0.5, 1.0, 5.0, 20.0), (0, 1, 2), (0, 2, 4)
 REWARDS = {

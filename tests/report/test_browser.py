@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 from report.records import HOSTILE, record, results, run_folder
 
-from betastar.report.comparison_folder import write_comparison
-from betastar.report.report_folder import write_report
+from betastar.report.folders import write_comparison, write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")

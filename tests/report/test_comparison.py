@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from report.records import BETAS, HOSTILE, record, results, run_folder
 
-from betastar.analysis.pairing import Subject
+from betastar.analysis.compare import Subject
 from betastar.errors import BetastarError
 from betastar.report.comparison import damage_rows, setting_rows, verdicts
-from betastar.report.comparison_folder import named, write_comparison
 from betastar.report.figures.between_runs import comparison_figures
+from betastar.report.folders import named, write_comparison
 from betastar.report.points import beside
 
 

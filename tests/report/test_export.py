@@ -20,13 +20,12 @@ from analysis.test_analyze import grid
 from analysis.test_results import point
 
 from betastar.analysis.analyze import analyze_paths
+from betastar.analysis.logs.log import Options
 from betastar.analysis.results import build_results
 from betastar.errors import BetastarError
-from betastar.logs.options import Options
 from betastar.record.files import read_results, to_json
-from betastar.report.analysis_folder import write_analysis
-from betastar.report.export import Format, table_1
-from betastar.report.latex import escaped, in_maths
+from betastar.report.export import Format, escaped, in_maths, table_1
+from betastar.report.folders import write_analysis
 
 
 def as_read(results: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from analysis.records import analyzed
 from report.records import BETAS, record
 
 from betastar.record.files import to_json
-from betastar.report.headline import Answer, answers
+from betastar.report.words import Answer, answers
 
 
 def answer(**changes: Any) -> Answer:

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report.records import HOSTILE, page_of, record, run_folder
 
-from betastar.report.hostile import HEAD, TAIL, UNSEEN, cut, script_json, visible
-from betastar.report.responses import browser_data
+from betastar.report.responses import HEAD, TAIL, UNSEEN, browser_data, cut, script_json, visible
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from report.records import REWARDS, page_of, record, run_folder
 
-from betastar.analysis.run_settings import flat
-from betastar.config import load_config
+from betastar.analysis.compare import flat
 from betastar.errors import BetastarError
 from betastar.record.files import read_run
 from betastar.report.card import card, nearest_preset
+from betastar.report.folders import write_report
 from betastar.report.page import page
-from betastar.report.report_folder import write_report
+from betastar.settings.config import load_config
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from betastar.analysis.chain import chain
 from betastar.analysis.signals import all_signals, warning_signs
 from betastar.record.files import to_json
-from betastar.report.signs import (
+from betastar.report.words import (
     CHAIN_COLUMNS,
     SIGNAL_COLUMNS,
     TIMING_COLUMNS,

@@ -14,12 +14,12 @@ from test_real_models import files as real_files
 from test_real_models import settings
 from torch import Tensor
 
-from betastar import pipeline
-from betastar.config import Config, load_config
 from betastar.errors import BetastarError
+from betastar.experiment import pipeline
+from betastar.experiment.stages import online
 from betastar.models.logprobs import response_logprobs
 from betastar.models.optimise import StackedOptimiser
-from betastar.stages import online
+from betastar.settings.config import Config, load_config
 
 files = real_files  # a Qwen3 model, problems and pairs on disk
 pytestmark = pytest.mark.usefixtures("undrawn")

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from report.records import run_folder
 
-from betastar.config import load_config
 from betastar.errors import BetastarError
+from betastar.experiment.context import Context
+from betastar.experiment.stages import report
+from betastar.experiment.store import Artefact, Store
 from betastar.progress import Reporter
-from betastar.report import report_folder
-from betastar.stages import report
-from betastar.store import Artefact, Store
-from betastar.workbench.context import Context
+from betastar.report import folders as report_folder
+from betastar.settings.config import load_config
 
 
 class Listener(Reporter):

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from betastar.config import load_config
 from betastar.data.tasks import Problem
 from betastar.errors import BetastarError
+from betastar.experiment.context import Context, read_json
+from betastar.experiment.readers import problems
+from betastar.experiment.stages import task
+from betastar.experiment.store import Artefact, Store
 from betastar.progress import Reporter
-from betastar.stages import task
-from betastar.store import Artefact, Store
-from betastar.workbench.context import Context, read_json
-from betastar.workbench.readers import problems
+from betastar.settings.config import load_config
 
 CUSTOM = """
 from betastar.data.tasks import Grade, Problem, Task

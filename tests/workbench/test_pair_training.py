@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 
 from betastar.errors import BetastarError
+from betastar.experiment.memory import Room, one_sentence_without_memory
+from betastar.experiment.training import PairTrainer, Part, batches
 from betastar.maths.objectives import dpo_loss
 from betastar.models.bank import AdapterBank
 from betastar.models.logprobs import pair_logprobs
 from betastar.models.optimise import StackedOptimiser
+from betastar.models.random_models import build_model
 from betastar.models.sequences import Pair, pair_pad
-from betastar.models.tiny import build_model
 from betastar.progress import Reporter
 from betastar.randomness import numpy_generator
-from betastar.sections import Geometry, Training
-from betastar.workbench.memory import Room, one_sentence_without_memory
-from betastar.workbench.pair_training import PairTrainer, Part, batches
+from betastar.settings.sections import Geometry, Training
 
 N, STEPS, BATCH = 12, 3, 4
 SETTINGS = Training(batch_size=BATCH, learning_rate=0.01, epochs=STEPS * BATCH / N)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from betastar.errors import BetastarError
+from betastar.experiment.memory import Room
 from betastar.progress import Reporter
-from betastar.workbench.memory import Room
 
 
 class Lines(Reporter):

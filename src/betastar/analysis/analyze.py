@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from betastar.analysis.logs.assemble import Assembled, assemble
+from betastar.analysis.logs.collect import Collected, collect
+from betastar.analysis.logs.columns import step_columns
+from betastar.analysis.logs.log import Log, Options
 from betastar.analysis.results import BETA_UNKNOWN, build_results
 from betastar.errors import BetastarError
-from betastar.logs.assemble import Assembled, assemble
-from betastar.logs.collect import Collected, collect
-from betastar.logs.columns import step_columns
-from betastar.logs.log import Log
-from betastar.logs.options import Options
 
 # What a run of ours says of itself in results.json, beside what follows from its evaluation points.
 CONTEXT = (

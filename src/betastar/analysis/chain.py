@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from betastar.analysis.quantities import value_at
+from betastar.analysis.summary import value_at
 from betastar.maths.statistics import spearman_exact
 from betastar.randomness import numpy_generator
 from betastar.record.entries import REGISTRY

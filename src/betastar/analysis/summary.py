@@ -5,22 +5,202 @@ Which statistic is computed how, and how often its interval covers the truth: do
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from itertools import combinations
+from math import inf, nan, sqrt
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from betastar.analysis.differences import minus_smallest_beta
-from betastar.analysis.instrument import instrument_noise
-from betastar.analysis.quantities import CORRELATION, Record, Table, described, table
 from betastar.maths.conservatism import BetaStar, ConservatismLaw, conservatism_law, definition_beta_star
-from betastar.maths.intervals import seed_mean
+from betastar.maths.goodhart import paper_gap, standardised_gap
+from betastar.maths.intervals import root_mean_square_interval, seed_mean
 from betastar.maths.statistics import Interval, spearman_exact
 from betastar.maths.trend import ALTERNATIVES, page_trend, slope_within, spearman_within
 from betastar.randomness import numpy_generator
 from betastar.record.entries import REGISTRY
-from betastar.record.schema import FORMS
+from betastar.record.schema import BETWEEN_VARIANTS, FORMS
+
+Record = Mapping[str, Any]
+CORRELATION = (-1.0, 1.0)
+
+
+class Table(NamedTuple):
+    """Values [S, B] of a quantity by seed and β; `present` [S, B]: whether there is such a condition at all. A value
+    that is NaN in a present condition is undefined there, and so is every mean over it."""
+
+    values: np.ndarray
+    present: np.ndarray
+
+    @property
+    def complete(self) -> np.ndarray:
+        """[S] whether the seed has every β."""
+        return np.all(self.present, axis=1)
+
+
+def value_at(record: Record, path: Sequence[str]) -> float:
+    """The number at a path of a record; NaN where it is absent."""
+    value: Any = record
+    for part in path:
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return float("nan") if value is None else float(value)
+
+
+def table(records: Sequence[Record], name: str, seeds: Sequence[int], betas: Sequence[float]) -> Table:
+    """A quantity of the records of one variant."""
+    values, present = np.full((len(seeds), len(betas)), np.nan), np.zeros((len(seeds), len(betas)), dtype=bool)
+    path = REGISTRY.summary(name).value_path
+    for record in records:
+        if record["seed"] in seeds and record["beta"] in betas:
+            place = seeds.index(record["seed"]), betas.index(record["beta"])
+            values[place], present[place] = value_at(record, path), True
+    return Table(values, present)
+
+
+def described(values: np.ndarray, name: str | None = None, *, difference: bool = False, root_seed: int = 0) -> dict:
+    """Mean over seeds, standard error, 95 % interval, n and reason of `values` [S] of a quantity (or differences of
+    it): see `maths.intervals.seed_mean`."""
+    low, high = range_of(name) if name else (-inf, inf)
+    if difference:
+        low, high = low - high, high - low
+    if not ((values >= low) & (values <= high)).all():
+        low, high = -inf, inf
+    return seed_mean(values, bounds=(low, high), root_seed=root_seed).record()
+
+
+def range_of(name: str) -> tuple[float, float]:
+    """The values that a summary's measure can take. (A true reward read from someone else's logs need not be a share of
+    right answers: a range counts only where the data keep to it.)"""
+    measure = REGISTRY.summary(name)
+    return measure.low, measure.high
+
+
+def paired_differences(records: Sequence[Record], *, root_seed: int = 0) -> list[dict[str, Any]]:
+    """For every pair of variants, `variant` minus `minus` at the same β and seed, in the order of the records.
+
+    `by_beta`: one row per β that both have: mean difference over seeds, standard error, interval, n and reason, for
+    each quantity of BETWEEN_VARIANTS. `over_beta`: the same for each seed's mean over those β, for seeds that have all
+    of them in both variants.
+    """
+    of = {name: [r for r in records if r["variant"] == name] for name in dict.fromkeys(r["variant"] for r in records)}
+    return [
+        {"variant": later, "minus": earlier, **between(of[later], of[earlier], root_seed=root_seed)}
+        for earlier, later in combinations(of, 2)
+    ]
+
+
+def minus_smallest_beta(records: Sequence[Record], *, root_seed: int = 0) -> dict[str, Any]:
+    """Of one variant: every quantity at each β minus the same at the smallest β, within seeds that have both."""
+    betas, seeds = sorted({r["beta"] for r in records}), sorted({r["seed"] for r in records})
+    rows: list[dict[str, Any]] = [{"beta": beta} for beta in betas[1:]]
+    for name in (m.name for m in REGISTRY.summaries):
+        values, present = table(records, name, seeds, betas)
+        for i, row in enumerate(rows, start=1):
+            both = present[:, 0] & present[:, i]
+            difference = values[both, i] - values[both, 0]
+            row[name] = described(difference, name, difference=True, root_seed=root_seed)
+    reason = None if rows else "there is one β"
+    return {"smallest_beta": betas[0] if rows else None, "by_beta": rows, "reason": reason}
+
+
+def between(ours: Sequence[Record], theirs: Sequence[Record], *, root_seed: int = 0) -> dict[str, Any]:
+    """`ours` minus `theirs`, the records of a variant each, within the seeds and at the β that both have: `by_beta` and
+    `over_beta` as in `paired_differences`."""
+    sides = ours, theirs
+    betas, seeds = (sorted(set.intersection(*({r[k] for r in side} for side in sides))) for k in ("beta", "seed"))
+    rows: list[dict[str, Any]] = [{"beta": beta} for beta in betas]
+    over: dict[str, Any] = {}
+    for name in BETWEEN_VARIANTS:
+        (ours_at, ours_there), (theirs_at, theirs_there) = (table(side, name, seeds, betas) for side in sides)
+        difference, there = ours_at - theirs_at, ours_there & theirs_there
+        for i, row in enumerate(rows):
+            row[name] = described(difference[there[:, i], i], name, difference=True, root_seed=root_seed)
+        everywhere = difference[there.all(axis=1)].mean(axis=1) if betas else difference.ravel()
+        over[name] = described(everywhere, name, difference=True, root_seed=root_seed)
+    return {"by_beta": rows, "over_beta": over}
+
+
+PARTS = ("gap", "z_proxy", "z_true", "gap_paper")
+
+
+def instrument_noise(records: Sequence[Record]) -> dict[str, Any]:
+    """The gap of the second evaluation at t=0 (`again`) against the first, of one variant's records (A/A comparison).
+
+    `conditions`: both forms of that gap, and the two standardised parts, per β and seed. For each of them
+    `standard_deviation`: root mean square over conditions (the mean is 0 by construction), with n, an interval that
+    counts the noise the β of a seed share, and for the standardised form what theory expects (`_expected`). A gap at
+    t > 0 carries this much noise where the policy has moved, and less where it has not, since evaluations share their
+    sampling noise over time. `augc`: the AUGC that such noise alone would give on average at the run's own evaluation
+    points, were it fresh at each; E max(N(0, s²), 0) = s/√(2π). Null with a reason where nothing was evaluated twice.
+    """
+    rows = [_row(record) for record in records]
+    seeds = sorted({row["seed"] for row in rows})
+    pooled = {}
+    for part in PARTS:
+        by_seed = [np.array([r[part] for r in rows if r["seed"] == s and not np.isnan(r[part])]) for s in seeds]
+        values = np.concatenate([np.zeros(0), *by_seed])
+        expected = np.array([r["expected"][part] for r in rows if part in r["expected"] and not np.isnan(r[part])])
+        reason = None if values.size else "no condition has two evaluations at t=0 of known size and spread"
+        pooled[part] = {
+            "standard_deviation": sqrt(float(np.mean(values**2))) if values.size else nan,
+            "interval": root_mean_square_interval(by_seed)._asdict(),
+            "expected": sqrt(float(np.mean(expected**2))) if expected.size else nan,
+            "n": int(values.size),
+            "n_seeds": sum(v.size > 0 for v in by_seed),
+            "reason": reason or (None if expected.size else "no theory for a ratio to the start"),
+        }
+    noise = pooled["gap"]
+    area = float(np.mean([_weight(record) for record in records])) / sqrt(2 * np.pi) if records else nan
+    bounds = {side: noise["interval"][side] * area for side in ("low", "high")}
+    return {
+        **pooled,
+        "augc": {
+            "value": noise["standard_deviation"] * area,
+            "interval": {**noise["interval"], **bounds},
+            "n": noise["n"],
+            "reason": noise["reason"],
+        },
+        "conditions": rows,
+    }
+
+
+def _row(record: Record) -> dict[str, Any]:
+    again = record.get("again")
+    row: dict[str, Any] = {"beta": record["beta"], "seed": record["seed"], "n": record.get("n", nan)}
+    row |= {**dict.fromkeys(PARTS, nan), "expected": {}}
+    if not isinstance(again, Mapping) or again.get("proxy") is None or again.get("true_strict") is None:
+        return {**row, "reason": "the checkpoint was not evaluated twice"}
+    if np.isnan(record["n"]):
+        return {**row, "reason": "the number of responses is not known"}
+    n, deviation = int(record["n"]), float((record["series"].get("proxy_std") or [nan])[0])
+    proxy = [value_at(record, ("proxy", "start")), float(again["proxy"])]
+    true = [value_at(record, ("true_strict", "start")), float(again["true_strict"])]
+    correct = round(true[0] * n)
+    gap = standardised_gap(proxy, true, deviation, correct, n)
+    row |= {"gap": float(gap.gap[1]), "z_proxy": float(gap.z_proxy[1]), "z_true": float(gap.z_true[1])}
+    row |= {"gap_paper": float(paper_gap(proxy, true)[1] - paper_gap(proxy, true)[0])}
+    return {**row, "expected": _expected(n, correct, true), "reason": gap.reason}
+
+
+def _expected(n: int, correct: int, true: Sequence[float]) -> dict[str, float]:
+    """Standard deviations of two evaluations' difference, were the n responses independent draws.
+
+    Normal theory for the proxy: s²/n twice, in units of s. Binomial for the true reward: p(1−p)/n twice, p from both
+    evaluations, in units of √(q(1−q)), q as in the gap. The gap's is that of uncorrelated rewards. Problems are the
+    same in both evaluations and their differences in difficulty cancel, so measured values lie below these; a positive
+    correlation of the two rewards within a response lowers the gap's further.
+    """
+    q, p = (correct + 1) / (n + 2), float(np.mean(true))
+    z_proxy, z_true = sqrt(2 / n), sqrt(2 * p * (1 - p) / n / (q * (1 - q)))
+    return {"gap": sqrt(z_proxy**2 + z_true**2), "z_proxy": z_proxy, "z_true": z_true}
+
+
+def _weight(record: Record) -> float:
+    """Steps that the trapezoid gives to the points after the start."""
+    steps = np.asarray(record["series"]["step"], dtype=np.float64)
+    return float(np.trapezoid(np.arange(steps.size) > 0, steps)) if steps.size > 1 else 0.0
+
 
 N_DRAWS = 1000
 NO_RANK_INTERVAL = (

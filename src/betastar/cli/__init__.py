@@ -1,4 +1,4 @@
-"""The command line: the only package that prints, asks or exits. One file per command."""
+"""The command line: the only package that prints, asks or exits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from betastar import __version__
-from betastar.cli import analyze, compare, doctor, export, plan, report, run, settings, watch
+from betastar.cli import commands
+from betastar.cli.plan import plan
 from betastar.errors import BetastarError, InternalError
 
 app = typer.Typer(
@@ -37,16 +38,16 @@ def _options(
 
 
 for command in (
-    run.run,
-    report.report,
-    compare.compare,
-    watch.watch,
-    plan.plan,
-    doctor.doctor,
-    analyze.analyze,
-    export.export,
-    settings.presets,
-    settings.config,
+    commands.run,
+    commands.report,
+    commands.compare,
+    commands.watch,
+    plan,
+    commands.doctor,
+    commands.analyze,
+    commands.export,
+    commands.presets,
+    commands.config,
 ):
     app.command()(command)
 

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from betastar.cli.options import Overrides
+from betastar.cli.commands import Overrides
 from betastar.errors import BetastarError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from betastar.config import Config
-    from betastar.derive import DerivedValue
-    from betastar.models.facts import ModelFacts
+    from betastar.models.support import ModelFacts
+    from betastar.planning.derive import DerivedValue
+    from betastar.planning.memory import Stage
     from betastar.planning.plan import Plan
-    from betastar.planning.timing import Timing
-    from betastar.planning.work import Stage
-    from betastar.sections import BaseModelChoice
+    from betastar.planning.probe import Timing
+    from betastar.settings.config import Config
+    from betastar.settings.sections import BaseModelChoice
 
 GIB = 2**30
 SMALLEST = 0.005  # GiB; what is less everywhere is not listed

@@ -1,29 +1,194 @@
-r"""Graders of dataset tasks. Each reads a *stated* answer, in the form that the prompt asks for, and a lenient one.
-
-A response is strictly right by its stated answer alone; leniently right also where the answer stands in another form,
-because a policy that only forgot the form has not forgotten the answer.
-
-| grader | stated | lenient |
-| --- | --- | --- |
-| gsm8k | the number after the last `####` | else the last number |
-| number | the number after the last `Answer:` or `####`, or in the last `\boxed{}` | else the last number |
-| text | what follows the last `Answer:` on its line | its first clause; without `Answer:` the response, its first clause or last line |
-| choice | the letter A to E after the last `Answer:` | else the last "answer is B", else the last `\boxed{B}`, `(B)` or line that begins with `B.` |
-| math | the last `\boxed{}` | else the last formula or number |
-
-Several letters (`Answer: B, C`), or a letter that begins a sentence (`Answer: A cat`), state none. What is a number,
-and which are equal, `betastar.data.answers` says.
-"""  # noqa: E501
+"""Graders: whether a response's final answer is right, strictly and leniently, for each kind of task."""
 
 from __future__ import annotations
 
+import functools
+import logging
 import re
+import threading
 import unicodedata
+from collections.abc import Callable
 from decimal import Decimal
+from typing import Any, NamedTuple
 
-from betastar.data.answers import Grade, Grader, gold_value, grade_gsm8k, lenient_answer, strict_answer
-from betastar.data.latex import last_box, math_grader
 from betastar.errors import BetastarError
+
+TIMEOUT = 5
+"""Seconds for reading or comparing one formula; one that takes longer counts as wrong. A model can write 9^9^9^9."""
+
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*+\{")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+
+
+class Box(NamedTuple):
+    """Where a `\boxed{…}` begins, and what is in it."""
+
+    start: int
+    content: str
+
+
+def last_box(text: str) -> Box | None:
+    r"""The last `\boxed{…}` of `text`; None without one, or where it does not close."""
+    boxes = list(_BOX.finditer(text))
+    depth = 1
+    for brace in _BRACE.finditer(text, boxes[-1].end()) if boxes else ():
+        depth += {"{": 1, "}": -1}.get(brace[0], 0)
+        if not depth:
+            return Box(boxes[-1].start(), text[boxes[-1].end() : brace.start()])
+    return None
+
+
+def math_grader() -> Grader:
+    """A grader that takes a box for the stated answer, else, leniently, the last formula or number of the response.
+
+    A gold text is a formula, or a solution that ends in a box. Raises BetastarError where math-verify is not installed;
+    the grader raises it for a gold text without a formula.
+    """
+    try:
+        import math_verify
+    except ImportError:
+        raise BetastarError(
+            "task.grader: math needs the package math-verify; install it with `pip install 'betastar[math]'`."
+        ) from None
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns of every formula that takes too long
+
+    def limit() -> int | None:  # its timeouts are signals, which reach the main thread alone
+        return TIMEOUT if threading.current_thread() is threading.main_thread() else None
+
+    def parsed(text: str) -> list[Any]:
+        return math_verify.parse(text, parsing_timeout=limit())  # type: ignore[arg-type]
+
+    right = functools.lru_cache(maxsize=100_000)(parsed)
+
+    def grade(response: str, gold: str) -> Grade:
+        formula, box = _gold_formula(gold), last_box(response)
+        answer = parsed(response if box is None else f"\\boxed{{{box.content}}}")
+        same = bool(answer) and math_verify.verify(right(f"\\boxed{{{formula}}}"), answer, timeout_seconds=limit())
+        return Grade(same and box is not None, same, box is not None)
+
+    return grade
+
+
+def _gold_formula(gold: str) -> str:
+    box = last_box(gold)
+    formula = gold if box is None else box.content
+    if not formula.strip():
+        shown = gold if len(gold) <= 60 else f"…{gold[-60:]}"
+        raise BetastarError(f"The gold answer {shown!r} has no formula; end it with \\boxed{{…}}.")
+    return formula
+
+
+MAX_DIGITS = 100
+"""Longest number that is read, in digits; also the largest exponent. Longer ones are noise, and costly to compare."""
+
+_SAME_MEANING = str.maketrans("＃，٬．٫＋－−＄￥％／⁄∕", "#,,..+--$¥%///")
+_FOREIGN_DIGIT = re.compile(r"(?![0-9])\d")
+
+_BLANKS = r"[^\S\r\n]*+"
+_CURRENCY = rf"[$€£¥₹]{_BLANKS}"
+_DIGITS = r"[0-9]++(?:[.,][0-9]++)*+"
+_OTHER_NUMERALS = "²³¹¼-¾⁰-₟⅐-↋"  # superscripts, subscripts and vulgar fractions: numerals, but no decimal digits
+_NUMBER = rf"""
+    (?: (?P<name>[A-Za-z_^])
+    |   (?P<sign>(?<![0-9A-Za-z_)\]}}%.+-])[-+])?+ (?:{_CURRENCY}(?P<inner_sign>[-+])?+)?+ )
+    (?P<digits>{_DIGITS} | (?<![0-9A-Za-z_.])\.{_DIGITS})
+    (?P<exponent>[eE][-+]?+[0-9]++)?+
+    (?P<valueless>(?:[/^]-?+{_DIGITS})++ | [{_OTHER_NUMERALS}])?+
+"""
+_ANOTHER_NUMBER = rf"""
+    %?+ {_BLANKS} (?:[-+*/×x÷=:^~–—,]{_BLANKS})?+ [-+]?+ (?:{_CURRENCY})?+ [-+]?+ [0-9{_OTHER_NUMERALS}]
+"""
+_ANY_NUMBER = re.compile(_NUMBER, re.VERBOSE)
+_MARKER = re.compile(rf"\#{{4,}}+ (?:{_BLANKS} {_NUMBER} (?!{_ANOTHER_NUMBER}))?+", re.VERBOSE)
+_GROUPED = re.compile(r"[1-9][0-9]{0,2}(?:,[0-9]{3})++(?:\.[0-9]++)?+")
+
+
+class Grade(NamedTuple):
+    """Whether one response is right: by its `#### n` alone, by either reading, and whether it has a `#### n` at all."""
+
+    strict: bool
+    lenient: bool
+    parsable: bool
+
+
+Grader = Callable[[str, str], Grade]
+"""Grades a response, the first argument, against a gold answer."""
+
+
+def strict_answer(text: str) -> Decimal | None:
+    """The number directly after the last `####` of `text`, or None."""
+    text = _normalise(text)
+    last = text.rfind("####")
+    return _marked_value(_MARKER.match(text, last)) if last >= 0 else None
+
+
+def lenient_answer(text: str) -> Decimal | None:
+    """The number after the last `####` that has one, else the last number in `text`, or None."""
+    text = _normalise(text)
+    answer = None
+    for marker in _MARKER.finditer(text):
+        if (value := _marked_value(marker)) is not None:
+            answer = value
+    if answer is None:
+        for number in _ANY_NUMBER.finditer(text):
+            if values := _values(number):
+                answer = values[-1]
+    return answer
+
+
+def grade_gsm8k(response: str, gold: str) -> Grade:
+    """Grade `response` against `gold`, a text ending in `#### n` or a bare number.
+
+    Raises BetastarError where the gold text has no answer.
+    """
+    right = gold_value(gold)
+    strict = strict_answer(response)
+    lenient = strict if strict is not None else lenient_answer(response)
+    return Grade(strict == right, lenient == right, strict is not None)
+
+
+def gold_value(gold: str) -> Decimal:
+    """The answer of a gold text: its `#### n`, or the whole text where it is a bare number.
+
+    Raises BetastarError where there is none.
+    """
+    value = strict_answer(gold)
+    if value is None and (match := _ANY_NUMBER.fullmatch(_normalise(gold).strip().rstrip("%."))):
+        values = _values(match)
+        value = values[0] if len(values) == 1 else None
+    if value is None:
+        shown = gold if len(gold) <= 60 else f"…{gold[-60:]}"
+        raise BetastarError(f"The gold answer {shown!r} has no number; end it with `#### n`, for example `#### 18`.")
+    return value
+
+
+def _normalise(text: str) -> str:
+    if text.isascii():
+        return text
+    return _FOREIGN_DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), text.translate(_SAME_MEANING))
+
+
+def _marked_value(marker: re.Match[str] | None) -> Decimal | None:
+    """The value after a `####`; None without a number there, or with several."""
+    values = _values(marker) if marker and marker["digits"] else []
+    return values[0] if len(values) == 1 else None
+
+
+def _values(match: re.Match[str]) -> list[Decimal]:
+    """The values of a matched number: usually one, several for a list such as `1,2`, none for what has no value."""
+    if match["name"] or match["valueless"] or (match["sign"] and match["inner_sign"]):
+        return []
+    digits: str = match["digits"]
+    parts = [digits.replace(",", "")] if _GROUPED.fullmatch(digits) else digits.split(",")
+    exponent: str = match["exponent"] or ""
+    if len(exponent) > 5 or abs(int(exponent[1:] or 0)) > MAX_DIGITS:
+        return []
+    if any(part.count(".") > 1 or len(part) > MAX_DIGITS for part in parts):
+        return []
+    parts[0] = (match["sign"] or match["inner_sign"] or "") + parts[0]
+    parts[-1] += exponent
+    return [Decimal(part) for part in parts]
+
 
 _LABEL = re.compile(r"\banswer[ \t*_]*+[:：]", re.IGNORECASE)
 _HASHES = re.compile(r"#{4,}+")

@@ -1,18 +1,135 @@
-"""Preference data: reading pairs, and one split by prompt that every condition and seed shares."""
+"""Preference pairs: read in TRL's formats, cleaned, split by prompt, and described (arXiv:2606.30627
+Appendix F, item d).
+"""
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from betastar.data.jsonl import read_jsonl
-from betastar.data.pairs import Message, PreferencePair, Prompt, parse_pair
-from betastar.data.rows import Malformed, Row, Rows, usable_rows
-from betastar.errors import BetastarError
-from betastar.sections import PairColumns
+import numpy as np
+import numpy.typing as npt
+
+from betastar.data.sources import BadRow, Malformed, MissingColumn, Row, Rows, read_jsonl, usable_rows
+from betastar.errors import BetastarError, InternalError
+from betastar.settings.sections import PairColumns
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a chat, as chat templates take it."""
+
+    role: str
+    content: str
+
+
+Prompt = str | tuple[Message, ...]
+
+
+@dataclass(frozen=True)
+class PreferencePair:
+    """Two responses to one prompt, `chosen` preferred over `rejected`.
+
+    The prompt is plain text, or the messages before the final assistant turn; the responses are text either way.
+    """
+
+    prompt: Prompt
+    chosen: str
+    rejected: str
+
+    @cached_property
+    def prompt_id(self) -> str:
+        """16 hexadecimal digits, equal for equal prompts on every machine; plain text counts as one user message."""
+        messages = (
+            [("user", self.prompt)] if isinstance(self.prompt, str) else [(m.role, m.content) for m in self.prompt]
+        )
+        return hashlib.blake2b(json.dumps(messages).encode(), digest_size=8).hexdigest()
+
+
+def parse_pair(row: Mapping[str, Any], columns: PairColumns) -> PreferencePair:
+    """The pair in a row, its prompt found as TRL's `maybe_extract_prompt` finds it.
+
+    - *Explicit*: the prompt is a column of the same form as the responses, text or messages.
+    - *Implicit*: without that column, or with a text beside conversations (then it is only a label), the prompt is what
+      both responses begin with: their common text, or their common turns.
+
+    Beyond TRL, a text prompt may stand beside messages that hold the assistant's turn alone, and messages as prompt
+    beside texts or beside messages that repeat it. Raises BadRow for everything else, and for an empty prompt or
+    response.
+    """
+    chosen = _text_or_messages(row, columns.chosen)
+    rejected = _text_or_messages(row, columns.rejected)
+    if isinstance(chosen, str) != isinstance(rejected, str):
+        raise BadRow("one response is text and the other a list of messages; use one form for both")
+    prompt = None
+    if columns.prompt is not None or "prompt" in row:
+        prompt = _text_or_messages(row, columns.prompt or "prompt")
+    implicit = prompt is None or (isinstance(prompt, str) and isinstance(chosen, tuple))
+    if implicit and (shared := shared_length(chosen, rejected)):
+        prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
+    elif isinstance(prompt, tuple) and chosen[: len(prompt)] == prompt == rejected[: len(prompt)]:
+        chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
+    elif isinstance(prompt, str) and isinstance(chosen, tuple):
+        prompt = (Message("user", prompt),)  # the responses are chat turns, so the prompt is one
+    if prompt is None:
+        raise BadRow("no prompt; add a `prompt` column, or begin both responses with it")
+    if not any(text.strip() for text in ([prompt] if isinstance(prompt, str) else [turn.content for turn in prompt])):
+        raise BadRow("the prompt is empty; write a prompt or remove the row")
+    return PreferencePair(prompt, _answer(columns.chosen, chosen), _answer(columns.rejected, rejected))
+
+
+def shared_length(chosen: Sequence[Any], rejected: Sequence[Any]) -> int:
+    """How many leading characters or turns are the implicit prompt, as in TRL's `extract_prompt`: what both begin with,
+    but never a whole response; a space where they part belongs to the responses."""
+    most = min(len(chosen), len(rejected)) - 1
+    differs = bisect.bisect_left(range(most + 1), True, key=lambda n: chosen[: n + 1] != rejected[: n + 1])
+    if differs > most:
+        return max(most, 0)
+    return differs - (differs > 0 and chosen[differs - 1] == " ")
+
+
+def _answer(column: str, value: Prompt) -> str:
+    """The text of what follows the prompt, which must be one answer."""
+    if not isinstance(value, str):
+        if len(value) != 1 or value[0].role != "assistant":
+            roles = " ".join(turn.role for turn in value) or "nothing"
+            raise BadRow(
+                f"after the prompt, `{column}` holds {roles} where one assistant message is due; let the "
+                "conversations differ in their last turn alone, and let that be the assistant's"
+            )
+        value = value[0].content
+    if not value.strip():
+        raise BadRow(f"the `{column}` response is empty; write a response or remove the row")
+    return value
+
+
+def _text_or_messages(row: Mapping[str, Any], column: str) -> Prompt:
+    if column not in row:
+        raise MissingColumn(column, row, "preferences.columns")
+    value = row[column]
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return tuple(_message(column, message) for message in value)
+    kinds = {type(None): "null", bool: "true or false", dict: "an object", int: "a number", float: "a number"}
+    kind = kinds.get(type(value), type(value).__name__)
+    raise BadRow(f"`{column}` is {kind}; make it text or a list of messages with `role` and `content`")
+
+
+def _message(column: str, value: object) -> Message:
+    if isinstance(value, dict):
+        role, content = value.get("role"), value.get("content")
+        if isinstance(role, str) and role and isinstance(content, str):
+            return Message(role, content)
+    raise BadRow(f"`{column}` holds a message without text in `role` and `content`; give it both")
+
 
 SplitName = Literal["train", "validation", "test"]
 
@@ -40,7 +157,7 @@ class Splits(NamedTuple):
 def read_preferences(
     rows: Rows, columns: PairColumns | None = None, limit: int | None = None, max_bad_share: float = 0.0
 ) -> LoadedPreferences:
-    """Read pairs, stopping after `limit` usable ones; `betastar.data.pairs.parse_pair` says what a row may hold.
+    """Read pairs, stopping after `limit` usable ones; `betastar.data.preferences.parse_pair` says what a row may hold.
 
     Raises BetastarError where a column is missing, more than `max_bad_share` of the rows are malformed, or no usable
     pair is left.
@@ -98,3 +215,86 @@ def load_pairs(path: Path | str) -> list[PreferencePair]:
 
 def _prompt(value: Any) -> Prompt:
     return value if isinstance(value, str) else tuple(Message(**turn) for turn in value)
+
+
+LENGTH_PERCENTILE = 75
+"""Algorithm 1, line 2."""
+
+
+class SequenceLengths(NamedTuple):
+    """Limits in tokens, and the share of all examples, in [0, 1], that is longer than them."""
+
+    prompt: int
+    response: int
+    share_prompts_truncated: float
+    share_responses_truncated: float
+
+
+def coverage(
+    pairs: Sequence[PreferencePair],
+    prompt_lengths: npt.ArrayLike,
+    chosen_lengths: npt.ArrayLike,
+    rejected_lengths: npt.ArrayLike,
+    tokens_seen: int,
+    vocabulary_size: int,
+    n_equal_dropped: int,
+    malformed: Malformed,
+) -> dict[str, Any]:
+    """Appendix F item d, ready for JSON.
+
+    The lengths are token counts `[n pairs]`, in the order of `pairs`; `tokens_seen` counts the different tokens of a
+    vocabulary of `vocabulary_size`. Percentiles interpolate linearly. Raises InternalError for no pairs, lengths of
+    another count or more tokens seen than exist.
+    """
+    lengths = {
+        "prompt": np.asarray(prompt_lengths, dtype=np.float64),
+        "chosen": np.asarray(chosen_lengths, dtype=np.float64),
+        "rejected": np.asarray(rejected_lengths, dtype=np.float64),
+    }
+    for name, values in lengths.items():
+        if not pairs or values.shape != (len(pairs),):
+            shape = list(values.shape)
+            raise InternalError(
+                f"Coverage of {len(pairs)} pairs got {name} lengths of shape {shape}; report this fault."
+            )
+    if not 0 <= tokens_seen <= vocabulary_size or vocabulary_size < 1:
+        seen = f"{tokens_seen} tokens seen of {vocabulary_size}"
+        raise InternalError(f"Coverage got {seen}, which cannot be; report this fault.")
+    return {
+        "pairs": len(pairs),
+        "unique_prompts": len({pair.prompt_id for pair in pairs}),
+        "duplicate_pairs": len(pairs) - len(set(pairs)),
+        "ties_dropped": n_equal_dropped,
+        **malformed.record(),
+        "tokens": {name: _summary(values) for name, values in lengths.items()},
+        "chosen_minus_rejected_tokens": _summary(lengths["chosen"] - lengths["rejected"]),
+        "vocabulary": {"seen": tokens_seen, "size": vocabulary_size, "share": tokens_seen / vocabulary_size},
+    }
+
+
+def sequence_lengths(
+    prompt_lengths: npt.ArrayLike, response_lengths: npt.ArrayLike, rng: np.random.Generator
+) -> SequenceLengths:
+    """Token limits by Algorithm 1 line 2: the 75th percentile over a random sample of ⌈√n⌉ of the n lengths.
+
+    Prompts and responses are sampled apart, since a pair has one prompt and two responses; a fraction of a token
+    rounds up. Raises InternalError without any lengths.
+    """
+    prompts, responses = np.asarray(prompt_lengths), np.asarray(response_lengths)
+    prompt, response = _limit(prompts, rng), _limit(responses, rng)
+    return SequenceLengths(prompt, response, float((prompts > prompt).mean()), float((responses > response).mean()))
+
+
+def _summary(values: np.ndarray) -> dict[str, float]:
+    p5, p50, p95 = np.percentile(values, (5, 50, 95)).tolist()
+    return {"mean": float(values.mean()), "p5": p5, "p50": p50, "p95": p95}
+
+
+def _limit(lengths: np.ndarray, rng: np.random.Generator) -> int:
+    if lengths.ndim != 1 or not lengths.size:
+        raise InternalError(
+            f"Sequence lengths need a list of token counts, not shape {list(lengths.shape)}; report this."
+        )
+    n_sample = math.isqrt(lengths.size - 1) + 1  # ⌈√n⌉ in integers
+    sample = rng.choice(lengths, n_sample, replace=False)
+    return max(1, math.ceil(np.percentile(sample, LENGTH_PERCENTILE)))

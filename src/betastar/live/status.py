@@ -1,8 +1,4 @@
-"""`status.json`: what a run is doing and where, for those who watch its files.
-
-It is written by `StatusFile` alone, at every stage and at most once a second, in one step but without waiting for the
-disk. No part of the computation reads it, and a run goes on where it cannot be written.
-"""
+"""The status file of a running experiment, and who writes it."""
 
 from __future__ import annotations
 
@@ -10,13 +6,16 @@ import contextlib
 import os
 import platform
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from betastar.progress import STAGES, Reporter
+from betastar.errors import BetastarError
+from betastar.progress import STAGES, Reporter, Several
+from betastar.settings.config import Config
 
 FILE = "status.json"
 SECONDS_BETWEEN_WRITES = 1.0
@@ -157,3 +156,32 @@ class StatusFile(Reporter):
         with contextlib.suppress(OSError):
             temporary.write_bytes(self.status.model_dump_json(indent=1).encode() + b"\n")
             os.replace(temporary, self.folder / FILE)
+
+
+@contextmanager
+def followed(config: Config, folder: Path, reporter: Reporter, command: str = "") -> Iterator[Reporter]:
+    """A reporter that also tells the followers of the run in `folder`, which this process has locked; how the block
+    ends is how the run ended. `command` continues it. Raises BetastarError where a tracker's package is missing."""
+    status = StatusFile(folder, config.name, command)
+    followers: list[Reporter] = [reporter, status]
+    tracking = None
+    try:
+        if config.tracking.to:
+            from betastar.live.trackers import Tracking, check_installed
+
+            check_installed(config.tracking.to)
+            tracking = Tracking(config, folder, reporter.say)
+            followers.append(tracking)
+        yield Several(followers)
+    except Exception as error:
+        kind = "" if isinstance(error, BetastarError) else f"{type(error).__name__}: "
+        status.end("failed", f"{kind}{error}".split("\n")[0])
+        raise
+    except BaseException:
+        status.end("stopped")
+        raise
+    else:
+        status.end("finished")
+    finally:
+        if tracking:
+            tracking.close()

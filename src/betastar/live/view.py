@@ -1,4 +1,4 @@
-"""What there is to see of a run directory at one moment, read from its files: nothing is locked or written."""
+"""A run seen from outside: its stages, how far they are, and how long they will take."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from betastar.errors import BetastarError
-from betastar.live.guess import guessed_status
 from betastar.live.reading import (
     Named,
     Row,
@@ -17,11 +16,65 @@ from betastar.live.reading import (
     changed,
     listed,
     named,
+    record,
     rows_by_name,
     standardised_gaps,
     start_point,
 )
-from betastar.live.status import FILE, Status, is_alive, read_status
+from betastar.live.status import FILE, StageStatus, Status, is_alive, read_status
+from betastar.progress import STAGES
+
+
+def guessed_status(folder: Path) -> Status:
+    """What the store alone tells: the artefacts that are there, and what is in the making. Its times are those of
+    files; where several settings have left conditions of the same name, the newest counts."""
+    stages = [_stage(folder, name) for name in STAGES]
+    begun = [place for place, stage in enumerate(stages) if stage.began is not None]
+    for stage in stages[: begun[-1]] if begun else []:  # a later one has begun
+        stage.began = stage.began or stages[begun[-1]].began
+        stage.ended = stage.ended or stage.began
+    times = [t for stage in stages for t in (stage.began, stage.last_at, stage.ended) if t is not None]
+    finished = (folder / "results.json").is_file() and not any(stage.first_at for stage in stages)
+    return Status(
+        name=str(record(folder / "results.json").get("name") or folder.resolve().name),
+        state="finished" if finished else "running",
+        began=min(times, default=time.time()),
+        updated=max(times, default=time.time()),
+        stages=stages,
+    )
+
+
+def _stage(folder: Path, name: str) -> StageStatus:
+    stage, store = StageStatus(name=name), folder / "store"
+    artefacts = sorted(listed(store / name, "[0-9a-f]*"), key=changed)
+    for artefact in artefacts:
+        parts = record(artefact / "manifest.json").get("parts") or {}
+        names = sorted(parts.values()) or [path.parent.name for path in listed(artefact, "*/training.jsonl")]
+        inside = {part: artefact / part for part in names} or {artefact.name: artefact}
+        stage.folders |= {part: str(path.relative_to(folder)) for part, path in inside.items()}
+    stage.missing = list(stage.folders)  # nobody says whether they were there before
+    if artefacts:
+        stage.began = stage.ended = changed(artefacts[-1])
+    for partial in listed(store / "partial", f"{name}-*"):
+        logs = [path for path in listed(partial, "**/*") if path.is_file()]
+        last = max(map(changed, logs), default=0.0)
+        if not logs or last < (stage.ended or 0):
+            continue
+        rows = all_rows(partial / "training.jsonl")
+        stage.first_at = stage.last_at = last
+        stage.began, stage.ended, stage.unit = stage.began or last, None, "steps"
+        stage.done = max((row.get("step", 0) for row in rows), default=0)
+        key = partial.name.removeprefix(f"{name}-")
+        made = sorted({row["condition"] for row in rows if "condition" in row}) or _unnamed(name, rows)
+        stage.folders |= {part: f"store/{name}/{key}/{part}" for part in made}
+    return stage
+
+
+def _unnamed(stage: str, rows: list[dict]) -> list[str]:
+    """Names for the columns of a log that does not tell them."""
+    losses = rows[-1].get("loss") if rows else None
+    return [f"{stage}-{i}" for i in range(len(losses))] if isinstance(losses, list) else []
+
 
 Phase = Literal["starting", "running", "finished", "stopped", "failed", "killed", "elsewhere", "unknown"]
 

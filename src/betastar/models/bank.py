@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from betastar.errors import BetastarError
 from betastar.randomness import torch_generator
@@ -204,3 +205,45 @@ class AdapterBank:
             return y.baddbmm_(torch.bmm(x, a), b, alpha=active.scale).view(output.shape)  # in place: nobody has read y
 
         return add_adapters
+
+
+def checkpoint_layers(bank: AdapterBank) -> None:
+    """Keep only each decoder layer's input for the backward pass, wherever gradients are collected. When a layer is
+    computed again, the base answers with the adapters and the dropout of the first time, for this bank and any other
+    on the same model that this was called with. Raises BetastarError for a model whose layers cannot be found."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    model = bank.model
+    if hasattr(model, "checkpointed_banks"):
+        model.checkpointed_banks.append(bank)
+        return
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not layers:
+        raise BetastarError(
+            f"compute.gradient_checkpointing: the layers of {model.config.model_type} are not known; set it to false."
+        )
+    model.checkpointed_banks = [bank]
+    for layer in layers:
+        layer.forward = _checkpointed(layer.forward, model.checkpointed_banks)
+
+
+def _checkpointed(forward: Callable[..., Any], banks: Sequence[AdapterBank]) -> Callable[..., Any]:
+    def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
+        """For the first computation, and for the second, which comes when the banks may be in another state."""
+        return nullcontext(), _entered([bank.present() for bank in banks])
+
+    def computed_again(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        # Nothing is drawn from the global generator: the base is in eval mode, a bank's dropout has keys of its own.
+        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, context_fn=contexts, **kwargs)
+
+    return computed_again
+
+
+@contextmanager
+def _entered(states: Sequence[Callable[[], AbstractContextManager]]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for state in states:
+            stack.enter_context(state())
+        yield

@@ -1,4 +1,4 @@
-"""The device that computes: chosen, checked, and set up so that its faults are known ones."""
+"""The device that computes: chosen, checked, set up so that its faults are known ones; and its memory running out."""
 
 from __future__ import annotations
 
@@ -90,3 +90,20 @@ def _why_no_gpu(said: list[warnings.WarningMessage]) -> str:
 
 def _remedy() -> str:
     return "install the build of torch for your driver (https://pytorch.org/get-started), or set device: cpu or auto."
+
+
+FULL = "Out of memory while training with TRL."
+
+
+class OutOfMemory(BetastarError):
+    """There was no room for a piece of work, which may fit in smaller pieces."""
+
+
+SIGNS = ("out of memory", "allocate memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """CUDA and MPS say so by a class or a text of their own, the CPU's allocator by another text, and CUDA's libraries
+    by the status of the handle or workspace that they could not allocate."""
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(sign in text for sign in SIGNS)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from betastar.disk import content_key
 from betastar.errors import BetastarError
+from betastar.models.devices import is_out_of_memory
 from betastar.models.gguf_files import check_file, damaged
-from betastar.models.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-    from betastar.sections import PretrainedBase
+    from betastar.settings.sections import PretrainedBase
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 WEIGHTS = ("model.safetensors.index.json", "model.safetensors")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from betastar.errors import BetastarError
-from betastar.models.devices import computes_bfloat16
+from betastar.models.devices import computes_bfloat16, is_out_of_memory
 from betastar.models.gguf_files import check_all_read, check_file, read_tokenizer, smoothed
 from betastar.models.hub import Location, explained, fetch_weights, gguf_path, locate, read_config
-from betastar.models.out_of_memory import is_out_of_memory
+from betastar.models.logprobs import hide_padding
 from betastar.models.support import (
     check_agreement,
     check_quantisable,
@@ -21,12 +21,11 @@ from betastar.models.support import (
     empty_model,
     guard_context,
 )
-from betastar.models.vocabulary import hide_padding
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-    from betastar.sections import PretrainedBase
+    from betastar.settings.sections import PretrainedBase
 
 
 class Base(NamedTuple):

@@ -1,6 +1,7 @@
 """Log-probabilities and entropies of responses, without logits that nobody reads.
 
 Only response positions reach the language-model head, in chunks; log-probability and entropy come from one pass.
+Vocabularies padded beyond their tokenizer: tokens without a text are never sampled and take no probability.
 """
 
 from __future__ import annotations
@@ -14,7 +15,26 @@ from torch import Tensor, nn
 
 from betastar.models.bank import AdapterBank, Adapters
 from betastar.models.sequences import Pair, PairBatch, RightPadded, Row, pair_pad, pieces, right_pad
-from betastar.models.vocabulary import hide_unreadable
+
+
+def hide_padding(model: Any, tokens: int) -> None:
+    """Give logits of token ids from `tokens` on the lowest value, wherever the head is used: sampling, log-probability
+    and entropy then agree on a distribution over what can be decoded."""
+    head = model.get_output_embeddings()
+    if head.weight.shape[0] <= tokens:
+        return
+    head.readable_tokens = tokens
+    head.register_forward_hook(lambda module, _args, logits: hide_unreadable(module, logits))
+
+
+def hide_unreadable(head: nn.Module, logits: Tensor) -> Tensor:
+    """The logits `[…, V]` of a head, in place, with those of padded places hidden if `hide_padding` has been called."""
+    tokens = getattr(head, "readable_tokens", None)
+    if tokens is not None:
+        # Half the lowest number stays finite on its way to a probability of 0, and 0 times it is 0.
+        logits[..., tokens:] = torch.finfo(logits.dtype).min / 2
+    return logits
+
 
 # Most logits held at once by one chunk of the head. A CPU is fastest with small chunks, which the allocator reuses; a
 # GPU needs hundreds of rows to be busy, and its vocabularies are large.

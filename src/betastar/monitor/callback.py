@@ -13,13 +13,12 @@ from accelerate.utils import broadcast_object_list
 from transformers import ProcessorMixin, Trainer, TrainerCallback
 from transformers.trainer_utils import SaveStrategy
 
-from betastar.data.answers import grade_gsm8k
+from betastar.data.graders import grade_gsm8k
 from betastar.errors import BetastarError
-from betastar.monitor import record
-from betastar.monitor.answering import generation_settings, reference_of
+from betastar.monitor import evaluation as record
+from betastar.monitor.answering import digest, generation_settings, held_out, reference_of
 from betastar.monitor.evaluation import ALWAYS, Evaluation, Instrument, TrueReward, evaluate, measures, shown
 from betastar.monitor.gaps import Start, gap_fields, is_binary, mean_of, rate_of, start_of
-from betastar.monitor.problems import digest, held_out
 from betastar.monitor.scoring import RewardFunction, given_proxy, trainer_proxy
 
 SAMPLING = ("max_new_tokens", "do_sample", "temperature", "top_p", "top_k", "min_p", "repetition_penalty")

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from betastar.errors import BetastarError
-from betastar.monitor.problems import Problem
+from betastar.monitor.answering import Problem
 
 Scores = NDArray[np.float64]
 Scorer = Callable[[Sequence[Problem], list[Any], list[list[int]]], Scores]

@@ -1,16 +1,23 @@
-"""Memory by part, in bytes: an estimate from geometry and settings, held against counted tensors in the tests.
+"""Memory by part and by phase, in bytes: an estimate from geometry and settings, held against counted
+tensors in the tests.
 
 `width` is the size of a number in the base's own precision, which activations and the key-value cache have too.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from betastar.models.logprobs import HEAD_ELEMENTS, HEAD_ELEMENTS_ON_GPU
+from betastar.planning import memory
+from betastar.planning.derive import Facts, trainable, training_steps
+from betastar.settings.config import Config
+from betastar.settings.sections import BaseModelChoice, MicroPreferences, PretrainedBase, TrainedBase, Training
 
 if TYPE_CHECKING:
-    from betastar.models.facts import ModelFacts
+    from betastar.models.support import ModelFacts
+
 
 NF4_BLOCK, CONSTANT_BLOCK = 64, 256  # weights that share a constant; constants that share one if quantised in turn
 LOGIT_TRAINING, LOGIT_DECODING = 12, 20  # bytes per logit with all copies that live at once
@@ -85,3 +92,194 @@ def feed_forward_width(model: ModelFacts) -> float:
     layer = (model.parameters - model.embedding_parameters) / model.layers
     attention = 2 * model.hidden_size * model.head_dim * (model.heads + model.key_value_heads)
     return max(0.0, layer - attention) / (3 * model.hidden_size)
+
+
+AT_START = 2  # evaluations of a checkpoint before it goes online: the point t=0, and again with fresh noise
+
+
+class Tokens(NamedTuple):
+    """Tokens that a model reads without gradient, is trained on, and samples; over all conditions."""
+
+    read: float = 0
+    trained: float = 0
+    sampled: float = 0
+
+
+class Stage(NamedTuple):
+    """The work of a stage: the adapters it trains or asks, its optimiser steps, and the tokens of the two models."""
+
+    name: str
+    adapters: int
+    steps: int | None
+    policy: Tokens = Tokens()
+    reward: Tokens = Tokens()
+
+
+class Counts(NamedTuple):
+    """Adapters: reward `members` and the judge, offline `checkpoints`, those `adapted` online, and how many of them
+    `at_once` in one bank."""
+
+    members: int
+    checkpoints: int
+    adapted: int
+    at_once: int
+
+
+def counts(config: Config) -> Counts:
+    """How many adapters of each kind an experiment trains."""
+    grid = config.grid
+    betas = grid.n or len(grid.values or grid.percentiles)
+    checkpoints = betas * len(config.seeds)
+    adapted = checkpoints * len(config.variants)
+    judge = not isinstance(config.preferences, MicroPreferences)
+    limit = config.online.conditions_at_once or adapted
+    return Counts(config.rewards.members + judge, checkpoints, adapted, min(adapted, limit))
+
+
+def stages(config: Config, facts: Facts, problems: int, float32: bool) -> list[Stage]:
+    """The work of every stage of a run whose settings are numbers. An evaluation point has `problems` problems. A
+    `float32` policy takes log-probabilities from sampling; in less precision it reads each response once more."""
+    how_many, n, members = counts(config), facts.train_pairs, config.rewards.members
+    held_out = n / 8  # the split is 80/10/10
+    row = facts.prompt_tokens + facts.generated_tokens
+    pair = _pair_tokens(facts, "bank")
+
+    def answered(answers: float, passes: int) -> Tokens:
+        """Sampling reads the prompts, and `passes` read the responses again."""
+        read = answers * (facts.prompt_tokens + passes * row)
+        return Tokens(read=read, sampled=answers * facts.generated_tokens)
+
+    steps, trained = _trained(config.rewards, facts, how_many.members)
+    checked = 2 * held_out * members * pair
+    rewards = Stage("rewards", how_many.members, steps, reward=Tokens(read=checked, trained=trained))
+
+    reference = Stage("reference", 0, None, Tokens(read=(n + 2 * held_out) * pair))
+
+    steps, trained = _trained(config.offline, facts, how_many.checkpoints)
+    tested = how_many.checkpoints * held_out * pair
+    if config.offline.engine == "trl":
+        tested += trained  # TRL reads the reference at every step, the bank has it from the stage before
+    offline = Stage("offline", how_many.checkpoints, steps, Tokens(read=tested, trained=trained))
+
+    answers = AT_START * how_many.checkpoints * problems
+    bare = len(config.seeds) * problems
+    probe = Stage(
+        "probe", how_many.checkpoints, None, answered(answers + bare, 0), Tokens(read=answers * members * row)
+    )
+
+    updated = evaluated = 0
+    for variant in map(config.variant, config.variants):
+        updated += how_many.checkpoints * variant.steps * variant.numbers(variant.steps).batch_size
+        evaluated += how_many.checkpoints * math.ceil(variant.steps / config.evaluation.every) * problems
+    policy = answered(updated + evaluated, 1 if float32 else 2)._replace(trained=updated * row)
+    scored = Tokens(read=(updated + evaluated) * members * row)
+    online = Stage("online", how_many.adapted, config.online.steps, policy, scored)
+    return [*_first(config, facts), rewards, reference, offline, probe, online]
+
+
+def _first(config: Config, facts: Facts) -> list[Stage]:
+    """The micro world's own stages: its base learns the language, and answers every preference prompt twice."""
+    result = []
+    if isinstance(config.base, TrainedBase):
+        training = config.base.training
+        tokens = training.steps * training.batch_size * (facts.prompt_tokens + facts.response_tokens)
+        result.append(Stage("base", 0, training.steps, Tokens(trained=tokens)))
+    if isinstance(config.preferences, MicroPreferences):
+        answers, longest = 2 * config.preferences.prompts, config.preferences.max_new_tokens
+        sampled = Tokens(read=answers * facts.prompt_tokens, sampled=answers * longest)
+        result.append(Stage("preferences", 0, None, sampled))
+    return result
+
+
+def _trained(loop: Training, facts: Facts, adapters: int) -> tuple[int, float]:
+    """Steps and tokens of a loop over pairs."""
+    batch = min(loop.numbers(1).batch_size, facts.train_pairs)
+    steps = training_steps(loop, facts.train_pairs, batch)
+    return steps, adapters * steps * batch * _pair_tokens(facts, loop.engine)
+
+
+def _pair_tokens(facts: Facts, engine: str) -> int:
+    """Tokens of a pair: TRL reads the prompt with each response, the bank once for both."""
+    return (1 if engine == "bank" else 2) * facts.prompt_tokens + 2 * facts.response_tokens
+
+
+FLOAT32 = 4  # bytes; adapters, their gradients and moments
+
+
+class Phase(NamedTuple):
+    """Bytes of all that a phase holds at once, by name."""
+
+    name: str
+    parts: dict[str, float]
+
+    @property
+    def total(self) -> float:
+        return sum(self.parts.values())
+
+
+def precision(choice: BaseModelChoice, gpu: bool) -> Precision:
+    """How a base is kept: `auto` is bfloat16 on a GPU and float32 on the CPU; models made here are float32."""
+    if not isinstance(choice, PretrainedBase):
+        return Precision(FLOAT32)
+    half = choice.dtype == "bfloat16" or (choice.dtype == "auto" and gpu)
+    return Precision(2 if half else FLOAT32, choice.quantization == "nf4", choice.double_quantization)
+
+
+def phases(config: Config, facts: Facts, problems: int, gpu: bool) -> list[Phase]:
+    """Memory of a run whose settings are numbers, where an evaluation point has `problems` problems."""
+    policy, reward = precision(config.base, gpu), precision(config.reward_base or config.base, gpu)
+    bases = {f"policy: {part}": size for part, size in memory.weights(facts.policy, policy).items()}
+    if config.reward_base is not None:
+        bases["reward base"] = sum(memory.weights(facts.reward, reward).values())
+    compute, how_many = config.compute, counts(config)
+    adapter, reward_adapter = config.adapter.numbers(), (config.reward_adapter or config.adapter).numbers()
+    one, one_reward = (
+        trainable(model, numbers.rank) * FLOAT32
+        for model, numbers in ((facts.policy, adapter), (facts.reward, reward_adapter))
+    )
+    piece = memory.Piece(compute.tokens_per_forward, compute.gradient_checkpointing)
+
+    offline_limit = config.offline.conditions_at_once or how_many.checkpoints
+    training = []
+    for name, model, kept, numbers, size, together in (
+        ("rewards", facts.reward, reward, reward_adapter, one_reward, how_many.members),
+        ("offline", facts.policy, policy, adapter, one, min(how_many.checkpoints, offline_limit)),
+    ):
+        trl = getattr(config, name).engine == "trl"
+        parts = bases | _trained_bytes(size, 1 if trl else together, kept)
+        parts["activations"] = memory.activations(model, kept.width, piece, numbers.dropout > 0)
+        if name == "offline":
+            parts["logits"] = memory.logits(piece.tokens, model.vocabulary, gpu, whole=trl)
+        if trl:
+            parts["TRL's copy of the base"] = sum(memory.weights(model, kept).values())
+        training.append(Phase(name, parts))
+
+    # Online every condition also has its frozen reference, and the reward models are at hand.
+    ensemble = {"reward adapters": config.rewards.members * one_reward}
+    references = {"references": how_many.at_once * one}
+    answers = rows_at_once(config, problems)
+    moving = _trained_bytes(one, how_many.at_once, policy)
+    sampling = bases | moving | {"gradients": 0.0} | references | ensemble
+    sampling["KV cache"] = memory.key_value_cache(
+        facts.policy, answers, facts.prompt_tokens + facts.generated_tokens, policy.width
+    )
+    sampling["logits"] = answers * facts.policy.vocabulary * memory.LOGIT_DECODING
+    update = bases | moving | references | ensemble
+    update["activations"] = memory.activations(facts.policy, policy.width, piece, dropout=False)
+    update["logits"] = memory.logits(piece.tokens, facts.policy.vocabulary, gpu)
+    return [
+        Phase(phase.name, {**phase.parts, "libraries": memory.RUNTIME})
+        for phase in (*training, Phase("sampling", sampling), Phase("online", update))
+    ]
+
+
+def rows_at_once(config: Config, problems: int) -> int:
+    """Responses sampled at the same time: of all conditions in a bank, as many as `compute.rows_per_decode` allows."""
+    batches = [variant.numbers(variant.steps).batch_size for variant in map(config.variant, config.variants)]
+    return min(config.compute.rows_per_decode, counts(config).at_once * max(problems, *batches))
+
+
+def _trained_bytes(one: float, together: int, base: Precision) -> dict[str, float]:
+    """Adapters with gradients and AdamW's two moments; the base multiplies with a copy in its own precision."""
+    copy = 0 if base.width == FLOAT32 else together * one * base.width / FLOAT32
+    return {"adapters": together * one + copy, "gradients": together * one, "optimiser": 2 * together * one}

@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from betastar.config import Config
-from betastar.derive import DerivedValue, Facts, derive
-from betastar.models.facts import model_facts
+from betastar.models.support import model_facts
 from betastar.planning import sources
+from betastar.planning.derive import DerivedValue, Facts, derive
 from betastar.planning.machine import GIB, Memory, device_memory
-from betastar.planning.phases import Phase, phases, precision, rows_at_once
-from betastar.planning.work import Counts, Stage, counts, stages
+from betastar.planning.memory import Counts, Phase, Stage, counts, phases, precision, rows_at_once, stages
+from betastar.settings.config import Config
 
 if TYPE_CHECKING:
-    from betastar.planning.timing import Timing
+    from betastar.planning.probe import Timing
 
 
 @dataclass(frozen=True)

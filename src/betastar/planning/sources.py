@@ -7,18 +7,17 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from betastar.config import PRESETS, Config
 from betastar.data.chat import ChatFormat
-from betastar.data.coverage import sequence_lengths
-from betastar.data.preferences import read_preferences, split_by_prompt
+from betastar.data.preferences import read_preferences, sequence_lengths, split_by_prompt
 from betastar.data.sources import is_local, open_rows
 from betastar.errors import BetastarError
 from betastar.models.hub import locate, read_config
 from betastar.models.loading import load_tokenizer
-from betastar.models.tiny import build_byte_tokenizer, build_model
+from betastar.models.random_models import build_byte_tokenizer, build_model
 from betastar.randomness import numpy_generator
 from betastar.record.files import read_results, read_settings
-from betastar.sections import (
+from betastar.settings.config import PRESETS, Config
+from betastar.settings.sections import (
     BaseModelChoice,
     DatasetPreferences,
     DatasetSource,
@@ -180,7 +179,7 @@ def _rows(source: DatasetSource) -> int | None:
 
 def _own_tokenizer(choice: BaseModelChoice, config: Config):
     """The tokenizer of a base that is made here."""
-    from betastar.micro.tokenizer import build_tokenizer
+    from betastar.data.micro import build_tokenizer
 
     if isinstance(choice, RandomBase):
         return build_byte_tokenizer()

@@ -157,12 +157,6 @@ class EvaluationPoint:
         "standard deviation of the true reward over responses, where it is a score and not a share", low=0
     )
     members: tuple[float, ...] | None = _point("mean score of each reward model", default=None, kind="numbers")
-    log_ratio_noise: float = _point(
-        "rounding noise of log-ratios: their standard deviation over responses where they are 0",
-        unit="nats",
-        needs="log-probabilities of the same responses in another batch shape",
-        low=0,
-    )
 
     def row(self, always: Collection[str] = ()) -> dict[str, Any]:
         """The row of `metrics.jsonl`. What was not measured is left out, or None where it is named in `always`."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
-from betastar.analysis.run_settings import flat
+from betastar.analysis.compare import flat
 from betastar.errors import BetastarError
 from betastar.record.files import Run
 
@@ -112,7 +112,7 @@ def _difference(run: Run) -> Table:
 def nearest_preset(config: Mapping[str, Any], derived: set[str]) -> tuple[str | None, list[list[str]]]:
     """The preset with the fewest settings that differ from `config`, the one of the same name first among equals; and
     those settings: name, its value, the value here. `derived` settings do not count where the preset says auto."""
-    from betastar.config import load_config, preset_names
+    from betastar.settings.config import load_config, preset_names
 
     here = dict(flat(config))
     best: tuple[str | None, list[list[str]]] = (None, [])

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from betastar.record.entries import REGISTRY
 from betastar.record.schema import BETWEEN_VARIANTS
 from betastar.report.card import said
-from betastar.report.hostile import visible
 from betastar.report.palette import beta_labels
+from betastar.report.responses import visible
 from betastar.report.words import mean_interval
 
 Json = Mapping[str, Any]

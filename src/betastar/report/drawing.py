@@ -12,8 +12,8 @@ import altair as alt
 
 from betastar.disk import write_atomically
 from betastar.report.figures.panels import Figure
-from betastar.report.hostile import visible
 from betastar.report.palette import print_theme
+from betastar.report.responses import visible
 
 WIDTH = 300  # of a panel on paper, in CSS pixels
 COLUMNS = 4  # panels side by side on paper, at most

@@ -16,28 +16,25 @@ from betastar.record.files import Run
 from betastar.report import comparison, palette
 from betastar.report.card import card, command
 from betastar.report.drawing import Drawn, page_panels
-from betastar.report.headline import answers
-from betastar.report.hostile import script_json, visible
 from betastar.report.points import labels
-from betastar.report.responses import BUDGET, browser_data
-from betastar.report.signs import (
+from betastar.report.responses import BUDGET, browser_data, script_json, visible
+from betastar.report.words import (
     CHAIN_COLUMNS,
     SIGNAL_COLUMNS,
     TIMING_COLUMNS,
+    answers,
     chain_notes,
     chain_rows,
-    signal_notes,
-    signal_rows,
-    timing_rows,
-)
-from betastar.report.words import (
     conclusions,
     damage_columns,
     damage_rows,
     difference_sentences,
     mechanism_columns,
     mechanism_rows,
+    signal_notes,
+    signal_rows,
     signs_sentence,
+    timing_rows,
 )
 
 TEMPLATES = Path(__file__).parent / "templates"

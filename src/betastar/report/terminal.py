@@ -82,7 +82,7 @@ def _title(results: Mapping[str, Any], variant: str) -> str:
 
 
 def _details(console: Any, results: Mapping[str, Any]) -> None:
-    from betastar.report.signs import (
+    from betastar.report.words import (
         CHAIN_COLUMNS,
         SIGNAL_COLUMNS,
         TIMING_COLUMNS,

@@ -1,11 +1,14 @@
-"""A run's results as a person reads them at the terminal: table rows and sentences."""
+"""What a result says in words: one source for terminal, page and export."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from math import factorial, isfinite
+from typing import Any, NamedTuple
 
+from betastar.maths.conservatism import INTERPOLATION
 from betastar.record.entries import REGISTRY
+from betastar.record.schema import FORMS
 
 BASELINES = {"constant": "(a constant)", "step": "(the clock)", "proxy": "(proxy reward)"}
 
@@ -175,3 +178,207 @@ def mean_interval(entry: Mapping[str, Any], sign: str = "") -> str:
 
 def _onsets(onsets: Sequence[int | None]) -> str:
     return ", ".join("none" if step is None else str(step) for step in onsets)
+
+
+LEVEL = 0.05
+
+
+class Answer(NamedTuple):
+    """What a variant's data say of damage and β: a verdict, the sentence with its numbers, and what limits it."""
+
+    variant: str
+    verdict: str
+    sentence: str
+    limits: list[str]
+
+
+def answers(results: Mapping[str, Any]) -> list[Answer]:
+    """One answer for each variant, in the order of the record."""
+    return [_answer(variant, summary) for variant, summary in results["summary"].items()]
+
+
+def _answer(variant: str, summary: Mapping[str, Any]) -> Answer:
+    form = next((form for form in FORMS if summary[form]["spearman"]["rho"] is not None), None)
+    seeds = _count(len(summary["seeds"]), "seed")
+    if form is None:
+        reason = summary["standardised"]["spearman"]["reason"]
+        return Answer(variant, "cannot be compared over β", f"No correlation of AUGC with β: {reason}; {seeds}.", [])
+    part = summary[form]
+    rho, page = part["spearman"], part["page"]
+    p, trend = rho["p_two_sided"], page["p_two_sided"]
+    verdict = _verdict(rho, page)
+    exact = "exact" if rho["exact"] else "Monte Carlo"
+    sentence = (
+        f"In this run AUGC ({form} form) {verdict}: Spearman ρ = {_signed(rho['rho'])}, {exact} two-sided p = {p:.2g}, "
+        f"{rho['n']} β, {seeds}."
+    )
+    limits = []
+    slope = part["slope_per_tenfold_beta"]
+    if slope["mean"] is not None:
+        low, high = slope["interval"]["low"], slope["interval"]["high"]
+        interval = (
+            f"95 % interval {_signed(low)} to {_signed(high)}"
+            if low is not None
+            else f"no interval: {slope['interval']['reason'] or slope['reason']}"
+        )
+        limits.append(
+            f"Per tenfold β, AUGC changes by {_signed(slope['mean'])} gap × steps ({interval}; n = {slope['n']})."
+        )
+    if rho["exact"] and p > LEVEL and 2 / factorial(rho["n"]) > LEVEL:
+        limits.append(
+            f"The ranks of {rho['n']} β can never show it: the smallest possible two-sided p is "
+            f"{2 / factorial(rho['n']):.2g}."
+        )
+    if trend is not None:
+        limits.append(f"Page's trend test over seeds: two-sided p = {trend:.2g}.")
+    return Answer(variant, verdict, sentence, [*limits, _law(part)])
+
+
+def _verdict(rho: Mapping[str, Any], page: Mapping[str, Any]) -> str:
+    """The ranks of the means over seeds lead; a trend within seeds that they do not show is said as that."""
+    if rho["p_two_sided"] <= LEVEL:
+        return f"{'rose' if rho['rho'] > 0 else 'fell'} with β"
+    if page["p_two_sided"] is not None and page["p_two_sided"] <= LEVEL:
+        way = "rose" if page["p_greater"] < page["p_less"] else "fell"
+        return f"{way} with β within seeds, not detectably in the ranks of the means"
+    return "did not change detectably with β"
+
+
+def _law(part: Mapping[str, Any]) -> str:
+    star, law = part["beta_star"], part["law"]
+    if star["value"] is None:
+        return f"{star['reason'][0].upper()}{star['reason'][1:]}."
+    low, high = star["interval"]["low"], star["interval"]["high"]
+    bounds = "no interval" if low is None else f"95 % interval {_bound(low)} to {_bound(high)}"
+    label = "exact by construction: interpolation, not evidence" if law["label"] == INTERPOLATION else star["label"]
+    return f"β★ = {star['value']:.3g}, {bounds}{f' ({label})' if label else ''}: {star['reason']}."
+
+
+def _bound(value: float | str) -> str:
+    return "beyond 2·β_max" if value == "inf" else f"{float(value):.3g}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3g}".replace("-", "−")
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'s' * (n != 1)}"
+
+
+SIGNAL_COLUMNS = ("signal", "said to", "ROC area, 95 %", "verdict", "minus the proxy's", "events / others")
+TIMING_COLUMNS = ("signal", "ρ with the later gap", "lead before onset", "warned", "band ±")
+CHAIN_COLUMNS = ("link", "paper says", "its numbers", "measured", "exact p", "n", "agreement")
+
+
+def signal_rows(table: Mapping[str, Any], horizon: int) -> list[list[str]]:
+    """One row of text per signal, baselines last: does it tell the points before a fall within `horizon` points from
+    the others? `table` is a variant of `warning_signs`, or its pooled one."""
+    rows = []
+    for name, signal in table["signals"].items():
+        roc = next(entry for entry in signal["roc"] if entry["horizon"] == horizon)
+        difference = roc["minus_proxy"]
+        rows.append(
+            [
+                signal_name(name),
+                "–" if signal["baseline"] else _DIRECTIONS[signal["direction"]],
+                _estimate(roc["area"], roc["interval"]),
+                roc["verdict"],
+                "–" if name == "proxy" else _estimate(difference["value"], difference["interval"], "+"),
+                f"{roc['n_positive']} / {roc['n_negative']}",
+            ]
+        )
+    return rows
+
+
+def signal_notes(signs: Mapping[str, Any]) -> list[str]:
+    """How far to trust the verdicts of `warning_signs`, in sentences."""
+    return [
+        f"Verdicts are read {signs['headline_horizon']} points ahead, fixed in advance; of {signs['comparisons']} "
+        f"comparisons in a table, {0.05 * signs['comparisons']:.0f} intervals miss 0.5 by luck if no signal warns."
+    ]
+
+
+def timing_rows(table: Mapping[str, Any], lag: int) -> list[list[str]]:
+    """One row of text per signal: rank correlation with the gap `lag` points later, and lead before the onset."""
+    rows = []
+    for name, signal in table["signals"].items():
+        later = next(entry for entry in signal["later_gap"] if entry["lag"] == lag)
+        lead = signal["lead"]
+        rows.append(
+            [
+                signal_name(name),
+                _estimate(later["value"], later["interval"], "+"),
+                _lead(lead),
+                f"{lead['n_warned']} of {lead['n_onset']}",
+                f"{lead['band']['width']:.3g}" if _defined(lead["band"]["width"]) else "–",
+            ]
+        )
+    return rows
+
+
+def chain_rows(links: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """One row of text per link of the chain."""
+    return [
+        [
+            f"{link['cause']} → {link['effect']}",
+            _SIGNS[link["stated"]],
+            _SIGNS.get(link["paper_measured"], "none given"),
+            f"{link['value']:+.2f}" if _defined(link["value"]) else "–",
+            f"{link['p_two_sided']:.2g}" if _defined(link["p_two_sided"]) else "–",
+            str(link["n"]),
+            link["agreement"],
+        ]
+        for link in links
+    ]
+
+
+def chain_notes(links: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where the paper contradicts itself, and which links could not have been decided, in sentences."""
+    lines = [
+        f"{link['cause']} → {link['effect']}: {link['note']}."
+        for link in links
+        if link["paper_measured"] not in (None, link["stated"])
+    ]
+    hopeless = [link for link in links if link["reason"] is None and (link["smallest_p"] or 0) > 0.05]
+    if hopeless:
+        least = min(link["smallest_p"] for link in hopeless)
+        lines.append(
+            f"{len(hopeless)} of {len(links)} links have too few values for any result to be decided: the smallest "
+            f"possible two-sided p is {least:.2g} or more."
+        )
+    return lines
+
+
+_SIGNS = {1: "+", -1: "−"}
+_DIRECTIONS = {1: "rise", -1: "fall"}
+
+
+def _lead(lead: Mapping[str, Any]) -> str:
+    """Median lead in points, with its interval, and in steps. Few seeds do not reach 95 %; the level then is shown."""
+    if not _defined(lead["median_points"]):
+        return "none" if lead["n_onset"] and lead["n_never"] else f"– ({lead['reason']})"
+    interval, bounds = lead["interval_points"], ""
+    if interval["reason"] is None:
+        level = "" if interval["level"] >= 0.95 else f"; {interval['level']:.0%}".replace("%", " %")
+        bounds = f" [{_points(interval['low'])}, {_points(interval['high'])}{level}]"
+    return f"{lead['median_points']:+g} points{bounds}, {lead['median_steps']:+g} steps"
+
+
+def _points(value: float | str) -> str:
+    """A bound of a lead; a run without alarm is minus infinity, the text "-inf" in `results.json`."""
+    return {float("-inf"): "none", float("inf"): "open"}.get(float(value)) or f"{value:+g}"
+
+
+def _estimate(value: float | None, interval: Mapping[str, Any], sign: str = "") -> str:
+    """A value with its interval; a dash where it is undefined."""
+    if value is None or not _defined(value):
+        return "–"
+    low, high = interval["low"], interval["high"]
+    bounds = f" [{low:{sign}.2f}, {high:{sign}.2f}]" if _defined(low) and _defined(high) else ""
+    return f"{value:{sign}.2f}{bounds}"
+
+
+def _defined(value: float | None) -> bool:
+    """Neither null, as in `results.json`, nor NaN, as before it was written."""
+    return value is not None and isfinite(value)

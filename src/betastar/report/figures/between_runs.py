@@ -9,8 +9,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from betastar.analysis.pairing import Subject, records
-from betastar.analysis.quantities import value_at
+from betastar.analysis.compare import Subject, records
+from betastar.analysis.summary import value_at
 from betastar.record.entries import REGISTRY
 from betastar.report.figures.panels import (
     HEIGHT,

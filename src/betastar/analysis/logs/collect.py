@@ -1,0 +1,129 @@
+"""From paths to logs: which files are runs, and which reader reads each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from betastar.analysis.logs.assemble import first_few
+from betastar.analysis.logs.formats import (
+    NAME,
+    PATTERN,
+    WANDB_KIND,
+    read_console,
+    read_csv,
+    read_events,
+    read_json_lines,
+    read_parquet,
+    read_run_directory,
+    read_trainer_state,
+    trainer_state_of,
+)
+from betastar.analysis.logs.log import Log
+from betastar.errors import BetastarError
+from betastar.record.files import holds_results, is_analysis
+
+TABLES = (".csv", ".tsv", ".jsonl", ".jsonl.gz", ".ndjson", ".parquet")
+CONSOLES = (".log", ".txt", ".out")
+
+
+class Collected(NamedTuple):
+    """`logs`: what was read. `files`: every file behind them. `notes`: what was passed over, in sentences."""
+
+    logs: list[Log]
+    files: list[str]
+    notes: list[str]
+
+
+def collect(paths: Sequence[Path]) -> Collected:
+    """The logs at `paths`: files, or folders that are searched. Raises BetastarError for a path that is missing or
+    unreadable, and where nothing is found; an unreadable file inside a folder is passed over and noted."""
+    logs: list[Log] = []
+    files: list[str] = []
+    notes: list[str] = []
+    for path in paths:
+        if not path.exists():
+            raise BetastarError(f"{path} does not exist; check the path, relative ones start at {Path.cwd()}.")
+        found = list(_sources(path)) if path.is_dir() else [path]
+        if not found:
+            raise BetastarError(
+                f"{path} holds no training log; give a folder or file of a kind that is read: betastar run, "
+                f"{NAME}, TensorBoard events, {', '.join((*TABLES, *CONSOLES))}."
+            )
+        for source in found:
+            try:
+                read, behind = _read(source)
+            except BetastarError as error:
+                if not path.is_dir():
+                    raise
+                notes.append(f"passed over {error}")
+                continue
+            empty = [log for log in read if log.rows.empty]
+            notes += [f"passed over {log.name}: it holds no rows" for log in empty]
+            logs += [log for log in read if not log.rows.empty]
+            files += [str(file) for file in behind]
+    if not logs:
+        raise BetastarError(f"nothing could be read: {'; '.join(first_few(notes))}")
+    return Collected(_merged(logs), files, first_few(notes))
+
+
+def _sources(folder: Path, top: bool = True) -> Iterator[Path]:
+    """Runs in a folder, by path: a run's own folder, or a file that may be a table or a console log.
+
+    A trainer's output folder counts once, as its state, which holds what its checkpoints and event files repeat.
+    """
+    if holds_results(folder):
+        if top or not is_analysis(folder):  # an earlier analysis in a searched folder would count its runs again
+            yield folder
+        return
+    if trainer_state_of(folder):
+        yield folder
+        return
+    inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    if any(path.match(PATTERN) and path.is_file() for path in inside):
+        yield folder
+    for path in inside:
+        if path.is_dir() and not path.is_symlink():
+            yield from _sources(path, top=False)
+        elif path.name.endswith((*TABLES, *CONSOLES)):
+            yield path
+
+
+def _read(source: Path) -> tuple[list[Log], list[Path]]:
+    """The logs of a file or of one run's folder, and the files they are from."""
+    name = source.as_posix()
+    if source.is_dir():
+        if holds_results(source):
+            return [read_run_directory(source, name)], [source]
+        if state := trainer_state_of(source):
+            return [read_trainer_state(state, name)], [state]
+        events = sorted(path for path in source.glob(PATTERN) if path.is_file())
+        return [read_events(events, name)], events
+    lower = source.name.lower()
+    if lower.endswith((".csv", ".tsv")):
+        return read_csv(source, name), [source]
+    if lower.endswith((".jsonl", ".jsonl.gz", ".ndjson")):
+        return [read_json_lines(source, name)], [source]
+    if lower.endswith(".parquet"):
+        return [read_parquet(source, name)], [source]
+    if lower.endswith(".json"):
+        return [read_trainer_state(source, name)], [source]
+    if source.match(PATTERN):
+        return [read_events([source], name)], [source]
+    return [read_console(source, name)], [source]
+
+
+def _merged(logs: Sequence[Log]) -> list[Log]:
+    """Logs in order, those of one Weights & Biases run put together: an export holds one chart."""
+    result: dict[tuple[str, str], Log] = {}
+    for place, log in enumerate(logs):
+        key = (log.kind, log.name if log.kind == WANDB_KIND else str(place))
+        if key in result:
+            rows = pd.concat([result[key].rows, log.rows], ignore_index=True)
+            result[key] = result[key]._replace(rows=rows)
+        else:
+            result[key] = log
+    return list(result.values())

@@ -1,0 +1,330 @@
+"""Which column of a log is what, and which condition a log belongs to."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from betastar.analysis.logs.log import Log
+from betastar.errors import BetastarError
+from betastar.record.entries import REGISTRY
+
+# A name is a phase ("train/", "eval_", …) and a bare name. Patterns are for whole bare names, best first.
+PREFIX = re.compile(r"(train|training|trainer|eval|evaluation|goodhart|betastar)[/_](?=.)")
+EVALUATION = re.compile(r"(^|/)(eval|evaluation|val|val-core|val-aux|test|goodhart|betastar)[/_]")
+
+REWARD_MODEL = r"(proxy|reward_?model|preference|learned|(?<![a-z])(rm|judge))"
+CORRECT = (
+    r"((?<![a-z])(acc|accuracy|correct|correctness|exact|exact_match|solved?|verified|verifiable|gold|true|truth))"
+)
+
+FUNCTION = r"rewards/(?!.*/(std|min|max)$)"  # TRL logs each reward function, older versions without "/mean"
+
+# Trainers log means; `reward` of TRL and OpenRLHF is the total that training optimises.
+PROXY = (
+    r"(mean_)?proxy(_reward)?([/_]mean)?|reward_proxy",
+    r"critic/score/mean",  # verl, before the KL penalty
+    r"critic/rewards/mean",  # verl, after it
+    rf"{FUNCTION}.*{REWARD_MODEL}.*",
+    r"(mean_)?reward([/_]mean)?|rewards/mean|objective/scores",
+    r"(mean_)?scores?([/_]mean)?",
+    rf"(?!.*(std|min|max|zero|frac)).*{REWARD_MODEL}.*",
+    r"(?!.*(std|min|max|zero|frac)).*(reward|score).*",
+)
+TRUE = (
+    r"true(_strict|_reward)?([/_]mean)?|reward_true|gold(_reward)?([/_]mean)?",
+    r"val-core/.+/acc/mean@\d+",  # verl, by data set
+    r"val-core/.+/mean@\d+|val/test_score/.+",
+    rf"{FUNCTION}.*{CORRECT}(?![a-z]).*",
+    r".+_pass1",  # OpenRLHF, by data set
+    r"(?!.*token)(.*[/_])?(acc|accuracy|exact_match|correct|correctness|(solve|pass|success)_rate|pass@1)([/_]mean)?",
+)
+STEP = (r"step|steps|global_step", r"_step|Step|iteration|iter|update")
+# Fields of metrics.jsonl. verl's actor/ppo_kl is left out: it is a distance to the sampling policy, not the reference.
+PATTERNS: Mapping[str, tuple[str, ...]] = {
+    "n": (r"n",),
+    "correct_strict": (r"correct_strict",),
+    "proxy_std": (r"proxy_std",),
+    "true_std": (r"true_std",),
+    "true_lenient": (r"true_lenient",),
+    "disagreement": (r"disagreement|uncertainty|(reward_)?ensemble_std", r"reward_uncertainty|uncertainty/mean"),
+    "disagreement_centred": (r"disagreement_centred",),
+    "kl": (r"kl", r"objective/kl", r"actor/kl_loss", r"actor/reward_kl_penalty"),
+    "response_entropy": (
+        r"response_entropy",
+        r"entropy",
+        r"actor/entropy",
+        r"actor/entropy_loss",
+        r"policy/entropy_avg",
+    ),
+    "policy_entropy": (r"policy_entropy",),
+    "response_tokens": (r"response_tokens", r"completions/mean_length", r"response_length(/mean)?", r"length"),
+    "at_limit": (r"at_limit", r"completions/clipped_ratio", r"response_length/clip_ratio"),
+    "unparsable": (r"unparsable",),
+    "ood_distance": (r"ood_distance",),
+    "diversity": (r"diversity",),
+}
+# What a person calls a field on the command line and in Python, where that differs from its name in metrics.jsonl.
+ALIASES = {
+    "true": "true_strict",
+    "uncertainty": "disagreement",
+    "entropy": "response_entropy",
+    "length": "response_tokens",
+}
+LABELS = {field: alias for alias, field in ALIASES.items()}
+MAIN = ("step", "proxy", "true_strict")
+SHOWN = 40
+
+
+def others() -> dict[str, tuple[str, ...]]:
+    """Field → patterns for every measure of a point that a log may have, beside the two rewards. One without patterns
+    of its own is known by its name."""
+    measures = [m.name for m in REGISTRY.logged if m.kind != "numbers" and m.name not in MAIN]
+    return {**PATTERNS, **{name: (re.escape(name),) for name in measures if name not in PATTERNS}}
+
+
+def field_name(name: str) -> str:
+    """The field that a person means; BetastarError where there is none of that name."""
+    field = ALIASES.get(name, name)
+    fields = {*MAIN, *others()}
+    if field not in fields:
+        known = sorted({*fields, *ALIASES} - {"true_strict"})
+        raise BetastarError(f"{name!r} is no field of an analysis; use one of {', '.join(known)}.")
+    return field
+
+
+def choose(names: Sequence[str], told: Mapping[str, str], where: str) -> dict[str, str]:
+    """The column of each field among `names`, the numeric columns of the log called `where`.
+
+    Proxy and true reward must be found, both from evaluation if both are logged there. `told` maps fields to columns
+    and overrides every guess. Raises BetastarError for a column that is absent, and where a reward is unknown or open.
+    """
+    for field, column in told.items():
+        if column not in names:
+            near = difflib.get_close_matches(column, names, 1)
+            hint = f"did you mean {near[0]}?" if near else f"numeric columns: {_listed(names)}."
+            raise BetastarError(
+                f"{where}: there is no numeric column {column!r} for {LABELS.get(field, field)}; {hint}"
+            )
+    free = [name for name in names if name not in told.values()]
+    true = [told["true_strict"]] if "true_strict" in told else _reward(free, TRUE, "true", where, names)
+    proxy = [told["proxy"]] if "proxy" in told else _reward(_without(free, true), PROXY, "proxy", where, names)
+    phases = {is_evaluation(name) for name in proxy} & {is_evaluation(name) for name in true}
+    evaluation = True in phases or (not phases and is_evaluation(true[0]))
+    chosen = {"proxy": _of_phase(proxy, evaluation), "true_strict": _of_phase(true, evaluation)}
+    for field, reward in (("proxy_std", "proxy"), ("true_std", "true_strict")):
+        companion = re.sub(r"(?<![a-z])mean$", "std", chosen[reward])
+        companion = f"{companion}_std" if companion == chosen[reward] else companion
+        if companion in free:
+            chosen[field] = companion
+    for field, patterns in others().items():
+        if field not in chosen and (found := _first_match(_without(free, [*chosen.values()]), patterns)):
+            chosen[field] = max(found, key=lambda name: _nearness(name, chosen["proxy"]))
+    if chosen["proxy"] == chosen["true_strict"]:
+        raise BetastarError(
+            f"{where}: {chosen['proxy']} is both the proxy and the true reward; name another with --true."
+        )
+    return {**chosen, **told}
+
+
+def step_columns(names: Sequence[str]) -> list[str]:
+    """The columns that count steps: several where a tracker keeps one for training and one for evaluation."""
+    return _first_match(names, STEP)
+
+
+def is_evaluation(name: str) -> bool:
+    """Whether a column comes from evaluation rather than from training batches."""
+    return bool(EVALUATION.search(name))
+
+
+def bare(name: str) -> str:
+    """A column's name without what says from which phase it is: "train/", "eval_", "goodhart/", …"""
+    while (shorter := PREFIX.sub("", name, count=1) if PREFIX.match(name) else name) != name:
+        name = shorter
+    return name
+
+
+def _first_match(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    """The columns that match the first pattern that any matches."""
+    for pattern in patterns:
+        if found := [name for name in names if re.fullmatch(pattern, bare(name))]:
+            return found
+    return []
+
+
+def _reward(free: Sequence[str], patterns: Sequence[str], flag: str, where: str, names: Sequence[str]) -> list[str]:
+    """The columns of one reward, which differ in phase alone."""
+    found = _first_match(free, patterns)
+    if len({bare(name) for name in found}) == 1:
+        return found
+    problem = f"{_listed(found)} could each be" if found else "no column is known to be"
+    raise BetastarError(
+        f"{where}: {problem} the {flag} reward; name it with --{flag} COLUMN (in Python {flag}=COLUMN). "
+        f"Numeric columns: {_listed(names)}."
+    )
+
+
+def _of_phase(names: Sequence[str], evaluation: bool) -> str:
+    return next((name for name in names if is_evaluation(name) == evaluation), names[0])
+
+
+def _nearness(name: str, proxy: str) -> tuple[bool, bool]:
+    """How sure it is that a column was measured on the same responses as the proxy: larger is surer."""
+    return name.removesuffix(bare(name)) == proxy.removesuffix(bare(proxy)), is_evaluation(name) == is_evaluation(proxy)
+
+
+def _without(names: Sequence[str], taken: Sequence[str]) -> list[str]:
+    return [name for name in names if name not in taken]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return (", ".join(names[:SHOWN]) or "none") + more
+
+
+NUMBER = r"(?:\d+(?:[.p]\d+)?|\.\d+)(?:e[-+]?\d+)?"  # 0.5, 1e-3, and 0p5 where a file system dislikes dots
+NAMED_IN_PATHS = (
+    rf"(?<![a-z])(?:beta|β)[-_= ]?(?P<beta>{NUMBER})",
+    rf"(?<![a-z0-9])b=(?P<beta>{NUMBER})",
+    r"(?<![a-z])seed[-_= ]?(?P<seed>\d+)",
+    r"(?<![a-z0-9])s=(?P<seed>\d+)",
+)
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "variant": ("variant",),
+    "beta": ("beta", "β", "Beta"),
+    "seed": ("seed", "random_seed"),
+    "run": ("run", "run_id", "run_name", "experiment"),
+}
+
+
+class Identity(NamedTuple):
+    """What is known of a run; None is unknown."""
+
+    variant: str | None = None
+    beta: float | None = None
+    seed: int | None = None
+
+
+def split(log: Log, told: Mapping[str, str | float]) -> Iterator[tuple[Log, Identity]]:
+    """The runs of a log whose columns tell several apart, each with what those columns say.
+
+    `told` may name a column for `variant`, `beta` or `seed`. Rows without any value there belong to no run.
+    """
+    columns = {part: column for part, names in COLUMNS.items() if (column := _column(log, part, names, told))}
+    keys = list(columns.values())
+    if not keys:
+        yield log, Identity()
+        return
+    rows: Any = log.rows
+    nowhere = rows[keys].isna().all(axis=1)
+    if (rows[keys].nunique() == 1).all():  # one run, and a tracker may write what it is in one row alone
+        rows = rows.assign(**{key: rows[key].dropna().iloc[0] for key in keys})
+    elif nowhere.any():
+        note = f"{nowhere.sum()} rows have no value in {' or '.join(keys)} and are left out"
+        rows, log = rows[~nowhere], log._replace(note="; ".join([*filter(None, [log.note]), note]))
+    groups: Any = rows.groupby(keys, sort=False, dropna=False)
+    for values, group in groups:
+        found = {part: value for part, value in zip(columns, values, strict=True) if value == value}  # not NaN
+        name = log.name if groups.ngroups == 1 else f"{log.name}, {', '.join(f'{k} {v}' for k, v in found.items())}"
+        variant, beta, seed = (found.get(part) for part in ("variant", "beta", "seed"))
+        identity = Identity(
+            None if variant is None else str(variant),
+            None if beta is None else _number(beta, log.name, columns["beta"]),
+            None if seed is None else int(_number(seed, log.name, columns["seed"])),
+        )
+        yield log._replace(name=name, rows=group.drop(columns=keys)), identity
+        log = log._replace(note=None)  # once is enough
+
+
+def from_name(name: str, patterns: Sequence[str]) -> Identity:
+    """What `patterns`, and after them the usual ways of naming, find in a run's name. The last place of several
+    counts, and the user's patterns over the usual ones."""
+    found: dict[str, str] = {}
+    for pattern in (*map(_ignoring_case, NAMED_IN_PATHS), *compiled(patterns)):
+        for match in pattern.finditer(name):
+            found |= {part: text for part, text in match.groupdict().items() if text}
+    return Identity(
+        found.get("variant"),
+        _number(found["beta"].replace("p", "."), name, "beta") if "beta" in found else None,
+        int(_number(found["seed"], name, "seed")) if "seed" in found else None,
+    )
+
+
+def compiled(patterns: Sequence[str]) -> list[re.Pattern[str]]:
+    """Patterns with the named groups variant, beta and seed; BetastarError for one that is faulty or names none."""
+    result = []
+    for pattern in patterns:
+        try:
+            result.append(_ignoring_case(pattern))
+        except re.error as error:
+            raise BetastarError(f"--pattern {pattern}: not a regular expression ({error}).") from None
+        if not {*result[-1].groupindex} & {*Identity._fields}:
+            raise BetastarError(f"--pattern {pattern}: name what it finds, for example (?P<beta>[0-9.]+).")
+    return result
+
+
+def conditions(names: Sequence[str], found: Sequence[Identity]) -> list[Identity]:
+    """One condition for every run, with a variant and a seed. What is unknown must not be averaged: a run without β and
+    seed is a variant of its own; runs of one β without seeds are numbered as its seeds.
+
+    Raises BetastarError where two runs would be the same condition.
+    """
+    known = {identity.variant for identity in found if identity.beta is not None}
+    taken: dict[Identity, str] = {}
+    for name, short, identity in zip(names, short_names(names), found, strict=True):
+        variant, beta, seed = _variant(identity, short, known), identity.beta, identity.seed
+        if seed is None:
+            seed = next(i for i in range(len(names)) if Identity(variant, beta, i) not in taken)
+        place = Identity(variant, beta, int(seed))
+        if place in taken:
+            raise BetastarError(
+                f"{name} and {taken[place]} are both variant {variant}, β {beta}, seed {place.seed}; tell them apart "
+                "with --pattern, for example '(?P<variant>[^/]+)/'."
+            )
+        taken[place] = name
+    return list(taken)
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Paths without the folders that all share; the last part alone where they are one."""
+    parts = [name.split("/") for name in names]
+    shared = next((i for i, column in enumerate(zip(*parts, strict=False)) if len({*column}) > 1), None)
+    return ["/".join(part[-1:] if shared is None else part[shared:]) for part in parts]
+
+
+def _variant(identity: Identity, name: str, known: set[str | None]) -> str:
+    """The variant of a run called `name`; `known`: the variants of which some run has a β."""
+    variant, beta, seed = identity
+    if beta is not None:
+        return "logged" if variant is None else variant
+    unknown = name if seed is None else "β unknown"
+    if variant is None:
+        return unknown
+    return f"{variant}, {unknown}" if variant in known or seed is None else variant
+
+
+def _ignoring_case(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.IGNORECASE)
+
+
+def _column(log: Log, part: str, names: Sequence[str], told: Mapping[str, str | float]) -> str | None:
+    """The column that tells a part of the identity, if the log has one."""
+    if part in told:
+        column = told[part]
+        if isinstance(column, str) and column not in log.rows:
+            raise BetastarError(f"{log.name}: there is no column {column!r} for {part}; give a column or a number.")
+        return column if isinstance(column, str) else None
+    for name in names:
+        # What changes at almost every row, as a KL coefficient named beta may, tells no runs apart.
+        if name in log.rows and 0 < 2 * len(log.rows[name].dropna().unique()) <= max(2, len(log.rows)):
+            return name
+    return None
+
+
+def _number(value: Any, where: str, what: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise BetastarError(f"{where}: {what} is {value!r}, which is no number; give one for it.") from None

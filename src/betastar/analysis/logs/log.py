@@ -1,0 +1,58 @@
+"""A log as it was read, and how the user wants logs read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+Unit = Literal["share", "percent", "score"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is left out is guessed, and the guess is noted.
+
+    `columns`: field → column, or a number that holds throughout; a field is one of step, proxy, true, uncertainty, kl,
+    entropy, length, at_limit, proxy_std and the other columns of `metrics.jsonl`. `beta`, `seed`: a number for all
+    runs, or a column; `variant`: a column. `patterns`: regular expressions over the names of runs, with the groups
+    variant, beta and seed. `n`: responses behind each true reward. `true_unit`: whether true rewards are shares of
+    right answers, percentages or other scores. `until`: the last step that counts.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    beta: float | str | None = None
+    seed: float | str | None = None
+    variant: str | None = None
+    patterns: Sequence[str] = ()
+    n: int | None = None
+    true_unit: Unit | None = None
+    until: int | None = None
+
+
+class Log(NamedTuple):
+    """One run. `name`: its path, and the run's name where a file holds several; β and seed are looked for in it.
+    `rows`: one row per logged record, in the order written, columns as logged. `kind`: the format, in words.
+    `record`: `results.json`, where the run is ours. `note`: what a person should know of how it was read."""
+
+    name: str
+    rows: pd.DataFrame
+    kind: str
+    record: Mapping[str, Any] | None = None
+    note: str | None = None
+
+
+def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested objects as one level, names joined by "/"; a wrapper named `data` or `metrics` leaves no trace."""
+    result: dict[str, Any] = {}
+    for key, value in record.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            result |= flat(value, prefix if key in ("data", "metrics") else f"{name}/")
+        else:
+            result[name] = value
+    return result

@@ -1,0 +1,265 @@
+"""The commands: each parses, calls the library, prints."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from betastar.errors import BetastarError
+
+Details = Annotated[bool, typer.Option("--details", help="Also the tables of the warning signs and of the chain.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, for example online.steps=40."),
+]
+
+
+def run(
+    source: Annotated[str, typer.Argument(metavar="[PRESET | FILE.yaml]", help="What to run.")] = "micro",
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; without it runs/NAME.")] = None,
+    details: Details = False,
+) -> None:
+    """Run the experiment, or finish an interrupted run of it: finished work is reused."""
+    from betastar import api
+
+    started = time.time()
+    again = shlex.join(["betastar", "run", *sys.argv[2:]])
+    try:
+        results = api.run(source, out=out, overrides=overrides or [], command=again)
+    except KeyboardInterrupt:
+        print(f"\nStopped. Finished work is kept; continue with: {again}", file=sys.stderr)
+        raise SystemExit(130) from None
+    results.show(details, time.time() - started)
+
+
+def report(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run directory, or the folder that `betastar analyze` wrote.")
+    ],
+    show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the page goes, figures/ beside it; without it in RUN.")
+    ] = None,
+) -> None:
+    """Write report.html, which needs no network, and figures/ as SVG, PDF and PNG."""
+    from betastar import api
+
+    page = api.load(run).report(out)
+    print(f"{page}\n{page.parent / 'figures'}/")
+    if show:
+        import webbrowser
+
+        webbrowser.open(page.resolve().as_uri())
+
+
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN RUN…",
+            help="Run directories or folders of `betastar analyze`, the first being what the others are compared with; "
+            "NAME=RUN gives one a name.",
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE.html", help="The page; FILE.json and figures/FILE-* go beside it.")
+    ] = Path("comparison.html"),
+    show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Compare runs: settings, both rewards, damage by β, differences paired within seeds where those match."""
+    from betastar import api
+
+    made = api.compare(*runs, out=out)
+    made.show()
+    print(f"Look at {made.page}; numbers in {made.numbers}, figures in {made.figures}/{made.page.stem}-*")
+    if show:
+        import webbrowser
+
+        webbrowser.open(made.page.resolve().as_uri())
+
+
+def watch(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")],
+    interval: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, help="Time between looks.")] = 2.0,
+    once: Annotated[
+        bool, typer.Option("--once", help="One look; so it is too where the output is no terminal.")
+    ] = False,
+) -> None:
+    """Show a run as it goes: stages, losses, rewards. It reads files only and disturbs nothing; Ctrl-C ends it."""
+    from rich.console import Console
+
+    from betastar.api import look, picture
+
+    console = Console(highlight=False)
+    if once or not sys.stdout.isatty():
+        console.print(picture(look(run), console.width))
+        return
+    from rich.live import Live
+
+    view = look(run)
+    with contextlib.suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
+        while True:
+            live.update(picture(view, console.width, console.height), refresh=True)
+            if view.phase in ("finished", "failed"):
+                return
+            time.sleep(interval)
+            view = look(run)
+
+
+class Format(StrEnum):
+    """How the table is written."""
+
+    csv = "csv"
+    latex = "latex"
+    markdown = "markdown"
+
+
+SUFFIXES = {".csv": Format.csv, ".tex": Format.latex}
+
+
+def export(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run directory, or the folder that `betastar analyze` wrote.")
+    ],
+    kind: Annotated[
+        Format | None, typer.Option("--format", help="Without it by the ending of --out, else markdown.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write it; without it, printed.")] = None,
+) -> None:
+    """Print Table 1's rows: AUGC, û, onset and r_UQ by variant and β, and Spearman's ρ."""
+    from betastar import api
+
+    kind = kind or SUFFIXES.get("" if out is None else out.suffix.lower(), Format.markdown)
+    text = api.load(run).table_1(kind.value)
+    if out is None:
+        print(text, end="")
+        return
+    if out.is_dir() or not out.resolve().parent.is_dir():
+        raise BetastarError(f"--out {out}: name a file in a folder that exists.")
+    if out.name == "results.json":
+        raise BetastarError(f"--out {out}: a record is not replaced by a table; name another file.")
+    api.write_file(out, text)
+
+
+MARKS = {"ok": "ok     ", "warning": "warning", "failure": "FAILURE"}
+
+
+def doctor(
+    source: Annotated[str | None, typer.Argument(metavar="[PRESET | FILE.yaml]", help="For what.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Check versions, devices, disk, quantisation and the hub. Exit code 1 where something needed is missing."""
+    from betastar import api
+
+    config = api.load_config(source, overrides or []) if source else None
+    failed = False
+    for finding in api.examined(config):
+        print(f"{MARKS[finding.level]}  {finding.what:14}{finding.found}")
+        if finding.remedy:
+            print(f"{'':9}{'':14}→ {finding.remedy}")
+        failed |= finding.level == "failure"
+    if failed:
+        raise SystemExit(1)
+
+
+class TrueUnit(StrEnum):
+    """What a true reward is."""
+
+    share = "share"
+    percent = "percent"
+    score = "score"
+
+
+def analyze(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH…", help="Logs: files, or folders that are searched. Every run is a condition."),
+    ],
+    proxy: Annotated[str | None, typer.Option(metavar="COLUMN", help="The reward that training optimised.")] = None,
+    true: Annotated[str | None, typer.Option(metavar="COLUMN", help="The verifiable reward.")] = None,
+    step: Annotated[str | None, typer.Option(metavar="COLUMN", help="The step.")] = None,
+    uncertainty: Annotated[str | None, typer.Option(metavar="COLUMN", help="The disagreement û of the proxy.")] = None,
+    beta: Annotated[str | None, typer.Option(metavar="COLUMN|NUMBER", help="β: a column, or one for all runs.")] = None,
+    seed: Annotated[str | None, typer.Option(metavar="COLUMN|NUMBER", help="Seed: a column, or one for all.")] = None,
+    variant: Annotated[str | None, typer.Option(metavar="COLUMN", help="The setting compared besides β.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=COLUMN", help="Another quantity, for example kl=actor/kl_loss.")
+    ] = None,
+    pattern: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REGEX", help="Finds (?P<beta>…), (?P<seed>…) or (?P<variant>…) in the path or name of a run."
+        ),
+    ] = None,
+    n: Annotated[
+        int | None, typer.Option("--n", min=1, help="How many responses a true reward is the mean of.")
+    ] = None,
+    true_unit: Annotated[TrueUnit | None, typer.Option(help="What the true reward is, if not a share.")] = None,
+    until: Annotated[int | None, typer.Option(metavar="STEP", min=1, help="The last step that counts.")] = None,
+    out: Annotated[Path, typer.Option(help="Where results.json, metrics.jsonl and report.html go.")] = Path("analysis"),
+    details: Details = False,
+) -> None:
+    """Analyse logs of finished runs, ours or other people's: no model is needed."""
+    from betastar import api
+
+    started = time.time()
+    results = api.analyze(
+        paths,
+        proxy=proxy,
+        true=true,
+        step=step,
+        uncertainty=uncertainty,
+        beta=_column_or_number(beta),
+        seed=_column_or_number(seed),
+        variant=variant,
+        columns=_pairs(column or []),
+        patterns=pattern or [],
+        n=n,
+        true_unit=None if true_unit is None else true_unit.value,
+        until=until,
+        out=out,
+    )
+    for note in results.notes:
+        print(f"Note: {note}")
+    results.show(details, time.time() - started)
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    """NAME=COLUMN options; a column may have "=" in its name."""
+    for text in texts:
+        if "=" not in text.strip("="):
+            raise BetastarError(f"--column {text}: write NAME=COLUMN, for example --column kl=actor/kl_loss.")
+    return dict(text.split("=", 1) for text in texts)
+
+
+def _column_or_number(text: str | None) -> Any:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
+
+
+def presets() -> None:
+    """List the built-in settings."""
+    from betastar import api
+
+    for name, what in api.presets().items():
+        print(f"{name:14}{what}")
+
+
+def config(
+    source: Annotated[str, typer.Argument(metavar="[PRESET | FILE.yaml]", help="Whose settings to show.")] = "micro",
+    overrides: Overrides = None,
+) -> None:
+    """Show every setting with its value and meaning, as YAML that `betastar run` reads."""
+    from betastar import api
+
+    print(api.settings_text(api.load_config(source, overrides or [])))

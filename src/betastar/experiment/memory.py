@@ -1,0 +1,104 @@
+"""Work cut into pieces that fit the memory: where it runs out, the pieces shrink and the work is done again. And one
+sentence for what smaller pieces cannot help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+from betastar.errors import BetastarError
+from betastar.models.devices import is_out_of_memory
+from betastar.models.optimise import NotFiniteError
+from betastar.progress import Reporter
+
+T = TypeVar("T")
+
+
+class Room:
+    """How much is computed at once: `tokens` in a forward pass, `rows` sampled together. Both only shrink."""
+
+    def __init__(self, tokens: int, rows: int, reporter: Reporter):
+        self.tokens, self.rows, self.reporter = tokens, rows, reporter
+
+    def for_tokens(self, longest: int, attempt: Callable[[int], T]) -> T:
+        """`attempt(most_tokens)`; out of memory, again with half as many, down to one item of `longest` tokens.
+
+        Pieces change where sums are rounded and nothing else. Raises BetastarError where one item does not fit.
+        """
+        while True:
+            done, result = _tried(attempt, self.tokens)
+            if done:
+                return result  # type: ignore[return-value]
+            if self.tokens <= longest:
+                raise BetastarError(
+                    f"Out of memory with one sequence of {longest} tokens at a time; lower lengths.prompt and "
+                    "lengths.response, set compute.gradient_checkpointing, or load the base with quantization nf4."
+                )
+            self.tokens = max(longest, self.tokens // 2)
+            self.reporter.say(f"out of memory: going on with {self.tokens} tokens at once (compute.tokens_per_forward)")
+
+    def for_rows(self, conditions: int, attempt: Callable[[int], T]) -> T:
+        """`attempt(most_rows)` of sampling; out of memory, again with half as many, down to one per condition."""
+        while True:
+            done, result = _tried(attempt, self.rows)
+            if done:
+                return result  # type: ignore[return-value]
+            if self.rows <= conditions:
+                raise BetastarError(
+                    f"Out of memory while sampling one response for each of {conditions} conditions; lower "
+                    "lengths.generated or online.conditions_at_once."
+                )
+            self.rows = max(conditions, self.rows // 2)
+            self.reporter.say(f"out of memory: going on with {self.rows} responses at once (compute.rows_per_decode)")
+
+
+def _tried(attempt: Callable[[int], T], size: int) -> tuple[bool, T | None]:
+    """Whether the attempt fitted, and its result. The failed attempt's tensors are gone when this returns."""
+    try:
+        return True, attempt(size)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return False, None
+
+
+BANKS = {  # what makes the bank of a stage smaller
+    "rewards": "rewards.members",
+    "offline": "offline.conditions_at_once",
+    "probe": "online.conditions_at_once",
+    "online": "online.conditions_at_once",
+}
+
+
+@contextmanager
+def one_sentence_without_memory(stage: str, conditions: int | None = None) -> Iterator[None]:
+    """Memory that runs out where nothing can be cut smaller: for the weights, or for the adapters of a bank with their
+    gradients and moments."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        of = f" with {conditions} conditions at once" if conditions else ""
+        smaller = f"lower {BANKS[stage]}, or " if stage in BANKS else ""
+        raise BetastarError(
+            f"{stage}: out of memory{of}; {smaller}choose a smaller model or load it with quantization nf4."
+        ) from error
+
+
+@contextmanager
+def named_divergence(stage: str, step: int, steps: int, names: Sequence[str]) -> Iterator[None]:
+    """Say of gradients that are not finite where that was, by the `names` of the stage's conditions."""
+    try:
+        yield
+    except NotFiniteError as error:
+        others = f" and {len(error.conditions) - 1} more" if len(error.conditions) > 1 else ""
+        raise BetastarError(
+            f"{stage}, step {step} of {steps}: the training of {names[error.conditions[0]]}{others} has diverged "
+            f"(gradient norm {error.norms[0]:g}); lower {stage}.learning_rate or {stage}.clip."
+        ) from None

@@ -1,0 +1,75 @@
+"""The whole experiment, arXiv:2606.30627 Algorithm 1, in the paper's order. Each stage leaves its result in the store
+and takes what it needs from there; what is there already is not made again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from betastar.experiment.context import Condition, Context, Inputs
+from betastar.experiment.stages import (
+    base,
+    contexts,
+    hyperparameters,
+    offline,
+    online,
+    preferences,
+    probe,
+    publish,
+    reference,
+    report,
+    rewards,
+    task,
+)
+from betastar.experiment.store import Store
+from betastar.live.status import followed
+from betastar.progress import STAGES, Reporter
+from betastar.record.files import read_results
+from betastar.settings.config import Config
+
+
+def run(config: Config, folder: Path, reporter: Reporter | None = None, command: str = "") -> dict[str, Any]:
+    """Run the experiment in `folder`, or finish it, or find it finished; returns what `results.json` holds. `command`
+    is what those who watch it are told to continue it with.
+
+    Raises BetastarError where the input or the machine does not allow it; what was finished before stays.
+    """
+    teller = reporter or Reporter()
+    with (
+        Store(folder, teller.say, config.compute.checkpoint_seconds) as store,
+        followed(config, folder, teller, command) as everyone,
+    ):
+        ctx = Context(config, store, everyone)
+
+        def begin(name: str) -> None:
+            everyone.stage(name, STAGES.index(name) + 1, len(STAGES))
+
+        begin("base")
+        policy_base = base.run(ctx, config.base)
+        reward_base = base.run(ctx, config.reward_base) if config.reward_base else policy_base
+        begin("task")
+        problems = task.run(ctx)
+        begin("preferences")  # lengths from the data: line 2
+        pairs = preferences.run(ctx, policy_base)
+        ctx, numbers = hyperparameters.run(ctx, policy_base, reward_base, pairs)  # what says auto: Appendix C
+        config = ctx.config
+        begin("contexts")  # too long a problem is said before anything is trained
+        contexts.run(ctx, policy_base, reward_base, pairs, problems)
+        begin("reference")  # the β grid from reference log-ratios: line 3
+        logprobs = reference.run(ctx, policy_base, pairs)
+        betas = reference.beta_grid(config.grid, logprobs)
+        begin("rewards")  # K bootstrap reward models: line 4
+        ensemble = rewards.run(ctx, reward_base, pairs)
+        conditions = [Condition(beta, seed) for seed in config.seeds for beta in betas]
+        begin("offline")  # DPO of every (β, seed): lines 5-6
+        checkpoints = offline.run(ctx, policy_base, pairs, logprobs, conditions)
+        begin("probe")  # entropy, distance, alignment of every checkpoint: lines 7-8
+        inputs = Inputs(policy_base, reward_base, pairs, ensemble, problems)
+        probes = probe.run(ctx, inputs, checkpoints)
+        begin("online")  # adaptation against the proxy, truth watched: lines 10-23
+        adapted = online.run(ctx, inputs, checkpoints, probes)
+        begin("results")  # AUGC, law, β★: lines 24-26
+        results = publish.run(ctx, pairs, ensemble, problems, checkpoints, probes, adapted, numbers)
+        begin("report")  # what a person looks at
+        report.run(ctx, results)
+        return dict(read_results(folder))

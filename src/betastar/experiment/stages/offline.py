@@ -1,0 +1,125 @@
+"""Stage: offline DPO of every (β, seed) condition (arXiv:2606.30627 Eq. 1), in one bank, or one by one with TRL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from betastar.experiment import readers
+from betastar.experiment.context import Condition, Context, Parts, Policy, write_json, write_jsonl
+from betastar.experiment.store import Artefact, content_key
+from betastar.experiment.training import PairTrainer, Part, batches, train, trl_job, trl_progress
+from betastar.maths.objectives import dpo_loss, implicit_reward_margin
+from betastar.models.bank import Adapters
+from betastar.models.logprobs import pair_logprobs
+from betastar.models.peft_io import export_adapter, import_adapter
+from betastar.models.sequences import Pair, pair_pad
+from betastar.models.trl.engine import train_dpo
+from betastar.randomness import numpy_generator, stream_key
+
+VERSION = 3
+STAGE = "offline"
+
+
+def run(
+    ctx: Context, base: Artefact, preferences: Artefact, logprobs: Artefact, conditions: Sequence[Condition]
+) -> Parts[Condition]:
+    config = ctx.config
+    settings = [
+        config.offline.model_dump(exclude={"conditions_at_once"}),
+        config.adapter.model_dump(),
+        config.root_seed,
+    ]
+    keys = {
+        condition: content_key(STAGE, VERSION, settings, condition.beta, condition.seed, base.key, preferences.key)
+        for condition in conditions
+    }
+    # TRL trains one condition at a time anyway: each becomes an artefact as soon as it is done.
+    at_once = 1 if config.offline.engine == "trl" else config.offline.conditions_at_once
+    return ctx.made_parts(STAGE, keys, lambda todo, o, k: _make(ctx, base, preferences, logprobs, todo, o, k), at_once)
+
+
+def _make(
+    ctx: Context,
+    base: Artefact,
+    preferences: Artefact,
+    logprobs: Artefact,
+    conditions: Sequence[Condition],
+    folders: Sequence[Path],
+    key: str,
+) -> None:
+    settings, seed, policy = ctx.config.offline, ctx.config.root_seed, ctx.policy(base)
+    pairs = readers.token_pairs(policy.chat, preferences)
+    # All β of a seed start from the same adapter and see the pairs in the same order: a paired design.
+    streams = [stream_key(seed, "offline", "adapter", c.seed) for c in conditions]
+    start = policy.bank.create(streams)
+    order = [batches(numpy_generator(seed, "offline", "order", c.seed), len(pairs.train), settings) for c in conditions]
+    base_logprobs = {name: tensor.to(ctx.device) for name, tensor in readers.base_logprobs(logprobs).items()}
+    work, dropout = ctx.store.checkpoint(STAGE, key), ctx.config.adapter.numbers().dropout
+    if settings.engine == "trl":
+        (condition,) = conditions
+        job = trl_job(ctx, policy, settings, pairs.train, order[0], start, streams[0], dropout)
+        log = [train_dpo(job, condition.beta, work.folder, trl_progress(ctx, job))]
+        trained = import_adapter(work.folder / "adapter", policy.bank)[0]
+    else:
+        trained = start.trainable()
+        losses = partial(_losses, ctx, policy, trained, [c.beta for c in conditions], base_logprobs["train"])
+        trainer = PairTrainer(
+            STAGE,
+            list(map(str, conditions)),
+            settings,
+            trained.parameters(),
+            pairs.train,
+            order,
+            losses,
+            ctx.room,
+            dropout,
+            streams,
+        )
+        log = train(trainer, work, ctx.reporter.progress)
+    _write(ctx, policy, trained.frozen(), conditions, folders, pairs.test, base_logprobs["test"], log)
+
+
+def _losses(
+    ctx: Context, policy: Policy, adapters: Adapters, betas: Sequence[float], reference: Tensor, part: Part
+) -> Tensor:
+    """The DPO loss of each pair of a part (arXiv:2606.30627 Eq. 1); `reference [2, n]` are the base's
+    log-probabilities."""
+    with policy.bank.use(adapters[part.conditions], part.dropout):
+        logprobs = pair_logprobs(policy.bank.model, pair_pad(part.items, policy.pad, ctx.device))
+    chosen, rejected = logprobs.view(*part.which.shape, 2).unbind(-1)
+    beta = torch.tensor(betas, device=ctx.device)[part.conditions, None]
+    base_chosen, base_rejected = reference[:, part.which.to(ctx.device)]
+    return dpo_loss(implicit_reward_margin(chosen, rejected, base_chosen, base_rejected, beta))
+
+
+def _write(
+    ctx: Context,
+    policy: Policy,
+    adapters: Adapters,
+    conditions: Sequence[Condition],
+    folders: Sequence[Path],
+    test: Sequence[Pair],
+    reference: Tensor,
+    log: Sequence[Sequence[Mapping[str, float]]],
+) -> None:
+    """Each condition's adapter, training log, and how well its implicit reward ranks the test pairs."""
+    betas = torch.tensor([[c.beta] for c in conditions], device=ctx.device)
+    chosen, rejected = ctx.pair_logprobs(policy, adapters, [test] * len(conditions))
+    margin = implicit_reward_margin(chosen, rejected, reference[0], reference[1], betas)
+    for c, (condition, folder) in enumerate(zip(conditions, folders, strict=True)):
+        export_adapter(folder / "adapter", adapters, c, policy.base.name, fan_in_fan_out=policy.bank.conv1d)
+        write_jsonl(folder / "training.jsonl", log[c])
+        metrics = {
+            "beta": condition.beta,
+            "seed": condition.seed,
+            "pair_accuracy": (margin[c] > 0).float().mean().item(),
+            "pair_margin": margin[c].mean().item(),
+            "test_pairs": len(test),
+            "steps": len(log[c]),
+        }
+        write_json(folder / "metrics.json", metrics)

@@ -1,0 +1,44 @@
+"""Stage: log-probabilities of every preference pair under the base, computed once and shared by all conditions; and
+the conservatism grid that follows from them (arXiv:2606.30627 Eq. 6-7)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from betastar.experiment import readers
+from betastar.experiment.context import Context
+from betastar.experiment.store import Artefact
+from betastar.maths.grid import geometric_grid, log_ratio_magnitude, percentile_grid
+from betastar.settings.sections import Grid
+
+VERSION = 3
+STAGE = "reference"
+
+
+def run(ctx: Context, base: Artefact, preferences: Artefact) -> Artefact:
+    def build(out: Path, key: str) -> None:
+        policy = ctx.policy(base)
+        splits = readers.token_pairs(policy.chat, preferences)
+        result = {}
+        for name, pairs in splits._asdict().items():
+            result[name] = ctx.pair_logprobs(policy, None, [pairs])[:, 0].cpu()
+        save_file(result, out / "logprobs.safetensors")
+
+    return ctx.made(STAGE, [VERSION], [base.key, preferences.key], build)
+
+
+def beta_grid(settings: Grid, reference: Artefact) -> list[float]:
+    """The β of the experiment, ascending. Six significant digits: a condition is known by what is printed."""
+    if settings.method == "list":
+        grid = torch.tensor(sorted(settings.values), dtype=torch.float64).numpy()
+    elif settings.method == "geometric":
+        low, high, n = settings.low, settings.high, settings.n
+        assert low is not None and high is not None and n is not None  # noqa: PT018 (the configuration sees to it)
+        grid = geometric_grid(low, high, n)
+    else:
+        chosen, rejected = readers.base_logprobs(reference)["train"].double().numpy()
+        grid = percentile_grid(log_ratio_magnitude(chosen, rejected), settings.percentiles)
+    return [float(f"{beta:.6g}") for beta in grid]

@@ -1,0 +1,61 @@
+"""Stage: the verifiable task, problems to adapt on and problems to be evaluated on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from betastar.data.micro import draw_problem, is_held_out
+from betastar.data.sources import Malformed
+from betastar.data.tasks import Problem, load_task, task_digests
+from betastar.errors import BetastarError
+from betastar.experiment.context import Context, write_json
+from betastar.experiment.readers import Problems
+from betastar.experiment.store import Artefact
+from betastar.randomness import numpy_generator
+from betastar.settings.sections import DatasetTask, MicroTask
+
+VERSION = 2
+STAGE = "task"
+MICRO_TRAIN_PROBLEMS = 4000
+
+
+def run(ctx: Context) -> Artefact:
+    task, max_bad_share = ctx.config.task, ctx.config.data.max_bad_share
+    settings = [VERSION, task.model_dump(mode="json"), ctx.config.root_seed]
+    if not isinstance(task, MicroTask):
+        settings.append(task_digests(task))
+    if isinstance(task, DatasetTask):
+        settings.append(max_bad_share)
+
+    def build(out: Path, key: str) -> None:
+        if isinstance(task, MicroTask):
+            problems, malformed = Problems(*(_micro_problems(ctx, part) for part in ("train", "test"))), Malformed()
+        else:
+            loaded = load_task(task, max_bad_share)
+            problems, malformed = Problems(loaded.train, loaded.test), loaded.malformed
+        if malformed.n:
+            ctx.reporter.say(f"{STAGE}: {malformed}")
+        for part, rows in problems._asdict().items():
+            (out / f"{part}.json").write_text(json.dumps([asdict(p) for p in rows], ensure_ascii=False))
+        write_json(out / "statistics.json", malformed.record())
+
+    return ctx.made(STAGE, settings, [], build)
+
+
+def _micro_problems(ctx: Context, part: str) -> list[Problem]:
+    """Distinct problems of one part; which part a problem belongs to depends on its text alone."""
+    task = ctx.config.task
+    assert isinstance(task, MicroTask)
+    wanted = task.test_problems if part == "test" else MICRO_TRAIN_PROBLEMS
+    rng, found = numpy_generator(ctx.config.root_seed, "task", part), {}
+    for _ in range(100 * wanted):
+        prompt = draw_problem(rng, task.largest)
+        if is_held_out(prompt.text) == (part == "test"):
+            found.setdefault(prompt.text, f"#### {prompt.gold}")
+        if len(found) == wanted:
+            break
+    else:
+        raise BetastarError(f"task.largest: {task.largest} gives too few distinct problems; raise it.")
+    return [Problem(i, text, gold) for i, (text, gold) in enumerate(found.items())]

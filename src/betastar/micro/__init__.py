@@ -1,1 +1,0 @@
-"""The micro world: a tiny language, its arithmetic problems and its annotator."""

@@ -1,0 +1,1 @@
+"""Settings: every one with its meaning, and how a configuration of them is read."""

@@ -1,0 +1,389 @@
+"""The configuration of an experiment, read from a preset or file and `key=value` overrides; and the same as a commented
+file.
+
+Input is refused or accepted, never silently adjusted; all faults are reported at once, each in one sentence.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, NamedTuple
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+
+from betastar.errors import BetastarError
+from betastar.settings.sections import (
+    Adapter,
+    BaseModelChoice,
+    Chat,
+    Compute,
+    Data,
+    Evaluation,
+    Grid,
+    Law,
+    Lengths,
+    Offline,
+    Online,
+    Preferences,
+    Rewards,
+    Section,
+    Task,
+    Tracking,
+)
+
+PRESETS = Path(__file__).parents[1] / "presets"
+TASKS = PRESETS / "tasks"  # ready-made settings of `task`
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # names become folder names
+
+
+class Config(Section):
+    name: str = Field(description="name of the experiment", pattern=NAME)
+    root_seed: int = Field(default=0, ge=0, description="from which every random stream is derived")
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1, description="one block of the experiment each")
+    compute: Compute = Field(default_factory=Compute, description="where and in what pieces it is computed")
+    base: BaseModelChoice = Field(description="the base policy π⁽⁰⁾: trained here, random, or pretrained")
+    reward_base: BaseModelChoice | None = Field(
+        default=None, description="base of the reward models; empty: the policy's"
+    )
+    adapter: Adapter = Field(default_factory=Adapter, description="the LoRA adapters of policies and reward models")
+    reward_adapter: Adapter | None = Field(
+        default=None, description="adapters of the reward models; empty: as `adapter`"
+    )
+    chat: Chat = Field(default_factory=Chat, description="how prompts are put to the model")
+    task: Task = Field(description="the verifiable task")
+    preferences: Preferences = Field(description="the preference pairs")
+    data: Data = Field(default_factory=Data, description="what is done with malformed rows")
+    lengths: Lengths = Field(default_factory=Lengths, description="where preference data are cut")
+    rewards: Rewards = Field(default_factory=Rewards, description="the reward ensemble (Eq. 5)")
+    grid: Grid = Field(default_factory=Grid, description="the conservatism grid (Eq. 6-7)")
+    offline: Offline = Field(default_factory=Offline, description="offline DPO (Eq. 1)")
+    online: Online = Field(default_factory=Online, description="online adaptation (Eq. 8-10)")
+    variants: dict[Annotated[str, Field(pattern=NAME)], dict[str, Any]] = Field(
+        default_factory=lambda: {"paper": {}}, min_length=1, description="named overrides of `online`; null drops one"
+    )
+    evaluation: Evaluation = Field(default_factory=Evaluation, description="what is measured, and how often")
+    law: Law = Field(default_factory=Law, description="the conservatism law (Eq. 14-15, Def. 6.1)")
+    tracking: Tracking = Field(default_factory=Tracking, description="experiment trackers; none changes a result")
+
+    @field_validator("variants", mode="before")
+    @classmethod
+    def _without_dropped(cls, variants: Any) -> Any:
+        if not isinstance(variants, dict):
+            return variants
+        return {name: override for name, override in variants.items() if override is not None}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        faults: list[Fault] = []
+
+        def fault(where: str, problem: str) -> None:
+            faults.append(Fault(where, problem))
+
+        if len(set(self.seeds)) != len(self.seeds):
+            fault("seeds", "the same seed is listed twice; each seed is one block, list it once")
+        if self.preferences.kind == "micro" and self.task.kind != "micro":
+            fault("preferences.kind", "micro needs task.kind micro; give your pairs with kind: dataset")
+        if self.base.source == "train" and not self.task.kind == self.preferences.kind == "micro":
+            fault("base.source", "train teaches the micro language; use random or pretrained for your own files")
+        if self.reward_base is not None and self.reward_base.source == "train":
+            fault("reward_base.source", "use random or pretrained, or leave it empty to share the policy's base")
+        for name in self.variants:
+            try:
+                self.variant(name)
+            except Faults as error:
+                faults += error.faults
+        if faults:
+            raise Faults(faults)
+        return self
+
+    def variant(self, name: str) -> Online:
+        """The online settings of a variant: `online` with the variant's overrides laid over it."""
+        try:
+            return Online.model_validate(merged(self.online.model_dump(), self.variants[name]))
+        except ValidationError as error:
+            raise Faults(faults_found(error, Online, f"variants.{name}.")) from None
+
+
+def preset_names() -> list[str]:
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def task_names() -> list[str]:
+    """Ready-made tasks, for `task: {preset: NAME}`."""
+    return sorted(path.stem for path in TASKS.glob("*.yaml"))
+
+
+def load_config(source: str = "micro", overrides: Sequence[str] = ()) -> Config:
+    """Read a preset by name or a YAML file by path, lay `key.path=value` overrides over it, and check everything.
+
+    A file may begin from a preset with `preset: name`, and its task from a ready-made one with `task: {preset: name}`.
+    Relative paths in it start from the current directory.
+    Raises BetastarError that names every fault with the key, and with the file or the override that it comes from.
+    """
+    if source in preset_names():
+        path = PRESETS / f"{source}.yaml"
+    elif (path := Path(source)).suffix not in (".yaml", ".yml"):
+        near = difflib.get_close_matches(source, preset_names(), 1)
+        hint = f"did you mean {near[0]}?" if near else f"presets are {', '.join(preset_names())}"
+        raise BetastarError(f"{source}: neither a preset nor a .yaml file; {hint}")
+    values = _read_yaml(path)
+    if "preset" in values:
+        name = values.pop("preset")
+        if name not in preset_names():
+            raise BetastarError(f"{path}: preset {name!r} does not exist; choose from {', '.join(preset_names())}.")
+        values = merged(_read_yaml(PRESETS / f"{name}.yaml"), values)
+    given = [_override(override) for override in overrides]
+    try:
+        return Config.model_validate(_overridden(values, given, path))
+    except ValidationError as error:
+        faults = faults_found(error, Config)
+    of_file = _faults_of(values, path) if given else faults
+    name = path.name if path.parent == PRESETS else path
+    lines = [f"{name}: {f}" if f in of_file else _blamed(f, values, given, path) or f"{name}: {f}" for f in faults]
+    raise BetastarError("\n".join(lines))
+
+
+class _Override(NamedTuple):
+    """One `--set KEY=VALUE`: its text, the dotted path of its key, and the settings that it stands for."""
+
+    text: str
+    path: str
+    settings: dict[str, Any]
+
+
+def _overridden(values: Mapping[str, Any], overrides: Sequence[_Override], path: Path) -> dict[str, Any]:
+    """The settings of a file with overrides over them, and the ready-made task that they name."""
+    together: dict[str, Any] = {}  # first among themselves, so that `kind` may come after the settings of that kind
+    for override in overrides:
+        together = merged(together, override.settings)
+    result = merged(values, together)
+    task = result.get("task")
+    if isinstance(task, dict) and "preset" in task:
+        setters = [o for o in overrides if isinstance(t := o.settings.get("task"), dict) and "preset" in t]
+        result["task"] = _ready_task(f"--set {setters[-1].text}" if setters else str(path), task)
+    return result
+
+
+def _faults_of(values: Mapping[str, Any], path: Path, overrides: Sequence[_Override] = ()) -> list[Fault]:
+    """What is wrong with some settings."""
+    try:
+        Config.model_validate(_overridden(values, overrides, path))
+    except ValidationError as error:
+        return faults_found(error, Config)
+    except BetastarError:
+        pass  # a ready-made task that does not exist: a fault of another kind
+    return []
+
+
+def _blamed(fault: Fault, values: Mapping[str, Any], overrides: Sequence[_Override], path: Path) -> str | None:
+    """The sentence of a fault that the file alone does not have, with the override that it comes from: the last that
+    sets this key or something in it, else the last without which the fault is gone; None if there is none."""
+
+    def causes(override: _Override) -> bool:
+        return fault not in _faults_of(values, path, [o for o in overrides if o is not override])
+
+    setting = [o for o in overrides if _sets(o.settings, fault.where.split("."))]
+    for override in reversed([o for o in setting or overrides if causes(o)] or setting):
+        return f"--set {override.text}: {fault.problem if override.path == fault.where else fault}"
+    return None
+
+
+def _sets(settings: Any, path: Sequence[str]) -> bool:
+    """Whether some settings have a value at a path, or a list or plain value before its end."""
+    for part in path:
+        if not isinstance(settings, dict):
+            return True
+        if part not in settings:
+            return False
+        settings = settings[part]
+    return True
+
+
+def _ready_task(named_by: str, task: Mapping[str, Any]) -> dict[str, Any]:
+    preset, changes = task["preset"], {key: value for key, value in task.items() if key != "preset"}
+    if preset not in task_names():
+        choices = ", ".join(task_names())
+        raise BetastarError(f"{named_by}: task.preset {preset!r} does not exist; choose from {choices}.")
+    return merged(_read_yaml(TASKS / f"{preset}.yaml"), changes)
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping, of which YAML readers silently keep the last. What YAML takes for
+    a truth value or a date stays text: pydantic would accept `yes` as the number 1, and nobody names a run with a date.
+    """
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":timestamp"))]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value} stands twice", key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+        return super().construct_mapping(node, deep)
+
+
+def _parsed(text: str, before: str, after: str = "") -> Any:
+    """The value of a YAML text. Raises BetastarError in one line, between `before` and `after`."""
+    try:
+        return yaml.load(text, _Loader)
+    # Beside its own errors PyYAML lets some of Python's through: a number too long, brackets nested too deep.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        problem = str(getattr(error, "problem", None) or error).split("\n")[0]
+        raise BetastarError(f"{before}:{where} not valid YAML ({problem}){after}") from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise BetastarError(f"{path}: no such file; `betastar presets` lists what is built in.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BetastarError(f"{path}: cannot be read ({error}); give a text file in UTF-8.") from None
+    values = _parsed(text, str(path), "; correct the file.")
+    if not isinstance(values, dict):
+        raise BetastarError(f"{path}: empty or not a mapping; start from `betastar config micro`.")
+    return values
+
+
+def _override(text: str) -> _Override:
+    key, equals, value = text.partition("=")
+    parts = [part.strip() for part in key.split(".")]
+    if not equals or not all(parts):
+        raise BetastarError(f"--set {text}: write it as key.path=value, for example --set online.steps=40.")
+    parsed = _parsed(value, f"--set {text}", "; put the value in quotes.")
+    for part in reversed(parts):
+        parsed = {part: parsed}
+    return _Override(text.strip().replace("\n", "\\n"), ".".join(parts), parsed)
+
+
+TAGS = ("train", "random", "pretrained", "micro", "dataset", "custom")  # what `kind` and `source` choose
+CHOICES = ("kind", "source", "method", "dataset")  # keys whose value decides what the others of a section mean
+DATASETS = ("source", "train", "test")  # keys that hold {dataset: text} or the text alone
+
+
+def merged(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    """`override` laid over `base`, nested mappings merged; a mapping that names another of what it may be (its `kind`,
+    `source`, `method`, `dataset` or `preset`) starts afresh."""
+    result = dict(base)
+    for key, value in override.items():
+        old = result.get(key)
+        old = {"dataset": old} if key in DATASETS and isinstance(old, str) else old
+        if isinstance(value, dict) and isinstance(old, dict):
+            fresh = "preset" in value or ("preset" in old and "kind" in value)
+            # The source of a base is one of TAGS, that of preferences is a dataset.
+            tags = [tag for tag in CHOICES if tag in value and (tag != "source" or value[tag] in TAGS)]
+            fresh |= any(value[tag] != old.get(tag, value[tag]) for tag in tags)
+            result[key] = value if fresh else merged(old, value)
+        else:
+            result[key] = value
+    return result
+
+
+class Fault(NamedTuple):
+    """One fault: the dotted path of the key, and what is wrong with it."""
+
+    where: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.problem}"
+
+
+class Faults(ValueError):
+    """Several faults found by one check."""
+
+    def __init__(self, faults: Sequence[Fault]):
+        super().__init__("; ".join(map(str, faults)))
+        self.faults = faults
+
+
+def faults_found(error: ValidationError, root: type[BaseModel], prefix: str = "") -> list[Fault]:
+    """The faults that pydantic found, each in one line."""
+    faults: list[Fault] = []
+    for fault in error.errors():
+        cause = fault.get("ctx", {}).get("error")
+        faults += cause.faults if isinstance(cause, Faults) else [_fault(fault, root, prefix)]
+    return [Fault(*(part.replace("\n", "\\n") for part in fault)) for fault in dict.fromkeys(faults)]
+
+
+def _fault(fault: Any, root: type[BaseModel], prefix: str) -> Fault:
+    loc = [part for part in fault["loc"] if part != "[key]"]
+    whole = isinstance(fault.get("input"), dict)  # the fault of a whole section
+    if len(loc) > 1 + (not whole) and loc[1] in TAGS:  # pydantic's location also names the chosen kind, which is no key
+        del loc[1]
+    path = ".".join(map(str, loc))
+    where, kind, context = prefix + path, fault["type"], fault.get("ctx", {})
+    if kind == "extra_forbidden":
+        return Fault(where, f"unknown key; {_hint(path, sorted(set(key_paths(root))), prefix)}")
+    if kind == "missing":
+        return Fault(where, "missing; give it a value (`betastar config` says what it is)")
+    if kind == "union_tag_not_found":
+        where = f"{where}.{context['discriminator'][1:-1]}"
+        return Fault(where, "missing; give it a value (`betastar config` says what it is)")
+    given = fault.get("input")
+    message = fault["msg"].removeprefix("Value error, ")
+    if kind == "union_tag_invalid":
+        where, given = f"{where}.{context['discriminator'][1:-1]}", context["tag"]
+        message = f"should be one of {context['expected_tags']}"
+    elif kind in ("dict_type", "model_type", "model_attributes_type"):
+        message = "should hold settings, as in `name: {key: value}`"
+    elif kind == "too_short":
+        message = f"should hold at least {context['min_length']}"
+    elif kind == "tuple_type":
+        message = "should be a list, as in [a, b]"
+    elif kind == "string_pattern_mismatch":
+        message = "should consist of letters, digits, dots, hyphens and underscores, and begin with a letter or digit"
+    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) or given is None else ""
+    return Fault(where, f"{message[0].lower() + message[1:]}{shown}")
+
+
+def _hint(path: str, known: Sequence[str], prefix: str) -> str:
+    """What an unknown key may have been meant as: a key of the same section rather than one elsewhere."""
+    if path in known:
+        return "it belongs to another kind or source"
+    section, _, key = path.rpartition(".")
+    siblings = [other.rpartition(".")[2] for other in known if other.rpartition(".")[0] == section]
+    if near := difflib.get_close_matches(key, siblings, 1):
+        return f"did you mean {near[0]}?"
+    if near := difflib.get_close_matches(key, {other.rpartition(".")[2] for other in known}, 1):
+        full = next(other for other in known if other.rpartition(".")[2] == near[0])
+        return f"did you mean {prefix}{full}?"
+    return "`betastar config` lists all keys"
+
+
+def key_paths(annotation: Any, path: str = "") -> Iterator[str]:
+    """The dotted paths of all keys of a model, of every kind and source."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        for name, field in annotation.model_fields.items():
+            yield f"{path}{name}"
+            yield from key_paths(field.annotation, f"{path}{name}.")
+    else:
+        for part in getattr(annotation, "__args__", ()):
+            yield from key_paths(part, path)
+
+
+def described(config: Config) -> str:
+    """YAML of all settings, each with its description as a comment."""
+    return "\n".join(_lines(config, ""))
+
+
+def _lines(section: BaseModel, indent: str) -> Iterator[str]:
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        comment = f"  # {field.description}" if field.description else ""
+        if isinstance(value, BaseModel):
+            yield f"{indent}{name}:{comment}"
+            yield from _lines(value, indent + "  ")
+        else:
+            plain: Any = section.model_dump(mode="json").get(name)  # None may be left out
+            text = yaml.safe_dump(plain, default_flow_style=True, width=10**6).strip().removesuffix("\n...").strip()
+            yield f"{indent}{name}: {text}{comment}"

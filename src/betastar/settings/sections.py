@@ -1,0 +1,485 @@
+"""The sections of the configuration: every setting with its type, its limits, its default and its meaning."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from betastar.errors import InternalError
+from betastar.maths.appendix_c import warm_up_steps
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def positive(description: str, default: Any = ..., **more: Any) -> Any:
+    return Field(default, gt=0, description=description, **more)
+
+
+def _home_expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError("there is no such home folder; write the whole path") from None
+
+
+LocalPath = Annotated[Path, AfterValidator(_home_expanded)]
+
+
+def local_path(description: str) -> Any:
+    """A file or folder, meant as on a command line also where a configuration file in another folder names it."""
+    return Field(description=f"{description}; relative to the current directory, ~ is the home folder")
+
+
+def _or_auto(what: str, lowest: float, *, whole: bool, included: bool = True) -> BeforeValidator:
+    """Accepts `auto` or a number in range, and says in one sentence what else it is not."""
+    kind = int if whole else float
+
+    def check(value: Any) -> Any:
+        if value == "auto":
+            return value
+        try:  # YAML takes 1e-4 for text
+            number = kind(value) if isinstance(value, str) else value
+            fits = not isinstance(number, bool) and number == kind(number) and number < math.inf
+            if fits and (number >= lowest if included else number > lowest):
+                return kind(number)
+        except (TypeError, ValueError, OverflowError):
+            pass
+        raise ValueError(f"should be {what}, or auto")
+
+    return BeforeValidator(check)
+
+
+Auto = Literal["auto"]
+Tokens = Annotated[int | Auto, _or_auto("a number of tokens from 1", 1, whole=True)]
+CountOrAuto = Annotated[int | Auto, _or_auto("a whole number from 1", 1, whole=True)]
+PositiveOrAuto = Annotated[float | Auto, _or_auto("a number above 0", 0, whole=False, included=False)]
+WholeFromZeroOrAuto = Annotated[int | Auto, _or_auto("a whole number from 0", 0, whole=True)]
+FromZeroOrAuto = Annotated[float | Auto, _or_auto("a number from 0", 0, whole=False)]
+
+
+def _from_text(value: Any) -> Any:
+    return {"dataset": value} if isinstance(value, str) else value
+
+
+FILE_ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
+
+
+class DatasetSource(Section):
+    """Rows of a dataset; a plain text stands for {dataset: text}."""
+
+    dataset: str = Field(
+        min_length=1,
+        description="hub id such as openai/gsm8k, a local file (.jsonl, .jsonl.gz, .json, .csv, .parquet), or a folder "
+        "laid out like a hub dataset",
+    )
+    name: str | None = Field(default=None, description="configuration of a hub dataset, for example main")
+    split: str | None = Field(default=None, description="split of a hub dataset; empty: train")
+    revision: str | None = Field(default=None, description="branch, tag or commit of a hub dataset")
+    limit: int | None = positive("use at most this many rows", None)
+
+    @model_validator(mode="after")
+    def _of_a_hub_dataset(self) -> DatasetSource:
+        if self.dataset.lower().endswith(FILE_ENDINGS) and (self.name or self.split or self.revision):
+            raise ValueError("name, split and revision belong to hub datasets; leave them out beside a file")
+        return self
+
+
+Source = Annotated[DatasetSource, BeforeValidator(_from_text)]
+
+
+class Data(Section):
+    max_bad_share: float = Field(
+        default=0.0, ge=0, lt=1, description="largest share of malformed rows that are left out; more is refused"
+    )
+
+
+class MicroTask(Section):
+    kind: Literal["micro"] = Field(description="micro: word problems of the embedded world")
+    largest: int = Field(default=20, ge=2, le=200, description="largest number in a problem")
+    test_problems: int = positive("held-out problems", 400)
+
+
+class DatasetTask(Section):
+    kind: Literal["dataset"] = Field(description="dataset: problems of a dataset, graded against their gold answers")
+    train: Source = Field(description="problems to adapt on")
+    test: Source = Field(description="problems to be evaluated on")
+    prompt: str = Field(default="{{ question }}", description="Jinja template of the prompt over a row's columns")
+    gold: str = Field(default="{{ answer }}", description="Jinja template of the gold answer over a row's columns")
+    grader: Literal["gsm8k", "number", "text", "choice", "math"] = Field(
+        default="gsm8k",
+        description="gsm8k: the number after ####; number, text, choice: the number, words or letter (A to E) after "
+        "`Answer:`; math: LaTeX in \\boxed{}, compared by math-verify",
+    )
+
+
+class CustomTask(Section):
+    kind: Literal["custom"] = Field(description="custom: a task of your own in Python")
+    task: str = Field(
+        description="path/to/file.py:function, or the name of an entry point in the group betastar.tasks; called with "
+        "`options`, it returns a betastar.data.tasks.Task"
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of that function")
+
+
+Task = Annotated[MicroTask | DatasetTask | CustomTask, Field(discriminator="kind")]
+
+
+class MicroPreferences(Section):
+    kind: Literal["micro"] = Field(description="micro: answers of the base, rated by the micro annotator")
+    prompts: int = Field(
+        default=3400, ge=20, description="prompts for which the base answers twice and the annotator chooses"
+    )
+    request_share: float = Field(default=0.3, ge=0, le=1, description="share of small talk among them")
+    max_new_tokens: int = positive("limit of a sampled response, tokens", 40)
+
+
+class PairColumns(Section):
+    prompt: str | None = Field(
+        default=None,
+        description="column of the prompt; empty: `prompt` if there is one, else what both responses begin with",
+    )
+    chosen: str = Field(default="chosen", description="column of the preferred response, text or messages")
+    rejected: str = Field(default="rejected", description="column of the other response")
+
+
+class DatasetPreferences(Section):
+    kind: Literal["dataset"] = Field(description="dataset: pairs in TRL's standard or conversational format")
+    source: Source = Field(description="where the pairs are")
+    columns: PairColumns = Field(default_factory=PairColumns, description="what the columns are called")
+
+
+Preferences = Annotated[MicroPreferences | DatasetPreferences, Field(discriminator="kind")]
+
+
+class Lengths(Section):
+    prompt: Tokens = Field(
+        default="auto", description="longest preference prompt, tokens; auto: 75th percentile (Algorithm 1)"
+    )
+    response: Tokens = Field(default="auto", description="longest preference response, tokens; auto: 75th percentile")
+    generated: Tokens = Field(default="auto", description="limit of a sampled response, tokens; auto: as `response`")
+
+
+class Compute(Section):
+    device: str = Field(default="auto", description="cpu, cuda, cuda:1, mps; auto takes a GPU if there is one")
+    threads: int | None = positive("CPU threads; empty: as many as there are cores", None)
+    tokens_per_forward: int = positive("most tokens in one forward pass; larger batches are cut into pieces", 4096)
+    rows_per_decode: int = positive("most responses sampled at the same time, over all conditions", 2048)
+    gradient_checkpointing: bool = Field(
+        default=False, description="compute activations again in the backward pass: less memory, about a third slower"
+    )
+    deterministic: bool = Field(
+        default=False,
+        description="on a GPU take only algorithms that give the same bits at every run, which are somewhat slower; a "
+        "CPU's always do",
+    )
+    checkpoint_seconds: float = Field(
+        default=30, ge=0, description="seconds between checkpoints of an unfinished stage; a kill loses about as much"
+    )
+    memory_gb: float | None = positive(
+        "V_GB of Appendix C.3, from which `auto` batch sizes follow; empty: the device's memory", None
+    )
+    launch: str | None = Field(
+        default=None,
+        description="what starts the trainers of engine trl, for example accelerate launch --num_processes 8; "
+        "empty: they run in this process",
+    )
+
+
+class Geometry(Section):
+    """Shape of a Qwen3-architecture model."""
+
+    hidden_size: int = positive("width; a multiple of 64 can be quantised to 4 bits", 128, multiple_of=8)
+    intermediate_size: int = positive("width of the feed-forward layers", 384)
+    layers: int = Field(
+        default=2, ge=2, description="number of layers; at least 2, as embeddings are read before the last"
+    )
+    heads: int = positive("attention heads", 4)
+    key_value_heads: int = positive("key-value heads", 4)
+    context: int = positive("longest sequence in tokens", 2048)
+    initializer_range: float = positive("standard deviation of the initial weights", 0.05)
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Geometry:
+        if self.hidden_size % self.heads or self.heads % self.key_value_heads:
+            raise ValueError("hidden_size must be a multiple of heads, and heads of key_value_heads")
+        if self.hidden_size // self.heads % 2:
+            raise ValueError("hidden_size / heads must be even, as rotary positions turn pairs of numbers")
+        return self
+
+
+class BaseTraining(Section):
+    steps: int = positive("optimiser steps", 450)
+    batch_size: int = positive("demonstrations per step", 96)
+    learning_rate: float = positive("peak of the one-cycle schedule", 3e-3)
+    request_share: float = Field(default=0.15, ge=0, le=1, description="share of small talk among the demonstrations")
+    wrong_share: float = Field(
+        default=0.1, ge=0, le=1, description="share of demonstrated problems with a wrong answer"
+    )
+
+
+class TrainedBase(Section):
+    source: Literal["train"] = Field(description="train: a small model that learns the micro language here")
+    geometry: Geometry = Field(default_factory=Geometry, description="shape of the model")
+    training: BaseTraining = Field(default_factory=BaseTraining, description="how it learns the micro language")
+
+
+class RandomBase(Section):
+    source: Literal["random"] = Field(description="random: an untrained model that reads bytes, to try out your files")
+    geometry: Geometry = Field(default_factory=Geometry, description="shape of the model")
+
+
+class PretrainedBase(Section):
+    source: Literal["pretrained"] = Field(
+        description="pretrained: a causal language model of the Hugging Face hub or on disk"
+    )
+    model: str = Field(
+        min_length=1, description="hub id such as Qwen/Qwen3-14B, or a local folder (begins with / . or ~, or exists)"
+    )
+    revision: str | None = Field(default=None, description="branch, tag or commit of a hub model")
+    gguf_file: str | None = Field(
+        default=None,
+        description="a .gguf file in that folder or hub repository, for example model.Q8_0.gguf: its weights (unpacked "
+        "to dtype), configuration and tokenizer are read, and nothing else; needs betastar[gguf]",
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="of the weights; auto: bfloat16 on a GPU, float32 on the CPU"
+    )
+    quantization: Literal["none", "nf4"] = Field(default="none", description="nf4: linear layers in 4 bits (QLoRA)")
+    double_quantization: bool = Field(default=True, description="for nf4: quantise the quantisation constants too")
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="for nf4: in which 4-bit layers multiply; auto: as dtype"
+    )
+
+    @field_validator("gguf_file")
+    @classmethod
+    def _names_a_file_inside(cls, name: str | None) -> str | None:
+        if name is None:
+            return None
+        path = PurePosixPath(name)
+        if path.suffix.lower() != ".gguf" or path.is_absolute() or ".." in path.parts:
+            raise ValueError("should name a .gguf file inside the folder or repository that `model` names")
+        return str(path)
+
+    @model_validator(mode="after")
+    def _possible(self) -> PretrainedBase:
+        if self.model.lower().endswith(".gguf"):
+            file = PurePosixPath(self.model)
+            raise ValueError(f"model names a file; set model: {file.parent} and gguf_file: {file.name}")
+        if self.gguf_file is not None and self.quantization == "nf4":
+            raise ValueError(
+                "gguf_file and quantization nf4 exclude each other, as the file is quantised already; set quantization "
+                "to none, or give the original model"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_set(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a GGUF file the setting is left out: finished work from before there was one keeps its key."""
+        values = dump(self)
+        if values["gguf_file"] is None:
+            del values["gguf_file"]
+        return values
+
+
+BaseModelChoice = Annotated[TrainedBase | RandomBase | PretrainedBase, Field(discriminator="source")]
+
+
+class Chat(Section):
+    thinking: bool | None = Field(
+        default=None, description="thinking mode of a chat template that has one (Qwen3); empty: the template's default"
+    )
+    system: str | None = Field(default=None, description="system message before every prompt that has none")
+
+
+class AdapterNumbers(NamedTuple):
+    rank: int
+    alpha: float
+    dropout: float
+
+
+class Adapter(Section):
+    rank: CountOrAuto = Field(default=8, description="LoRA rank r; auto: Appendix C.1, from the hidden size")
+    alpha: PositiveOrAuto = Field(
+        default=16, description="LoRA alpha; the update is scaled by alpha / rank; auto: 2 · rank"
+    )
+    dropout: FromZeroOrAuto = Field(
+        default=0.0,
+        description="dropout on the adapters' input in training; auto: Appendix C.2, from the training pairs",
+    )
+    target_modules: Literal["attention", "all-linear"] | tuple[str, ...] = Field(
+        default="attention",
+        description="adapted linear layers: attention (its projections, as in the paper), all-linear (all but the "
+        "head), or a list of names",
+    )
+
+    def numbers(self) -> AdapterNumbers:
+        """Rank, alpha and dropout. Raises InternalError where one is still to be derived."""
+        values = [self.rank, self.alpha, self.dropout]
+        if "auto" in values:
+            raise InternalError("An adapter setting was used before it was derived (auto); report this fault.")
+        return AdapterNumbers(*values)  # type: ignore[arg-type]
+
+    @model_validator(mode="after")
+    def _possible(self) -> Adapter:
+        if self.dropout != "auto" and self.dropout >= 1:
+            raise ValueError("dropout must be below 1")
+        if not self.target_modules:
+            raise ValueError("target_modules must name at least one layer")
+        return self
+
+
+Engine = Literal["bank", "trl"]
+APPENDIX_C = "auto: Appendix C"
+
+
+class Numbers(NamedTuple):
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    clip: float
+    warmup_steps: int
+
+
+class Optimisation(Section):
+    """What Appendix C derives from model, hardware and data where it says auto."""
+
+    batch_size: CountOrAuto = Field(default=32, description=f"pairs per optimiser step; {APPENDIX_C}.3")
+    learning_rate: PositiveOrAuto = Field(default=1e-3, description=f"peak learning rate; {APPENDIX_C}.4")
+    weight_decay: FromZeroOrAuto = Field(default=0.0, description=f"AdamW weight decay; {APPENDIX_C}.7")
+    clip: PositiveOrAuto = Field(default=1.0, description=f"largest gradient norm of a condition; {APPENDIX_C}.5")
+    warmup_steps: WholeFromZeroOrAuto = Field(
+        default="auto", description=f"steps of linear warm-up; {APPENDIX_C}.6, ⌊√steps⌋"
+    )
+
+    def numbers(self, steps: int) -> Numbers:
+        """The settings as numbers, for a loop of `steps`. Raises InternalError where one is still to be derived."""
+        values = [self.batch_size, self.learning_rate, self.weight_decay, self.clip]
+        if "auto" in values:
+            raise InternalError("A training setting was used before it was derived (auto); report this fault.")
+        warm_up = warm_up_steps(steps) if self.warmup_steps == "auto" else self.warmup_steps
+        return Numbers(*values, warm_up)  # type: ignore[arg-type]
+
+
+class Training(Optimisation):
+    """Settings of a training loop over preference pairs; after the warm-up the learning rate falls linearly to zero."""
+
+    engine: Engine = Field(
+        default="bank", description="bank: all conditions in one batch; trl: TRL's trainer for one after the other"
+    )
+    epochs: float = positive("passes over the training pairs; a fraction is allowed", 1.0)
+
+
+class Offline(Training):
+    """Settings of offline DPO."""
+
+    conditions_at_once: int | None = positive("most conditions in one bank; empty: all", None)
+
+
+class Rewards(Training):
+    members: int = Field(default=3, ge=2, description="reward models K in the ensemble")
+
+
+class Grid(Section):
+    method: Literal["percentiles", "list", "geometric"] = Field(
+        default="percentiles", description="how the β are found"
+    )
+    percentiles: tuple[Annotated[float, Field(gt=0, lt=100)], ...] = Field(
+        default=(20, 50, 80), min_length=1, description="for percentiles: p_j of Eq. 7"
+    )
+    values: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(), description="for list: the β themselves")
+    low: float | None = positive("for geometric: smallest β", None)
+    high: float | None = positive("for geometric: largest β", None)
+    n: int | None = Field(default=None, ge=2, description="for geometric: how many")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Grid:
+        for name in ("percentiles", "values"):
+            if len(set(getattr(self, name))) != len(getattr(self, name)):
+                raise ValueError(f"{name} holds the same number twice; list each once")
+        if self.method == "list" and not self.values:
+            raise ValueError("method list needs values, for example values: [0.1, 0.3, 1.0]")
+        if self.method != "list" and self.values:
+            raise ValueError(f"method {self.method} does not use values; set method: list or values: []")
+        if self.method != "geometric" and (self.low, self.high, self.n) != (None, None, None):
+            raise ValueError(f"method {self.method} does not use low, high and n; set method: geometric or remove them")
+        if self.method == "geometric":
+            if self.low is None or self.high is None or self.n is None:
+                raise ValueError("method geometric needs low, high and n")
+            if self.low >= self.high:
+                raise ValueError("low must be smaller than high")
+        return self
+
+
+class Kl(Section):
+    coupling: Literal["paper", "fixed"] = Field(
+        default="paper", description="paper: κ = β / Q_p(|d|), Eq. 10; fixed: the same κ for every β"
+    )
+    percentile: float = Field(
+        default=75, ge=0, le=100, description="for paper: p of Q_p, which the paper does not give"
+    )
+    kappa: float = Field(default=0.003, ge=0, description="for fixed: κ")
+
+
+class Online(Optimisation):
+    """Settings of online adaptation; after the warm-up the learning rate is constant."""
+
+    batch_size: CountOrAuto = Field(
+        default=32, description=f"prompts per condition and step, one response each, at least 2; {APPENDIX_C}.3"
+    )
+    steps: int = positive("optimiser steps T", 80)
+    temperature: float = positive("sampling temperature", 1.0)
+    prompt_split: Literal["train", "test"] = Field(
+        default="train", description="problems to adapt on; the paper uses test"
+    )
+    kl: Kl = Field(default_factory=Kl, description="the penalty that ties the policy to its checkpoint")
+    conditions_at_once: int | None = positive("most conditions in one bank; empty: all", None)
+
+    @model_validator(mode="after")
+    def _an_advantage(self) -> Online:
+        if self.batch_size == 1:
+            raise ValueError("batch_size must be at least 2: the advantage compares responses of a batch")
+        return self
+
+
+class Evaluation(Section):
+    every: int = positive("online steps between evaluation points", 10)
+    problems: int = positive("held-out problems answered at each point", 100)
+    temperature: float = Field(default=1.0, ge=0, description="0 is greedy")
+    samples: int = Field(default=4, ge=0, description="whole responses kept per condition and point, for the report")
+
+
+class Law(Section):
+    trade_off: float | None = positive("λ of Def. 6.1; empty: that β★ is not computed", None)
+
+
+class Tracking(Section):
+    to: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = Field(
+        default=(), description="trackers that get losses and evaluation points: tensorboard, wandb, mlflow, trackio"
+    )
+    project: str = Field(
+        default="betastar",
+        min_length=1,
+        description="project (MLflow: experiment) of the run at wandb, mlflow, trackio",
+    )
+
+    @field_validator("to")
+    @classmethod
+    def _each_once(cls, to: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(to)) != len(to):
+            raise ValueError("names the same tracker twice; list each once")
+        return to

@@ -1,1 +1,0 @@
-"""What stages share: their context, readers of one another's artefacts, evaluation, and the loop over pairs."""
