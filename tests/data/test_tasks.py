@@ -220,11 +220,15 @@ def test_the_settings_on_the_page_are_accepted_and_its_table_lists_every_ready_m
     page = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text()
     blocks = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     lines = re.findall(r"`(task: \{\w+: \w+,.*\})`", page)
-    assert (len(blocks), len(lines)) == (3, 2)
-    for block in (*blocks, *lines):
+    assert (len(blocks), len(lines)) == (4, 2)
+    bases = blocks.pop(0).splitlines()  # three choices
+    for block in (*bases, *blocks, *lines):
         (tmp_path / "mine.yaml").write_text(f"preset: files\nname: mine\n{block}")
         config = load_config(str(tmp_path / "mine.yaml"))
         ((key, written),) = yaml.safe_load(block).items()
+        if key == "base":
+            assert written.items() <= config.base.model_dump().items()
+            continue
         expected = "dataset" if "preset" in written else written["kind"]
         assert getattr(config, key).kind == expected
     assert set(re.findall(r"^\| `(\w+)` \| .* \| `\w+` \|$", page, re.MULTILINE)) == set(task_names())

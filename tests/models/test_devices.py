@@ -91,7 +91,7 @@ def test_cudnns_attention_is_off_in_both_engines() -> None:
     for each engine: the setting is global."""
     for call in (
         "from betastar.models.devices import choose_device; choose_device('cpu')",
-        "from betastar.models import trl_worker as w; w.read_job = lambda folder: (None, {'deterministic': False, "
+        "from betastar.models.trl import worker as w; w.read_job = lambda folder: (None, {'deterministic': False, "
         "'cpu': True}); w.make_trainer = None\ntry: w.run(None, None)\nexcept Exception: pass",
     ):
         code = f"import torch\nassert torch.backends.cuda.cudnn_sdp_enabled()\n{call}\n"

@@ -362,7 +362,7 @@ def _extra(record: Mapping[str, Any] | None, identity: Identity) -> dict[str, An
     """What `results.json` of a run of ours holds of a condition that its evaluation points do not."""
     for condition in (record or {}).get("conditions", []):
         if Identity(*(condition[part] for part in Identity._fields)) == identity:
-            return {name: condition[name] for name in EXTRAS if name in condition}
+            return {name: condition[name] for name in EXTRAS if condition.get(name) is not None}
     return {}
 
 
