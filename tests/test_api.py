@@ -18,8 +18,9 @@ import pytest
 from report.records import record, run_folder
 
 import betastar as bs
-from betastar import api, pipeline
+from betastar import api
 from betastar.errors import BetastarError
+from betastar.experiment import pipeline
 from betastar.live.reporters import LogReporter, NotebookReporter, reporter, shown
 from betastar.maths import trend
 from betastar.progress import Reporter
