@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
+import typer
 import yaml
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -21,6 +22,7 @@ from mkdocs.structure.pages import Page
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from betastar.cli import app
 from betastar.settings.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,6 +51,15 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return re.sub(pattern, lambda match: _link(match, here, repository), markdown)
 
 
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Let long names in tables break behind a dot, a slash or an underscore (`site.css` forbids it elsewhere)."""
+    return re.sub(r"<td.*?</td>", lambda cell: re.sub(r"<code>.*?</code>", _breakable, cell[0]), html, flags=re.DOTALL)
+
+
+def _breakable(code: re.Match[str]) -> str:
+    return re.sub(r"(?<=\w)([._/]+)(?=\w)(?![^<]*>)", r"\1<wbr>", code[0])
+
+
 def _link(match: re.Match[str], here: str, repository: str) -> str:
     target = (ROOT / "docs" / here).parent.joinpath(match[1]).resolve()
     if target.is_relative_to(ROOT / "docs") or not target.exists():
@@ -63,7 +74,14 @@ def commands_page() -> str:
     """Every command with its arguments and options, as typer describes them."""
     command = [sys.executable, "-m", "typer", "betastar.cli", "utils", "docs", "--name", "betastar"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for name, known in typer.main.get_group(app).commands.items():  # typer cuts these sentences off
+        cut_off = rf"^\* `{name}`: .*\.\.\.$"
+        text = re.sub(cut_off, f"* `{name}`: {_first_sentence(known.help)}", text, flags=re.MULTILINE)
     return text.replace("# `betastar`\n", "# Commands\n", 1)
+
+
+def _first_sentence(text: str | None) -> str:
+    return re.split(r"(?<=\.)\s", " ".join((text or "").split()), maxsplit=1)[0]
 
 
 class Row(NamedTuple):

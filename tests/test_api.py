@@ -13,6 +13,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import altair as alt
 import pandas as pd
 import pytest
 from report.records import record, run_folder
@@ -99,11 +100,21 @@ def test_a_record_without_beta_or_n_has_frames_too() -> None:
 
 def test_a_figure_is_a_chart_that_is_saved_without_a_network(results: bs.Results, tmp_path: Path) -> None:
     chart = results.plot.rewards()
-    assert type(chart).__name__ == "VConcatChart"
+    assert isinstance(chart, alt.VConcatChart)
     chart.save(tmp_path / "fig.pdf")
     assert (tmp_path / "fig.pdf").read_bytes().startswith(b"%PDF")
     assert len(chart.to_dict()["vconcat"]) >= 2
     assert json.loads(chart.to_json())["title"]["text"] == "Proxy and true reward during online adaptation"
+
+
+def test_a_chart_shows_itself_as_svg_unless_a_renderer_was_chosen(results: bs.Results) -> None:
+    chart = results.plot.rewards()
+    shown: Any = chart._repr_mimebundle_()
+    assert shown["image/svg+xml"].startswith("<svg")
+    assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", shown["image/svg+xml"])
+    with alt.renderers.enable("html"):
+        assert list(chart._repr_mimebundle_()) == ["text/html"]
+    assert alt.renderers.active == "default"
 
 
 def test_every_figure_has_a_method_of_its_name(results: bs.Results) -> None:

@@ -89,7 +89,7 @@ def test_the_table_of_the_tutorial_on_logs_is_analysed(tmp_path: Path) -> None:
     (tmp_path / "sweep.csv").write_text(table)
     (arguments,) = [words[1:] for words in commands(page) if "sweep.csv" in words]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    script = f"{python}\nprint(len(results['conditions']), 'conditions')"
+    script = f"{python}\nprint(len(results.conditions), 'conditions')"
     for command, said in ((["-m", "betastar", *arguments], "analysis/report.html"), (["-c", script], "2 conditions")):
         done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

@@ -12,9 +12,6 @@ from typing import Any
 import pytest
 from test_pipeline import TINY
 
-import betastar
-from betastar.settings.config import load_config
-
 nbformat = pytest.importorskip("nbformat", reason="notebooks are run with pip install 'betastar[test]'")
 nbclient = pytest.importorskip("nbclient", reason="notebooks are run with pip install 'betastar[test]'")
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -28,10 +25,8 @@ def read(name: str) -> Any:
 def short(name: str) -> str | None:
     """What stands in the place of the cell `settings`."""
     if name == "micro_run":
-        config = load_config("micro", [*TINY, "seeds=[0]"])
-        changed = [text.partition("=")[0].split(".")[0] for text in TINY if not text.startswith("seeds")]
-        plain = config.model_dump(mode="json", include=set(changed))
-        return f"settings = {dict(plain, seeds=[0])!r}"
+        overrides = dict(text.split("=", 1) for text in TINY if not text.startswith("seeds"))
+        return f"seeds = [0]\noverrides = {overrides!r}"
     return "steps, every = 4, 2" if name == "watch_grpo" else None
 
 
@@ -47,9 +42,10 @@ def test_a_notebook_is_committed_without_outputs(name: str) -> None:
             assert cell.execution_count is None
 
 
-@pytest.mark.skipif(not hasattr(betastar, "run"), reason="the notebooks call betastar.run, which does not exist yet")
 @pytest.mark.parametrize("name", NAMES)
-def test_a_notebook_runs_and_draws(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_notebook_runs_and_shows_charts_and_tables(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTHONPATH", ":".join(path for path in sys.path if path))
     notebook, settings = read(name), short(name)
     tagged = [cell for cell in notebook.cells if "settings" in cell.metadata.get("tags", ())]
@@ -58,14 +54,16 @@ def test_a_notebook_runs_and_draws(name: str, tmp_path: Path, monkeypatch: pytes
         cell.source = settings
     client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()  # raises where a cell does
-    drawn = [cell for cell in notebook.cells if "results.plot." in cell.source]
-    shown = [
-        cell for cell in notebook.cells if cell.source.split("\n")[-1].startswith("results.") and cell not in drawn
-    ]
-    assert drawn
-    assert shown
-    for cell in drawn:
-        kinds = {kind for output in cell.outputs for kind in output.get("data", {})}
-        assert any(kind.startswith("application/vnd.vega") or kind == "text/html" for kind in kinds), cell.source
-    for cell in shown:
+    last = {cell.source.split("\n")[-1]: cell for cell in notebook.cells if cell.cell_type == "code"}
+    charts = [cell for line, cell in last.items() if line.startswith("results.plot.")]
+    frames = [cell for line, cell in last.items() if line.startswith(("results.points", "results.con", "results.sum"))]
+    assert charts
+    assert frames
+    for cell in charts:
+        assert any(output.get("data", {}).get("image/svg+xml", "").startswith("<svg") for output in cell.outputs), (
+            cell.source
+        )
+    for cell in frames:
         assert any("<table" in output.get("data", {}).get("text/html", "") for output in cell.outputs), cell.source
+    if tagged and name == "micro_run":
+        assert "<progress" in str([cell.outputs for line, cell in last.items() if "bs.run(" in line])

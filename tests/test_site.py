@@ -14,7 +14,9 @@ import pytest
 import typer
 from pydantic import Field
 
+import betastar as bs
 from betastar.cli import app
+from betastar.report.plots import Plots
 from betastar.settings.config import Config, key_paths
 from betastar.settings.sections import Online
 
@@ -68,11 +70,32 @@ def test_settings_commands_functions_and_changes_are_there(site: Path) -> None:
         assert f"$ betastar {command.name}" in commands
         for parameter in command.params:
             assert all(option in commands for option in parameter.opts if option.startswith("--"))
-    functions = text_of(site / "reference" / "api" / "index.html")
-    for text in ("until: the last step that counts", "GoodhartMonitor", "load_config(", "BetastarError"):
-        assert text in functions, text
+    assert "report.html, which needs no network, and figures/" in commands  # the list of commands has whole sentences
     first = next(line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("- "))
-    assert first.split("`")[-1][:30] in text_of(site / "reference" / "changelog" / "index.html")
+    assert max(first[2:].split("`")[::2], key=len)[:30].strip() in text_of(
+        site / "reference" / "changelog" / "index.html"
+    )
+
+
+def test_everything_that_the_package_offers_has_an_entry(site: Path) -> None:
+    page = (site / "reference" / "api" / "index.html").read_text(encoding="utf-8")
+    plots = [name for name in vars(Plots) if not name.startswith("_")]
+    assert len(plots) > 5
+    names = [f"betastar.{name}" for name in bs.__all__ if name != "stats"]
+    names += [f"betastar.stats.{name}" for name in bs.stats.__all__]
+    names += [f"betastar.report.plots.Plots.{name}" for name in plots]
+    parts = vars(bs.Results).keys() - bs.Results.__dataclass_fields__.keys()  # fields are in the text of the class
+    names += [f"betastar.Results.{name}" for name in parts if not name.startswith("_")]
+    for name in names:
+        assert f'id="{name}"' in page, name
+    text = text_of(site / "reference" / "api" / "index.html")
+    for part in ("until: the last step", "(?P&lt;beta&gt;…)", "overrides: Mapping[str, Any]"):
+        assert part in text, part
+
+
+def test_a_long_name_in_a_table_breaks_between_its_words(site: Path) -> None:
+    page = (site / "reference" / "settings" / "index.html").read_text(encoding="utf-8")
+    assert "<code>compute.<wbr>memory_<wbr>gb</code>" in page
 
 
 def test_a_link_out_of_the_docs_leads_to_the_code_host(site: Path) -> None:

@@ -218,10 +218,10 @@ def analyze(
     Every argument but the source is optional: `proxy`, `true`, `step`, `uncertainty` and `variant` name columns, `beta`
     and `seed` a column or a number; what is left out is guessed from the names that trainers use, and `notes` of the
     result says how. `columns`: more fields, such as {"kl": "my_kl", "proxy_std": "r_std"}. `patterns`: regular
-    expressions that find (?P<beta>…), (?P<seed>…) or (?P<variant>…) in paths or names. `n`: how many responses stand
-    behind each true reward. `true_unit`: "share" of right answers, "percent" or "score". `until`: the last step that
-    counts. `name`: what the record calls itself. `out`: a folder for `results.json`, `metrics.jsonl`, `report.html`
-    and `figures/`; nothing is written without it.
+    expressions that find `(?P<beta>…)`, `(?P<seed>…)` or `(?P<variant>…)` in paths or names. `n`: how many responses
+    stand behind each true reward. `true_unit`: "share" of right answers, "percent" or "score". `until`: the last step
+    that counts. `name`: what the record calls itself. `out`: a folder for `results.json`, `metrics.jsonl`,
+    `report.html` and `figures/`; nothing is written without it.
 
     Raises BetastarError, in one sentence, where rewards cannot be found or a column is not as described.
     """

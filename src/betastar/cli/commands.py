@@ -22,7 +22,7 @@ Overrides = Annotated[
 
 
 def run(
-    source: Annotated[str, typer.Argument(metavar="[PRESET | FILE.yaml]", help="What to run.")] = "micro",
+    source: Annotated[str, typer.Argument(metavar="PRESET | FILE.yaml", help="What to run.")] = "micro",
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; without it runs/NAME.")] = None,
     details: Details = False,
@@ -153,7 +153,7 @@ MARKS = {"ok": "ok     ", "warning": "warning", "failure": "FAILURE"}
 
 
 def doctor(
-    source: Annotated[str | None, typer.Argument(metavar="[PRESET | FILE.yaml]", help="For what.")] = None,
+    source: Annotated[str | None, typer.Argument(metavar="PRESET | FILE.yaml", help="For what.")] = None,
     overrides: Overrides = None,
 ) -> None:
     """Check versions, devices, disk, quantisation and the hub. Exit code 1 where something needed is missing."""
@@ -256,7 +256,7 @@ def presets() -> None:
 
 
 def config(
-    source: Annotated[str, typer.Argument(metavar="[PRESET | FILE.yaml]", help="Whose settings to show.")] = "micro",
+    source: Annotated[str, typer.Argument(metavar="PRESET | FILE.yaml", help="Whose settings to show.")] = "micro",
     overrides: Overrides = None,
 ) -> None:
     """Show every setting with its value and meaning, as YAML that `betastar run` reads."""

@@ -28,7 +28,7 @@ SMALLEST = 0.005  # GiB; what is less everywhere is not listed
 
 
 def plan(
-    source: Annotated[str, typer.Argument(metavar="[PRESET | FILE.yaml]", help="What to plan.")] = "micro",
+    source: Annotated[str, typer.Argument(metavar="PRESET | FILE.yaml", help="What to plan.")] = "micro",
     overrides: Overrides = None,
     probe: Annotated[
         bool, typer.Option("--probe", help="Measure on this machine, about a minute, and say how long it takes.")

@@ -43,7 +43,7 @@ class GoodhartMonitor(TrainerCallback):
     list of them, the members of an ensemble.
 
     The start is answered `replicates` times with different noise; that calibrates `threshold`, the gap that sampling
-    noise alone passes at some point of the whole planned run with probability `false_alarm_rate` (calibration.py).
+    noise alone passes at some point of the whole planned run with probability `false_alarm_rate`.
     `stop_above`: "auto" ends training when the gap passes it; a number is used in its place.
 
     `labels`: variant, beta and seed of the run, for the file. `batch_size`: responses generated at once, by default

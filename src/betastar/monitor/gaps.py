@@ -79,7 +79,7 @@ def _defined(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 class Start(NamedTuple):
     """The evaluation that gaps are measured from: `proxy` and `true` rewards of n responses, [n].
 
-    `noise`: σ, the standard deviation that sampling gives the mean score of one evaluation (calibration.py); NaN where
+    `noise`: σ, the standard deviation that sampling gives the mean score of one evaluation (`start_noise`); NaN where
     it was not measured. `looks`: how many evaluations follow in the planned run.
     """
 

@@ -5,18 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import altair as alt
+
 from betastar.errors import BetastarError
 
 if TYPE_CHECKING:
-    import altair as alt
-
     from betastar.report.figures.panels import Figure
 
 
+class Chart(alt.VConcatChart):
+    """An altair chart that shows itself without a network: as SVG, unless `alt.renderers` was told otherwise. Altair's
+    own default is a script that fetches Vega from another server."""
+
+    def _repr_mimebundle_(self, *args: Any, **kwds: Any) -> Any:
+        if alt.renderers.active != "default":
+            return super()._repr_mimebundle_(*args, **kwds)
+        with alt.renderers.enable("svg"):
+            return super()._repr_mimebundle_(*args, **kwds)
+
+
 class Plots:
-    """The figures of a record. Each method returns an altair chart, which shows itself in a notebook; `chart.save` with
-    a name that ends in .pdf, .svg, .png or .html writes it. BetastarError where the record does not hold what the
-    figure needs."""
+    """The figures of a record. Each method returns an altair chart, which shows itself in a notebook without a network;
+    `chart.save` with a name that ends in .pdf, .svg, .png or .html writes it. BetastarError where the record does not
+    hold what the figure needs."""
 
     def __init__(self, record: Mapping[str, Any]):
         self._record = record
@@ -82,8 +93,6 @@ class Plots:
         return self._chart(ensemble)
 
     def _chart(self, figure: Callable[[Mapping[str, Any]], Figure]) -> alt.VConcatChart:
-        import altair as alt
-
         from betastar.report.drawing import drawn, paper_spec, subtitle_of
         from betastar.report.palette import print_theme
 
@@ -92,4 +101,4 @@ class Plots:
             raise BetastarError(f"{made.title}: {made.missing}")
         spec = paper_spec(drawn(made), subtitle_of(self._record))
         config = print_theme(len({r["beta"] for r in self._record["conditions"]}))
-        return alt.VConcatChart.from_dict({**spec, "config": config}, validate=False)
+        return Chart.from_dict({**spec, "config": config}, validate=False)

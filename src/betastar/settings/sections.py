@@ -195,7 +195,7 @@ class Compute(Section):
     )
     launch: str | None = Field(
         default=None,
-        description="what starts the trainers of engine trl, for example accelerate launch --num_processes 8; "
+        description="what starts the trainers of engine trl, for example `accelerate launch --num_processes 8`; "
         "empty: they run in this process",
     )
 
