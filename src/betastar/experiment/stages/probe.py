@@ -11,9 +11,13 @@ from pathlib import Path
 from betastar.data import micro as annotator
 from betastar.data.micro import Prompt
 from betastar.data.tasks import Problem
+from betastar.disk import write_json
 from betastar.experiment import readers
-from betastar.experiment.context import Condition, Context, Inputs, Parts, Policy, write_json
+from betastar.experiment.conditions import Condition, Inputs, Parts
+from betastar.experiment.context import Context
 from betastar.experiment.evaluation import Scorer, answer, evaluate, held_out, probe_prompts
+from betastar.experiment.making import made_parts
+from betastar.experiment.runtime import Policy
 from betastar.experiment.store import content_key
 from betastar.models.rewards import RewardEnsemble
 from betastar.models.sequences import Row
@@ -67,7 +71,7 @@ def run(ctx: Context, inputs: Inputs, checkpoints: Parts[Condition]) -> Parts[Co
                 json.dumps([s.row() for s in points[0][c].samples], ensure_ascii=False)
             )
 
-    return ctx.made_parts(STAGE, keys, build, ctx.config.online.conditions_at_once)
+    return made_parts(ctx, STAGE, keys, build, ctx.config.online.conditions_at_once)
 
 
 def _base_answers(
@@ -83,7 +87,7 @@ def _base_answers(
 
 def _accuracy(ctx: Context, problems: Sequence[Problem], texts: Sequence[str]) -> dict[str, float]:
     """The bare base's own accuracy on the evaluation problems."""
-    grades = [ctx.grade(text, p.gold) for text, p in zip(texts, problems, strict=True)]
+    grades = [ctx.runtime.grade(text, p.gold) for text, p in zip(texts, problems, strict=True)]
     return {
         "true_strict": sum(g.strict for g in grades) / len(grades),
         "true_lenient": sum(g.lenient for g in grades) / len(grades),
@@ -114,4 +118,4 @@ def _judged(
 ) -> list[float]:
     prompts = reward.chat.prompts([p.question for p in problems])
     rows = [Row(x, y) for x, y in zip(prompts, reward.chat.responses(texts), strict=True)]
-    return ctx.scored(reward, judge, rows).scores[0].tolist()
+    return ctx.runtime.scored(reward, judge, rows).scores[0].tolist()

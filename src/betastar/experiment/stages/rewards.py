@@ -14,8 +14,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from betastar.disk import write_json, write_jsonl
 from betastar.experiment import readers
-from betastar.experiment.context import Context, Policy, write_json, write_jsonl
+from betastar.experiment.context import Context
+from betastar.experiment.making import made
+from betastar.experiment.runtime import Policy
 from betastar.experiment.store import Artefact, Checkpoint
 from betastar.experiment.training import PairTrainer, Part, batches, train, trl_job, trl_progress
 from betastar.maths.objectives import bradley_terry_loss
@@ -41,7 +44,7 @@ def run(ctx: Context, base: Artefact, preferences: Artefact) -> Artefact:
         config.root_seed,
     ]
     sources, names = [base.key, preferences.key], _names(config)
-    return ctx.made(STAGE, settings, sources, lambda o, k: _make(ctx, base, preferences, names, o, k), names)
+    return made(ctx, STAGE, settings, sources, lambda o, k: _make(ctx, base, preferences, names, o, k), names)
 
 
 def _names(config: Config) -> list[str]:
@@ -58,7 +61,7 @@ def _make(ctx: Context, base: Artefact, preferences: Artefact, names: Sequence[s
     streams = [stream_key(seed, "rewards", "member", k) for k in everyone]
     width = hidden_size(policy.base.model)
     draws = [torch.randn(width, generator=torch_generator(seed, "rewards", "head", k)) for k in everyone]
-    start = RewardEnsemble(policy.bank.create(streams), (torch.stack(draws) / math.sqrt(width)).to(ctx.device))
+    start = RewardEnsemble(policy.bank.create(streams), (torch.stack(draws) / math.sqrt(width)).to(ctx.runtime.device))
     order = [
         batches(numpy_generator(seed, "rewards", "order", k), len(splits.train), config.rewards, bootstrap=True)
         for k in everyone
@@ -70,7 +73,7 @@ def _make(ctx: Context, base: Artefact, preferences: Artefact, names: Sequence[s
     n_reference = math.isqrt(len(splits.train) - 1) + 1
     sample = numpy_generator(seed, "rewards", "centroid").choice(len(splits.train), n_reference, replace=False)
     rows = [splits.train[i].rows()[0] for i in sample]
-    embedded = ctx.scored(policy, frozen, rows, embed=True).embedding
+    embedded = ctx.runtime.scored(policy, frozen, rows, embed=True).embedding
     assert embedded is not None
     save_file({**frozen.state(), "centroid": embedded.mean(dim=0)}, out / "ensemble.safetensors")
     for k, name in enumerate(names):
@@ -100,12 +103,12 @@ def _in_bank(
     ensemble = RewardEnsemble(start.adapters.trainable(), start.head.clone().requires_grad_(True))
 
     def losses(part: Part) -> Tensor:
-        batch = pair_pad(part.items, policy.pad, ctx.device)
+        batch = pair_pad(part.items, policy.pad, ctx.runtime.device)
         return bradley_terry_loss(*pair_scores(policy.bank, ensemble[part.conditions], batch, part.dropout).unbind(-1))
 
     settings = ctx.config.rewards
     trainer = PairTrainer(
-        STAGE, names, settings, ensemble.parameters(), pairs, order, losses, ctx.room, _dropout(ctx), streams
+        STAGE, names, settings, ensemble.parameters(), pairs, order, losses, ctx.runtime.room, _dropout(ctx), streams
     )
     log = train(trainer, work, ctx.reporter.progress)
     return RewardEnsemble(ensemble.adapters.frozen(), ensemble.head.detach()), log
@@ -132,7 +135,7 @@ def _with_trl(
         adapter, head = import_adapter(folder / "adapter", policy.bank)
         assert head is not None  # a reward model has one
         adapters.append(adapter)
-        heads.append(head.to(ctx.device))
+        heads.append(head.to(ctx.runtime.device))
     return RewardEnsemble(Adapters.concatenate(adapters), torch.stack(heads)), log
 
 
@@ -143,7 +146,7 @@ def _dropout(ctx: Context) -> float:
 def _accuracy(ctx: Context, policy: Policy, ensemble: RewardEnsemble, pairs: list[Pair]) -> dict:
     """Pair accuracy and mean margin of each member, accuracy of the mean, share of pairs with disagreeing signs."""
     rows = [pair.rows()[side] for side in (0, 1) for pair in pairs]
-    scores = ctx.scored(policy, ensemble, rows).scores.view(len(ensemble), 2, -1)
+    scores = ctx.runtime.scored(policy, ensemble, rows).scores.view(len(ensemble), 2, -1)
     margin = scores[:, 0] - scores[:, 1]
     positive = (margin > 0).float().mean(dim=0)
     return {
