@@ -12,7 +12,7 @@ import torch
 from betastar.data.tasks import Problem
 from betastar.experiment.context import Context
 from betastar.experiment.readers import Rewards
-from betastar.experiment.runtime import Policy
+from betastar.experiment.runtime import AdaptedModel
 from betastar.maths.distributions import cosine_distance_to, ensemble_score, mean_pairwise_cosine_distance
 from betastar.models.bank import Adapters
 from betastar.models.generation import Sample, generate
@@ -28,24 +28,24 @@ class Scorer:
     """An ensemble ready to score responses of `policy`."""
 
     ctx: Context
-    policy: Policy
-    reward: Policy
+    policy: AdaptedModel
+    reward_model: AdaptedModel
     ensemble: RewardEnsemble
 
     def __call__(
         self, questions: Sequence[str], rows: Sequence[Row], samples: Sequence[Sample], embed: bool = False
     ) -> Scored:
         """Score responses. With one base for both, the sampled tokens are scored as they are; else their text is."""
-        if self.reward.base is not self.policy.base:
+        if self.reward_model.base is not self.policy.base:
             rows = self._retokenised(questions, samples)
         # Conditions that share noise often give the same response: each distinct one is scored once.
         place = {row: i for i, row in enumerate(dict.fromkeys((tuple(r.prompt), tuple(r.response)) for r in rows))}
-        scored = self.ctx.runtime.scored(self.reward, self.ensemble, [Row(*r) for r in place], embed)
+        scored = self.ctx.runtime.scored(self.reward_model, self.ensemble, [Row(*r) for r in place], embed)
         at = torch.tensor([place[tuple(r.prompt), tuple(r.response)] for r in rows], device=scored.scores.device)
         return Scored(scored.scores[:, at], None if scored.embedding is None else scored.embedding[at])
 
     def _retokenised(self, questions: Sequence[str], samples: Sequence[Sample]) -> list[Row]:
-        theirs = self.reward.chat
+        theirs = self.reward_model.chat
         responses = theirs.responses([self.policy.chat.text(sample.tokens) for sample in samples])
         # A response cut at the limit has no end token: the reward model should see that it was cut.
         cut = [row[:-1] or row if s.hit_limit else row for row, s in zip(responses, samples, strict=True)]
@@ -81,7 +81,7 @@ def probe_prompts(ctx: Context, problems: Sequence[Problem]) -> list[Problem]:
 
 def answer(
     ctx: Context,
-    policy: Policy,
+    policy: AdaptedModel,
     adapters: Adapters | None,
     prompts: Sequence[Sequence[Sequence[int]]],
     keys: Sequence[Sequence[int]],
@@ -112,7 +112,7 @@ def answer(
 
 def sampled_logprobs(
     ctx: Context,
-    policy: Policy,
+    policy: AdaptedModel,
     adapters: Adapters,
     samples: Sequence[Sequence[Sample]],
     rows: Sequence[Sequence[Row]],
@@ -127,7 +127,11 @@ def sampled_logprobs(
 
 
 def log_ratio_noise(
-    ctx: Context, policy: Policy, adapters: Adapters, samples: Sequence[Sequence[Sample]], rows: Sequence[Sequence[Row]]
+    ctx: Context,
+    policy: AdaptedModel,
+    adapters: Adapters,
+    samples: Sequence[Sequence[Sample]],
+    rows: Sequence[Sequence[Row]],
 ) -> torch.Tensor:
     """What rounding makes of log π − log π_ref where π is π_ref: its root mean square `[C]` over a few responses, nats.
 
@@ -157,7 +161,7 @@ def _last_bit_moved(adapters: Adapters, dtype: torch.dtype, root_seed: int) -> A
 
 def evaluate(
     ctx: Context,
-    policy: Policy,
+    policy: AdaptedModel,
     adapters: Adapters,
     references: Adapters | None,
     seeds: Sequence[int],

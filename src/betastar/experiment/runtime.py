@@ -28,16 +28,21 @@ from betastar.settings.config import Config
 from betastar.settings.sections import Adapter, PretrainedBase
 
 
-@dataclass
-class Policy:
-    """A base with an adapter bank on it, how it is spoken to, and its special tokens."""
+@final
+@dataclass(frozen=True)
+class AdaptedModel:
+    """A base with an adapter bank on it: all policies, or all reward models.
+
+    `settings`: where the base comes from; `chat`: how it is spoken to; `pad`: the padding token; `ends`: the tokens
+    that end a response.
+    """
 
     settings: PretrainedBase
     base: Base
     bank: AdapterBank
     chat: ChatFormat
     pad: int
-    ends: list[int]
+    ends: Sequence[int]
 
 
 @final
@@ -47,7 +52,7 @@ class Runtime:
     def __init__(self, config: Config, reporter: Reporter):
         self._compute, self._chat, self._task, self._reporter = config.compute, config.chat, config.task, reporter
         self._bases: dict[str, Base] = {}
-        self._models: dict[tuple[str, Adapter], Policy] = {}
+        self._models: dict[tuple[str, Adapter], AdaptedModel] = {}
 
     @cached_property
     def device(self) -> torch.device:
@@ -65,13 +70,13 @@ class Runtime:
         """The task's grader."""
         return task_grader(self._task)
 
-    def adapted(self, base: Artefact, adapter: Adapter) -> Policy:
+    def adapted(self, base: Artefact, adapter: Adapter) -> AdaptedModel:
         """The base model of an artefact with a bank of such adapters on it, loaded once per process."""
         if (base.key, adapter) not in self._models:
             self._models[base.key, adapter] = self._load(base, adapter)
         return self._models[base.key, adapter]
 
-    def _load(self, artefact: Artefact, adapter: Adapter) -> Policy:
+    def _load(self, artefact: Artefact, adapter: Adapter) -> AdaptedModel:
         settings = base_settings(artefact)
         if artefact.key not in self._bases:
             self._bases[artefact.key] = load_base(settings, self.device)
@@ -84,23 +89,27 @@ class Runtime:
         pad = base.tokenizer.pad_token_id
         assert isinstance(pad, int)  # load_base sees to it
         chat = ChatFormat(base.tokenizer, self._chat.thinking, self._chat.system)
-        return Policy(settings, base, bank, chat, pad, end_tokens(base.model, base.tokenizer))
+        return AdaptedModel(settings, base, bank, chat, pad, end_tokens(base.model, base.tokenizer))
 
     def row_logprobs(
-        self, policy: Policy, adapters: Adapters | None, grid: Sequence[Sequence[Row]], temperature: float = 1.0
+        self, model: AdaptedModel, adapters: Adapters | None, grid: Sequence[Sequence[Row]], temperature: float = 1.0
     ) -> torch.Tensor:
         """Response log-probabilities `[C, B]`, no gradients, in pieces that fit the memory."""
-        return self._in_pieces(partial(grid_logprobs, temperature=temperature), policy, adapters, grid)
+        return self._in_pieces(partial(grid_logprobs, temperature=temperature), model, adapters, grid)
 
-    def pair_logprobs(self, policy: Policy, adapters: Adapters | None, grid: Sequence[Sequence[Pair]]) -> torch.Tensor:
+    def pair_logprobs(
+        self, model: AdaptedModel, adapters: Adapters | None, grid: Sequence[Sequence[Pair]]
+    ) -> torch.Tensor:
         """Log-probabilities `[2, C, B]` of chosen and rejected responses, no gradients, likewise."""
-        return self._in_pieces(grid_pair_logprobs, policy, adapters, grid)
+        return self._in_pieces(grid_pair_logprobs, model, adapters, grid)
 
-    def _in_pieces(self, compute: Callable, policy: Policy, adapters: Adapters | None, grid: Sequence) -> torch.Tensor:
+    def _in_pieces(
+        self, compute: Callable, model: AdaptedModel, adapters: Adapters | None, grid: Sequence
+    ) -> torch.Tensor:
         longest = max(item.length for row in grid for item in row)
-        return self.room.for_tokens(longest, lambda most: compute(policy.bank, adapters, grid, policy.pad, most))
+        return self.room.for_tokens(longest, lambda most: compute(model.bank, adapters, grid, model.pad, most))
 
-    def scored(self, model: Policy, ensemble: RewardEnsemble, rows: Sequence[Row], embed: bool = False) -> Scored:
+    def scored(self, model: AdaptedModel, ensemble: RewardEnsemble, rows: Sequence[Row], embed: bool = False) -> Scored:
         """Scores of rows by all members of an ensemble, in pieces that fit the memory."""
         longest = max(row.length for row in rows) * len(ensemble)
         return self.room.for_tokens(longest, lambda most: score(model.bank, ensemble, rows, model.pad, most, embed))

@@ -14,7 +14,7 @@ from betastar.experiment import readers
 from betastar.experiment.conditions import Condition, Parts
 from betastar.experiment.context import Context
 from betastar.experiment.making import made_parts
-from betastar.experiment.runtime import Policy
+from betastar.experiment.runtime import AdaptedModel
 from betastar.experiment.store import Artefact, content_key
 from betastar.experiment.training import PairTrainer, Part, batches, train, trl_job, trl_progress
 from betastar.maths.objectives import dpo_loss, implicit_reward_margin
@@ -89,7 +89,7 @@ def _make(
 
 
 def _losses(
-    ctx: Context, policy: Policy, adapters: Adapters, betas: Sequence[float], reference: Tensor, part: Part
+    ctx: Context, policy: AdaptedModel, adapters: Adapters, betas: Sequence[float], reference: Tensor, part: Part
 ) -> Tensor:
     """The DPO loss of each pair of a part (arXiv:2606.30627 Eq. 1); `reference [2, n]` are the base's
     log-probabilities."""
@@ -103,7 +103,7 @@ def _losses(
 
 def _write(
     ctx: Context,
-    policy: Policy,
+    policy: AdaptedModel,
     adapters: Adapters,
     conditions: Sequence[Condition],
     folders: Sequence[Path],

@@ -20,7 +20,7 @@ from betastar.experiment.context import Context
 from betastar.experiment.evaluation import Scorer, answer, evaluate, held_out, probe_prompts, sampled_logprobs
 from betastar.experiment.making import made_parts
 from betastar.experiment.memory import named_divergence
-from betastar.experiment.runtime import Policy
+from betastar.experiment.runtime import AdaptedModel
 from betastar.experiment.store import content_key
 from betastar.maths.distributions import ensemble_score
 from betastar.maths.objectives import NOISE_FACTOR, advantage, kl_coefficient, online_loss
@@ -68,7 +68,7 @@ class _Bank(NamedTuple):
     """What adapting one bank of conditions needs at every step. `noise [C]`: of log-ratios, nats, as `probe` measured
     it at each checkpoint."""
 
-    policy: Policy
+    policy: AdaptedModel
     scorer: Scorer
     conditions: Sequence[OnlineCondition]
     penalties: Sequence[Kl]
@@ -92,7 +92,7 @@ def _adapt(
     folders: Sequence[Path],
     key: str,
 ) -> None:
-    policy, reward = ctx.policy(inputs.base), ctx.reward_model(inputs.reward_base)
+    policy, reward_model = ctx.policy(inputs.base), ctx.reward_model(inputs.reward_base)
     rewards, problems = readers.rewards(ctx, inputs.ensemble), readers.problems(inputs.problems)
     references = readers.checkpoints(policy.bank, [checkpoints[c.checkpoint] for c in conditions])
     adapters = references.trainable()
@@ -100,7 +100,7 @@ def _adapt(
     numbers = settings.numbers(settings.steps)
     bank = _Bank(
         policy=policy,
-        scorer=Scorer(ctx, policy, reward, rewards.ensemble),
+        scorer=Scorer(ctx, policy, reward_model, rewards.ensemble),
         conditions=conditions,
         penalties=[ctx.config.variant(c.variant).kl for c in conditions],
         noise=[readers.log_ratio_noise(probes[c.checkpoint]) for c in conditions],
