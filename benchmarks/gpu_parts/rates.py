@@ -106,13 +106,12 @@ def driver() -> str:
 def after_betastar(check: Check) -> bool | None:
     """Whether cuDNN's attention is still on once betastar has set up the device; None where betastar cannot load."""
     try:
-        from betastar.experiment.context import Context
+        from betastar.experiment.runtime import Runtime
         from betastar.progress import Reporter
         from betastar.settings.config import load_config
     except ModuleNotFoundError as error:
         check.record("not measured", f"{error.name} is not installed", case="what betastar sets on this device")
         return None
     config = load_config("micro", [f"compute.device={check.device}"])
-    nowhere: object = None
-    _ = Context(config, nowhere, Reporter()).device  # type: ignore[arg-type]
+    _ = Runtime(config, Reporter()).device
     return torch.backends.cuda.cudnn_sdp_enabled()

@@ -10,6 +10,7 @@ from report.records import run_folder
 
 from betastar.errors import BetastarError
 from betastar.experiment.context import Context
+from betastar.experiment.runtime import Runtime
 from betastar.experiment.stages import report
 from betastar.experiment.store import Artefact, Store
 from betastar.progress import Reporter
@@ -29,7 +30,8 @@ def run_stage(folder: Path) -> list[str]:
     """What the stage says about a run directory that has its results."""
     listener = Listener()
     with Store(folder, listener.say) as store:
-        report.run(Context(load_config("micro"), store, listener), Artefact("results", "0", folder, {}))
+        config = load_config("micro")
+        report.run(Context(config, store, listener, Runtime(config, listener)), Artefact("results", "0", folder, {}))
     return listener.said
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from betastar.data.tasks import Problem
+from betastar.disk import read_json
 from betastar.errors import BetastarError
-from betastar.experiment.context import Context, read_json
+from betastar.experiment.context import Context
 from betastar.experiment.readers import problems
+from betastar.experiment.runtime import Runtime
 from betastar.experiment.stages import task
 from betastar.experiment.store import Artefact, Store
 from betastar.progress import Reporter
@@ -39,7 +41,8 @@ def made(folder: Path, *overrides: str) -> tuple[Artefact, Context, list[str]]:
     base = "base={source: random}"
     preferences = "preferences={kind: dataset, source: pairs.jsonl}"
     with Store(folder / "run") as store:
-        ctx = Context(load_config("files", [base, preferences, *overrides]), store, listener)
+        config = load_config("files", [base, preferences, *overrides])
+        ctx = Context(config, store, listener, Runtime(config, listener))
         return task.run(ctx), ctx, listener.said
 
 
@@ -52,7 +55,7 @@ def test_problems_of_a_dataset_and_its_malformed_rows(tmp_path: Path) -> None:
     first, ctx, said = made(tmp_path, files)
     assert problems(first).test == [Problem(i, f"{i}?", f"#### {i}") for i in range(10)]
     assert read_json(first.folder / "statistics.json") == {"malformed_dropped": 0, "malformed_examples": []}
-    assert (ctx.grade("#### 3", "#### 3").strict, said) == (True, [])
+    assert (ctx.runtime.grade("#### 3", "#### 3").strict, said) == (True, [])
     again, _, said = made(tmp_path, files)
     assert (again.key, said) == (first.key, ["task: reused"])
 
@@ -79,7 +82,7 @@ def test_a_custom_task_follows_its_file_and_options_alone(tmp_path: Path) -> Non
     assert [asdict(problem) for problem in problems(first).train] == [
         {"problem_id": i, "question": f"say {i}", "gold": str(i)} for i in range(3)
     ]
-    assert (ctx.grade("1", "1").strict, ctx.grade("10", "1").strict) == (True, False)
+    assert (ctx.runtime.grade("1", "1").strict, ctx.runtime.grade("10", "1").strict) == (True, False)
     assert made(tmp_path, settings, "data.max_bad_share=0.5")[0].key == first.key
     assert made(tmp_path, settings, "task.options.word=tell")[0].key != first.key
     path.write_text(CUSTOM + "\n# changed\n")

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import torch
 
 from betastar.data.tasks import Problem
-from betastar.experiment.context import Context, Policy
+from betastar.experiment.context import Context
 from betastar.experiment.readers import Rewards
+from betastar.experiment.runtime import AdaptedModel
 from betastar.maths.distributions import cosine_distance_to, ensemble_score, mean_pairwise_cosine_distance
 from betastar.models.bank import Adapters
 from betastar.models.generation import Sample, generate
@@ -27,24 +28,24 @@ class Scorer:
     """An ensemble ready to score responses of `policy`."""
 
     ctx: Context
-    policy: Policy
-    reward: Policy
+    policy: AdaptedModel
+    reward_model: AdaptedModel
     ensemble: RewardEnsemble
 
     def __call__(
         self, questions: Sequence[str], rows: Sequence[Row], samples: Sequence[Sample], embed: bool = False
     ) -> Scored:
         """Score responses. With one base for both, the sampled tokens are scored as they are; else their text is."""
-        if self.reward.base is not self.policy.base:
+        if self.reward_model.base is not self.policy.base:
             rows = self._retokenised(questions, samples)
         # Conditions that share noise often give the same response: each distinct one is scored once.
         place = {row: i for i, row in enumerate(dict.fromkeys((tuple(r.prompt), tuple(r.response)) for r in rows))}
-        scored = self.ctx.scored(self.reward, self.ensemble, [Row(*r) for r in place], embed)
+        scored = self.ctx.runtime.scored(self.reward_model, self.ensemble, [Row(*r) for r in place], embed)
         at = torch.tensor([place[tuple(r.prompt), tuple(r.response)] for r in rows], device=scored.scores.device)
         return Scored(scored.scores[:, at], None if scored.embedding is None else scored.embedding[at])
 
     def _retokenised(self, questions: Sequence[str], samples: Sequence[Sample]) -> list[Row]:
-        theirs = self.reward.chat
+        theirs = self.reward_model.chat
         responses = theirs.responses([self.policy.chat.text(sample.tokens) for sample in samples])
         # A response cut at the limit has no end token: the reward model should see that it was cut.
         cut = [row[:-1] or row if s.hit_limit else row for row, s in zip(responses, samples, strict=True)]
@@ -80,7 +81,7 @@ def probe_prompts(ctx: Context, problems: Sequence[Problem]) -> list[Problem]:
 
 def answer(
     ctx: Context,
-    policy: Policy,
+    policy: AdaptedModel,
     adapters: Adapters | None,
     prompts: Sequence[Sequence[Sequence[int]]],
     keys: Sequence[Sequence[int]],
@@ -104,14 +105,14 @@ def answer(
         )
 
     while len(result[0]) < len(prompts[0]):
-        for row, samples in zip(result, ctx.room.for_rows(len(prompts), some), strict=True):
+        for row, samples in zip(result, ctx.runtime.room.for_rows(len(prompts), some), strict=True):
             row += samples
     return result
 
 
 def sampled_logprobs(
     ctx: Context,
-    policy: Policy,
+    policy: AdaptedModel,
     adapters: Adapters,
     samples: Sequence[Sequence[Sample]],
     rows: Sequence[Sequence[Row]],
@@ -121,12 +122,16 @@ def sampled_logprobs(
     in float32 has given them already, exact to rounding; in less precision decoding rounds otherwise than a whole pass
     does, so one is made."""
     if policy.base.model.dtype == torch.float32 and temperature == 1:
-        return torch.tensor([[sample.logprob for sample in part] for part in samples], device=ctx.device)
-    return ctx.row_logprobs(policy, adapters, rows, temperature)
+        return torch.tensor([[sample.logprob for sample in part] for part in samples], device=ctx.runtime.device)
+    return ctx.runtime.row_logprobs(policy, adapters, rows, temperature)
 
 
 def log_ratio_noise(
-    ctx: Context, policy: Policy, adapters: Adapters, samples: Sequence[Sequence[Sample]], rows: Sequence[Sequence[Row]]
+    ctx: Context,
+    policy: AdaptedModel,
+    adapters: Adapters,
+    samples: Sequence[Sequence[Sample]],
+    rows: Sequence[Sequence[Row]],
 ) -> torch.Tensor:
     """What rounding makes of log π − log π_ref where π is π_ref: its root mean square `[C]` over a few responses, nats.
 
@@ -136,7 +141,7 @@ def log_ratio_noise(
     few = [list(part[:NOISE_ROWS]) for part in rows]
     usual = sampled_logprobs(ctx, policy, adapters, [part[:NOISE_ROWS] for part in samples], few)
     moved = _last_bit_moved(adapters, policy.base.model.dtype, ctx.config.root_seed)
-    columns = [ctx.row_logprobs(policy, moved, [[part[i]] for part in few]) for i in range(len(few[0]))]
+    columns = [ctx.runtime.row_logprobs(policy, moved, [[part[i]] for part in few]) for i in range(len(few[0]))]
     return (usual - torch.cat(columns, dim=1)).square().mean(dim=1).sqrt()
 
 
@@ -156,7 +161,7 @@ def _last_bit_moved(adapters: Adapters, dtype: torch.dtype, root_seed: int) -> A
 
 def evaluate(
     ctx: Context,
-    policy: Policy,
+    policy: AdaptedModel,
     adapters: Adapters,
     references: Adapters | None,
     seeds: Sequence[int],
@@ -187,13 +192,13 @@ def evaluate(
         noise = log_ratio_noise(ctx, policy, adapters, grid, rows).tolist()
     else:
         log_ratio = sampled_logprobs(ctx, policy, adapters, grid, rows)
-        log_ratio = log_ratio - ctx.row_logprobs(policy, references, rows)
+        log_ratio = log_ratio - ctx.runtime.row_logprobs(policy, references, rows)
     flat_rows = [row for part in rows for row in part]
     flat_samples = [sample for part in grid for sample in part]
     scored = scorer(questions * len(seeds), flat_rows, flat_samples, embed=True)
     assert scored.embedding is not None
     probed = policy.chat.prompts([p.question for p in probes])
-    entropies = ctx.room.for_tokens(
+    entropies = ctx.runtime.room.for_tokens(
         max(map(len, probed)), lambda most: prompt_entropy(policy.bank, adapters, probed, policy.pad, most)
     )
     n, result = len(problems), []
@@ -202,7 +207,7 @@ def evaluate(
         proxy = ensemble_score(scores)
         embedding = scored.embedding[c * n : (c + 1) * n]
         texts = [policy.chat.text(sample.tokens) for sample in part]
-        grades = [ctx.grade(text, p.gold) for text, p in zip(texts, problems, strict=True)]
+        grades = [ctx.runtime.grade(text, p.gold) for text, p in zip(texts, problems, strict=True)]
         point = EvaluationPoint(
             step=step,
             n=n,

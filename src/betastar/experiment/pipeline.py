@@ -6,7 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from betastar.experiment.context import Condition, Context, Inputs
+from betastar.experiment.conditions import Condition, Inputs
+from betastar.experiment.context import Context
+from betastar.experiment.runtime import Runtime
 from betastar.experiment.stages import (
     base,
     contexts,
@@ -39,7 +41,7 @@ def run(config: Config, folder: Path, reporter: Reporter | None = None, command:
         Store(folder, teller.say, config.compute.checkpoint_seconds) as store,
         followed(config, folder, teller, command) as everyone,
     ):
-        ctx = Context(config, store, everyone)
+        ctx = Context(config, store, everyone, Runtime(config, everyone))
 
         def begin(name: str) -> None:
             everyone.stage(name, STAGES.index(name) + 1, len(STAGES))

@@ -13,7 +13,8 @@ from torch import Tensor
 from betastar.data.chat import ChatFormat
 from betastar.data.preferences import PreferencePair, Splits, load_pairs
 from betastar.data.tasks import Problem
-from betastar.experiment.context import Context, read_json
+from betastar.disk import read_json
+from betastar.experiment.context import Context
 from betastar.experiment.store import Artefact
 from betastar.models.bank import AdapterBank, Adapters
 from betastar.models.peft_io import import_adapter
@@ -68,16 +69,15 @@ def base_logprobs(artefact: Artefact) -> dict[str, Tensor]:
 
 
 def rewards(ctx: Context, artefact: Artefact) -> Rewards:
-    state = {
-        name: tensor.to(ctx.device) for name, tensor in load_file(artefact.folder / "ensemble.safetensors").items()
-    }
+    device = ctx.runtime.device
+    state = {name: tensor.to(device) for name, tensor in load_file(artefact.folder / "ensemble.safetensors").items()}
     centroid = state.pop("centroid")
     adapter = (ctx.config.reward_adapter or ctx.config.adapter).numbers()
     everyone = RewardEnsemble.from_state(state, adapter.alpha / adapter.rank)
     metrics = read_json(artefact.folder / "metrics.json")
     members = metrics["members"]
     judge = everyone[members:] if len(everyone) > members else None
-    offset = torch.tensor(metrics["validation"]["member_mean"], device=ctx.device)
+    offset = torch.tensor(metrics["validation"]["member_mean"], device=device)
     return Rewards(everyone[:members], judge, centroid, offset)
 
 

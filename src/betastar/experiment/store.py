@@ -28,7 +28,7 @@ from betastar import __version__
 from betastar.disk import content_key, file_digest, flush, plain_disk_errors, sealed, unsealed, write_atomically
 from betastar.errors import BetastarError
 
-__all__ = ["Artefact", "Checkpoint", "Store", "content_key", "file_digest", "write_atomically"]
+__all__ = ["Artefact", "Checkpoint", "Store", "content_key", "copy_out", "file_digest", "write_atomically"]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -44,6 +44,15 @@ class Artefact:
     key: str
     folder: Path
     parts: Mapping[str, str]
+
+
+def copy_out(made: Artefact, folder: Path) -> None:
+    """Copy an artefact's files to where a person looks for them."""
+    for path in sorted(made.folder.rglob("*")):
+        if path.is_file() and path.name != MANIFEST:
+            target = folder / path.relative_to(made.folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(target, path.read_bytes())
 
 
 class Store:

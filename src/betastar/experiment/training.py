@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from betastar.experiment.context import Context, Policy
+from betastar.experiment.context import Context
 from betastar.experiment.memory import Room, named_divergence
+from betastar.experiment.runtime import AdaptedModel
 from betastar.experiment.store import Checkpoint
 from betastar.models.bank import Adapters, Dropout
 from betastar.models.optimise import StackedOptimiser, linear_schedule, optimiser_state, restore_optimiser
@@ -122,7 +123,7 @@ def train(
 
 def trl_job(
     ctx: Context,
-    policy: Policy,
+    model: AdaptedModel,
     settings: Training,
     pairs: Sequence[Pair],
     order: np.ndarray,
@@ -132,9 +133,8 @@ def trl_job(
 ) -> Job:
     """The training of one condition, whose adapter starts at `start`, a stack of one."""
     numbers = settings.numbers(len(order))
-    return Job(
-        policy.settings, pairs, order, numbers, start, dropout, stream, ctx.config.compute, ctx.device, ctx.reporter.say
-    )
+    compute, device, say = ctx.config.compute, ctx.runtime.device, ctx.reporter.say
+    return Job(model.settings, pairs, order, numbers, start, dropout, stream, compute, device, say)
 
 
 def trl_progress(ctx: Context, job: Job, before: int = 0, of: int = 1) -> Callable[[Mapping[str, float]], None]:

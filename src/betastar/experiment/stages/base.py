@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from betastar.data.micro import build_tokenizer, draw_problem, draw_request, draw_style, is_held_out, write_response
+from betastar.disk import write_json
 from betastar.errors import BetastarError
-from betastar.experiment.context import Context, write_json
+from betastar.experiment.context import Context
+from betastar.experiment.making import made
 from betastar.experiment.store import Artefact
 from betastar.models.hub import fingerprint
 from betastar.models.loading import quiet
@@ -27,7 +29,8 @@ def run(ctx: Context, choice: BaseModelChoice) -> Artefact:
     quiet()
     if isinstance(choice, PretrainedBase):
         where = choice.model_dump()
-        return ctx.made(
+        return made(
+            ctx,
             STAGE,
             [VERSION, where, fingerprint(choice)],
             [],
@@ -38,14 +41,14 @@ def run(ctx: Context, choice: BaseModelChoice) -> Artefact:
         task = ctx.config.task
         assert isinstance(task, MicroTask)  # the configuration sees to it
         settings.append(task.largest)
-        return ctx.made(STAGE, settings, [], lambda out, key: _train(ctx, choice, task.largest, out, key))
+        return made(ctx, STAGE, settings, [], lambda out, key: _train(ctx, choice, task.largest, out, key))
 
     def random(out: Path, key: str) -> None:
         tokenizer = build_byte_tokenizer()
         build_model(choice.geometry, len(tokenizer), ctx.config.root_seed).save_pretrained(out / "model")
         tokenizer.save_pretrained(out / "model")
 
-    return ctx.made(STAGE, settings, [], random)
+    return made(ctx, STAGE, settings, [], random)
 
 
 def _demonstrations(choice: TrainedBase, largest: int, root_seed: int, step: int) -> list[str]:
@@ -63,7 +66,7 @@ def _demonstrations(choice: TrainedBase, largest: int, root_seed: int, step: int
 
 def _train(ctx: Context, choice: TrainedBase, largest: int, out: Path, key: str) -> None:
     tokenizer = build_tokenizer(largest)
-    model = build_model(choice.geometry, len(tokenizer), ctx.config.root_seed).to(ctx.device)
+    model = build_model(choice.geometry, len(tokenizer), ctx.config.root_seed).to(ctx.runtime.device)
     training, checkpoint = choice.training, ctx.store.checkpoint(STAGE, key)
     adam = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.05, fused=True)
     start = 0
@@ -77,7 +80,7 @@ def _train(ctx: Context, choice: TrainedBase, largest: int, out: Path, key: str)
         loss = 0.0
         for first in range(0, len(ids), ROWS_PER_PIECE):
             rows = ids[first : first + ROWS_PER_PIECE]
-            tokens = torch.tensor([row + [0] * (len(rows[-1]) - len(row)) for row in rows], device=ctx.device)
+            tokens = torch.tensor([row + [0] * (len(rows[-1]) - len(row)) for row in rows], device=ctx.runtime.device)
             hidden = model.base_model(input_ids=tokens[:, :-1], use_cache=False).last_hidden_state
             real = tokens[:, 1:] != tokenizer.pad_token_id
             logits = model.get_output_embeddings()(hidden[real])

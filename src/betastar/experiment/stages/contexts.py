@@ -5,9 +5,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from betastar.disk import read_json, write_json
 from betastar.errors import BetastarError
 from betastar.experiment import readers
-from betastar.experiment.context import Context, Policy, read_json, write_json
+from betastar.experiment.context import Context
+from betastar.experiment.making import made
+from betastar.experiment.runtime import AdaptedModel
 from betastar.experiment.store import Artefact
 
 VERSION = 1
@@ -27,10 +30,10 @@ def run(ctx: Context, base: Artefact, reward_base: Artefact, preferences: Artefa
         write_json(out / "longest.json", longest)
 
     settings = [VERSION, ctx.config.chat.model_dump(mode="json"), limit]
-    ctx.made(STAGE, settings, [base.key, reward_base.key, preferences.key, problems.key], build)
+    made(ctx, STAGE, settings, [base.key, reward_base.key, preferences.key, problems.key], build)
 
 
-def _longest(name: str, model: Policy, tasks: readers.Problems, lengths: dict[str, int], limit: int) -> int:
+def _longest(name: str, model: AdaptedModel, tasks: readers.Problems, lengths: dict[str, int], limit: int) -> int:
     """Tokens of the longest sequence. An answer is read by a reward model with another tokenizer than it was sampled
     with; that it has about as many tokens there is assumed."""
     room, longest = model.base.context, lengths["prompt"] + lengths["response"]

@@ -6,8 +6,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from betastar.experiment.context import Context, base_settings, read_json, read_jsonl_rows
+from betastar.disk import read_json, read_jsonl_rows
+from betastar.experiment.context import Context
 from betastar.experiment.readers import response_limit
+from betastar.experiment.runtime import base_settings
 from betastar.experiment.store import Artefact
 from betastar.models.support import ModelFacts, model_facts
 from betastar.planning.derive import DerivedValue, Facts, derive, hyperparameters, needs_deriving

@@ -9,8 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from betastar.disk import write_json, write_jsonl
 from betastar.experiment import readers
-from betastar.experiment.context import Condition, Context, Parts, Policy, write_json, write_jsonl
+from betastar.experiment.conditions import Condition, Parts
+from betastar.experiment.context import Context
+from betastar.experiment.making import made_parts
+from betastar.experiment.runtime import AdaptedModel
 from betastar.experiment.store import Artefact, content_key
 from betastar.experiment.training import PairTrainer, Part, batches, train, trl_job, trl_progress
 from betastar.maths.objectives import dpo_loss, implicit_reward_margin
@@ -40,7 +44,7 @@ def run(
     }
     # TRL trains one condition at a time anyway: each becomes an artefact as soon as it is done.
     at_once = 1 if config.offline.engine == "trl" else config.offline.conditions_at_once
-    return ctx.made_parts(STAGE, keys, lambda todo, o, k: _make(ctx, base, preferences, logprobs, todo, o, k), at_once)
+    return made_parts(ctx, STAGE, keys, lambda todo, o, k: _make(ctx, base, preferences, logprobs, todo, o, k), at_once)
 
 
 def _make(
@@ -58,7 +62,7 @@ def _make(
     streams = [stream_key(seed, "offline", "adapter", c.seed) for c in conditions]
     start = policy.bank.create(streams)
     order = [batches(numpy_generator(seed, "offline", "order", c.seed), len(pairs.train), settings) for c in conditions]
-    base_logprobs = {name: tensor.to(ctx.device) for name, tensor in readers.base_logprobs(logprobs).items()}
+    base_logprobs = {name: tensor.to(ctx.runtime.device) for name, tensor in readers.base_logprobs(logprobs).items()}
     work, dropout = ctx.store.checkpoint(STAGE, key), ctx.config.adapter.numbers().dropout
     if settings.engine == "trl":
         (condition,) = conditions
@@ -76,7 +80,7 @@ def _make(
             pairs.train,
             order,
             losses,
-            ctx.room,
+            ctx.runtime.room,
             dropout,
             streams,
         )
@@ -85,21 +89,21 @@ def _make(
 
 
 def _losses(
-    ctx: Context, policy: Policy, adapters: Adapters, betas: Sequence[float], reference: Tensor, part: Part
+    ctx: Context, policy: AdaptedModel, adapters: Adapters, betas: Sequence[float], reference: Tensor, part: Part
 ) -> Tensor:
     """The DPO loss of each pair of a part (arXiv:2606.30627 Eq. 1); `reference [2, n]` are the base's
     log-probabilities."""
     with policy.bank.use(adapters[part.conditions], part.dropout):
-        logprobs = pair_logprobs(policy.bank.model, pair_pad(part.items, policy.pad, ctx.device))
+        logprobs = pair_logprobs(policy.bank.model, pair_pad(part.items, policy.pad, ctx.runtime.device))
     chosen, rejected = logprobs.view(*part.which.shape, 2).unbind(-1)
-    beta = torch.tensor(betas, device=ctx.device)[part.conditions, None]
-    base_chosen, base_rejected = reference[:, part.which.to(ctx.device)]
+    beta = torch.tensor(betas, device=ctx.runtime.device)[part.conditions, None]
+    base_chosen, base_rejected = reference[:, part.which.to(ctx.runtime.device)]
     return dpo_loss(implicit_reward_margin(chosen, rejected, base_chosen, base_rejected, beta))
 
 
 def _write(
     ctx: Context,
-    policy: Policy,
+    policy: AdaptedModel,
     adapters: Adapters,
     conditions: Sequence[Condition],
     folders: Sequence[Path],
@@ -108,8 +112,8 @@ def _write(
     log: Sequence[Sequence[Mapping[str, float]]],
 ) -> None:
     """Each condition's adapter, training log, and how well its implicit reward ranks the test pairs."""
-    betas = torch.tensor([[c.beta] for c in conditions], device=ctx.device)
-    chosen, rejected = ctx.pair_logprobs(policy, adapters, [test] * len(conditions))
+    betas = torch.tensor([[c.beta] for c in conditions], device=ctx.runtime.device)
+    chosen, rejected = ctx.runtime.pair_logprobs(policy, adapters, [test] * len(conditions))
     margin = implicit_reward_margin(chosen, rejected, reference[0], reference[1], betas)
     for c, (condition, folder) in enumerate(zip(conditions, folders, strict=True)):
         export_adapter(folder / "adapter", adapters, c, policy.base.name, fan_in_fan_out=policy.bank.conv1d)

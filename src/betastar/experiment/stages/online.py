@@ -13,10 +13,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from betastar.disk import write_jsonl
 from betastar.experiment import readers
-from betastar.experiment.context import Condition, Context, Inputs, OnlineCondition, Parts, Policy, write_jsonl
+from betastar.experiment.conditions import Condition, Inputs, OnlineCondition, Parts
+from betastar.experiment.context import Context
 from betastar.experiment.evaluation import Scorer, answer, evaluate, held_out, probe_prompts, sampled_logprobs
+from betastar.experiment.making import made_parts
 from betastar.experiment.memory import named_divergence
+from betastar.experiment.runtime import AdaptedModel
 from betastar.experiment.store import content_key
 from betastar.maths.distributions import ensemble_score
 from betastar.maths.objectives import NOISE_FACTOR, advantage, kl_coefficient, online_loss
@@ -55,7 +59,7 @@ def run(
             for c, checkpoint_key in checkpoints.keys_of.items()
         }
         build = partial(_adapt, ctx, inputs, checkpoints, probes, settings)
-        folders |= ctx.made_parts(STAGE, mine, build, settings.conditions_at_once)
+        folders |= made_parts(ctx, STAGE, mine, build, settings.conditions_at_once)
         keys |= mine
     return Parts(folders, keys)
 
@@ -64,7 +68,7 @@ class _Bank(NamedTuple):
     """What adapting one bank of conditions needs at every step. `noise [C]`: of log-ratios, nats, as `probe` measured
     it at each checkpoint."""
 
-    policy: Policy
+    policy: AdaptedModel
     scorer: Scorer
     conditions: Sequence[OnlineCondition]
     penalties: Sequence[Kl]
@@ -88,7 +92,7 @@ def _adapt(
     folders: Sequence[Path],
     key: str,
 ) -> None:
-    policy, reward = ctx.policy(inputs.base), ctx.reward_model(inputs.reward_base)
+    policy, reward_model = ctx.policy(inputs.base), ctx.reward_model(inputs.reward_base)
     rewards, problems = readers.rewards(ctx, inputs.ensemble), readers.problems(inputs.problems)
     references = readers.checkpoints(policy.bank, [checkpoints[c.checkpoint] for c in conditions])
     adapters = references.trainable()
@@ -96,7 +100,7 @@ def _adapt(
     numbers = settings.numbers(settings.steps)
     bank = _Bank(
         policy=policy,
-        scorer=Scorer(ctx, policy, reward, rewards.ensemble),
+        scorer=Scorer(ctx, policy, reward_model, rewards.ensemble),
         conditions=conditions,
         penalties=[ctx.config.variant(c.variant).kl for c in conditions],
         noise=[readers.log_ratio_noise(probes[c.checkpoint]) for c in conditions],
@@ -180,9 +184,9 @@ def _step(ctx: Context, bank: _Bank, settings: Online, step: int) -> list[dict[s
     reward = proxy.mean.view(len(grid), -1)
     advantages = advantage(reward)
 
-    policy = bank.policy
+    policy, device = bank.policy, ctx.runtime.device
     temperature = settings.temperature
-    reference = ctx.row_logprobs(policy, bank.references, grid, temperature)
+    reference = ctx.runtime.row_logprobs(policy, bank.references, grid, temperature)
     # κ needs the whole batch's log-ratios before the first piece's gradient.
     log_ratio = sampled_logprobs(ctx, policy, bank.adapters, samples, grid, temperature) - reference
     kappa = torch.stack([_kappa(bank, c, d) for c, d in enumerate(log_ratio)])
@@ -190,15 +194,16 @@ def _step(ctx: Context, bank: _Bank, settings: Online, step: int) -> list[dict[s
     def gradients(most_tokens: int) -> None:
         bank.optimiser.adam.zero_grad(set_to_none=True)
         for part, places, rows in pieces(grid, most_tokens):
-            at = places.to(ctx.device)
+            at = places.to(device)
             with policy.bank.use(bank.adapters[part]):
-                logprob = response_logprobs(policy.bank.model, right_pad(rows, policy.pad, ctx.device), temperature)
+                batch = right_pad(rows, policy.pad, device)
+                logprob = response_logprobs(policy.bank.model, batch, temperature)
             fixed, weight = (value[part].gather(1, at) for value in (reference, advantages))
             loss = online_loss(logprob.view(at.shape), fixed, weight, kappa[part])
             # The piece holds a share of each condition's batch, over which Eq. 8 takes its means.
             (loss.sum() * at.shape[1] / bank.numbers.batch_size).backward()
 
-    ctx.room.for_tokens(max(row.length for part in grid for row in part), gradients)
+    ctx.runtime.room.for_tokens(max(row.length for part in grid for row in part), gradients)
     with named_divergence(STAGE, step, settings.steps, list(map(str, bank.conditions))):
         norms = bank.optimiser.step(constant_schedule(step - 1, bank.numbers.warmup_steps))
     disagreement = proxy.disagreement.view(len(grid), -1)

@@ -16,7 +16,9 @@ from betastar.data.preferences import (
     write_pairs,
 )
 from betastar.data.sources import open_rows
-from betastar.experiment.context import Context, write_json
+from betastar.disk import write_json
+from betastar.experiment.context import Context
+from betastar.experiment.making import made
 from betastar.experiment.store import Artefact
 from betastar.models.generation import generate
 from betastar.randomness import numpy_generator, stream_key
@@ -47,7 +49,7 @@ def run(ctx: Context, base: Artefact) -> Artefact:
             write_pairs(out / f"{name}.jsonl", pairs)
         write_json(out / "statistics.json", _statistics(ctx, base, loaded))
 
-    return ctx.made(STAGE, settings, [base.key], build)
+    return made(ctx, STAGE, settings, [base.key], build)
 
 
 def _statistics(ctx: Context, base: Artefact, loaded: LoadedPreferences) -> dict:

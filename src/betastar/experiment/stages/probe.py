@@ -11,9 +11,13 @@ from pathlib import Path
 from betastar.data import micro as annotator
 from betastar.data.micro import Prompt
 from betastar.data.tasks import Problem
+from betastar.disk import write_json
 from betastar.experiment import readers
-from betastar.experiment.context import Condition, Context, Inputs, Parts, Policy, write_json
+from betastar.experiment.conditions import Condition, Inputs, Parts
+from betastar.experiment.context import Context
 from betastar.experiment.evaluation import Scorer, answer, evaluate, held_out, probe_prompts
+from betastar.experiment.making import made_parts
+from betastar.experiment.runtime import AdaptedModel
 from betastar.experiment.store import content_key
 from betastar.models.rewards import RewardEnsemble
 from betastar.models.sequences import Row
@@ -34,13 +38,13 @@ def run(ctx: Context, inputs: Inputs, checkpoints: Parts[Condition]) -> Parts[Co
     keys = {c: content_key(STAGE, settings, sources, key) for c, key in checkpoints.keys_of.items()}
 
     def build(todo: Sequence[Condition], folders: Sequence[Path], key: str) -> None:
-        policy, reward = ctx.policy(inputs.base), ctx.reward_model(inputs.reward_base)
+        policy, reward_model = ctx.policy(inputs.base), ctx.reward_model(inputs.reward_base)
         learned = readers.rewards(ctx, inputs.ensemble)
         adapters = readers.checkpoints(policy.bank, [checkpoints[c] for c in todo])
         limit = readers.response_limit(ctx, inputs.preferences)
         everything = readers.problems(inputs.problems).test
         chosen, probes = held_out(ctx, everything), probe_prompts(ctx, everything)
-        scorer = Scorer(ctx, policy, reward, learned.ensemble)
+        scorer = Scorer(ctx, policy, reward_model, learned.ensemble)
         seeds = [c.seed for c in todo]
         points = []
         for replicate in (0, 1):
@@ -53,7 +57,7 @@ def run(ctx: Context, inputs: Inputs, checkpoints: Parts[Condition]) -> Parts[Co
         base_texts = dict(zip(distinct, _base_answers(ctx, policy, distinct, chosen, limit), strict=True))
         ctx.reporter.progress(3, 3, "evaluations")
         for c, (condition, folder) in enumerate(zip(todo, folders, strict=True)):
-            wins = _wins(ctx, policy, reward, learned.judge, chosen, points[0][c].texts, base_texts[condition.seed])
+            wins = _wins(ctx, reward_model, learned.judge, chosen, points[0][c].texts, base_texts[condition.seed])
             record = {
                 "start": points[0][c].point.row(),
                 "again": points[1][c].point.row(),
@@ -67,11 +71,11 @@ def run(ctx: Context, inputs: Inputs, checkpoints: Parts[Condition]) -> Parts[Co
                 json.dumps([s.row() for s in points[0][c].samples], ensure_ascii=False)
             )
 
-    return ctx.made_parts(STAGE, keys, build, ctx.config.online.conditions_at_once)
+    return made_parts(ctx, STAGE, keys, build, ctx.config.online.conditions_at_once)
 
 
 def _base_answers(
-    ctx: Context, policy: Policy, seeds: Sequence[int], problems: Sequence[Problem], limit: int
+    ctx: Context, policy: AdaptedModel, seeds: Sequence[int], problems: Sequence[Problem], limit: int
 ) -> list[list[str]]:
     """The bare base's answers per seed, with the noise that the conditions of the seed have."""
     prompts = policy.chat.prompts([p.question for p in problems])
@@ -83,7 +87,7 @@ def _base_answers(
 
 def _accuracy(ctx: Context, problems: Sequence[Problem], texts: Sequence[str]) -> dict[str, float]:
     """The bare base's own accuracy on the evaluation problems."""
-    grades = [ctx.grade(text, p.gold) for text, p in zip(texts, problems, strict=True)]
+    grades = [ctx.runtime.grade(text, p.gold) for text, p in zip(texts, problems, strict=True)]
     return {
         "true_strict": sum(g.strict for g in grades) / len(grades),
         "true_lenient": sum(g.lenient for g in grades) / len(grades),
@@ -92,8 +96,7 @@ def _accuracy(ctx: Context, problems: Sequence[Problem], texts: Sequence[str]) -
 
 def _wins(
     ctx: Context,
-    policy: Policy,
-    reward: Policy,
+    reward_model: AdaptedModel,
     judge: RewardEnsemble | None,
     problems: Sequence[Problem],
     texts: Sequence[str],
@@ -105,13 +108,13 @@ def _wins(
         ours = [annotator.score(p, text) for p, text in zip(prompts, texts, strict=True)]
         theirs = [annotator.score(p, text) for p, text in zip(prompts, base_texts, strict=True)]
     else:
-        ours, theirs = (_judged(ctx, reward, judge, problems, side) for side in (texts, base_texts))
+        ours, theirs = (_judged(ctx, reward_model, judge, problems, side) for side in (texts, base_texts))
     return [(a > b) + (a == b) / 2 for a, b in zip(ours, theirs, strict=True)]
 
 
 def _judged(
-    ctx: Context, reward: Policy, judge: RewardEnsemble, problems: Sequence[Problem], texts: Sequence[str]
+    ctx: Context, reward_model: AdaptedModel, judge: RewardEnsemble, problems: Sequence[Problem], texts: Sequence[str]
 ) -> list[float]:
-    prompts = reward.chat.prompts([p.question for p in problems])
-    rows = [Row(x, y) for x, y in zip(prompts, reward.chat.responses(texts), strict=True)]
-    return ctx.scored(reward, judge, rows).scores[0].tolist()
+    prompts = reward_model.chat.prompts([p.question for p in problems])
+    rows = [Row(x, y) for x, y in zip(prompts, reward_model.chat.responses(texts), strict=True)]
+    return ctx.runtime.scored(reward_model, judge, rows).scores[0].tolist()

@@ -10,18 +10,13 @@ from typing import Any
 import yaml
 
 from betastar.data.preferences import Splits
+from betastar.disk import read_json, read_jsonl_rows
 from betastar.experiment import readers
-from betastar.experiment.context import (
-    Condition,
-    Context,
-    OnlineCondition,
-    Parts,
-    copy_out,
-    read_json,
-    read_jsonl_rows,
-)
+from betastar.experiment.conditions import Condition, OnlineCondition, Parts
+from betastar.experiment.context import Context
 from betastar.experiment.evaluation import held_out, probe_prompts
-from betastar.experiment.store import Artefact, write_atomically
+from betastar.experiment.making import made
+from betastar.experiment.store import Artefact, copy_out, write_atomically
 from betastar.record.files import METRICS, RESULTS, SAMPLES, read_points, to_json, to_json_lines
 from betastar.record.points import EvaluationPoint
 
@@ -62,11 +57,11 @@ def run(
         (out / METRICS).write_text(to_json_lines(points), encoding="utf-8")
         (out / SAMPLES).write_text(to_json_lines(samples), encoding="utf-8")
 
-    made = ctx.made(STAGE, settings, sources, build)
+    published = made(ctx, STAGE, settings, sources, build)
     write_atomically(folder / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
-    copy_out(made, folder)
+    copy_out(published, folder)
     _link_adapters(folder / "adapters", ensemble, checkpoints, online)
-    return made
+    return published
 
 
 def _points(

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from betastar.experiment import readers
 from betastar.experiment.context import Context
+from betastar.experiment.making import made
 from betastar.experiment.store import Artefact
 from betastar.maths.grid import geometric_grid, log_ratio_magnitude, percentile_grid
 from betastar.settings.sections import Grid
@@ -24,10 +25,10 @@ def run(ctx: Context, base: Artefact, preferences: Artefact) -> Artefact:
         splits = readers.token_pairs(policy.chat, preferences)
         result = {}
         for name, pairs in splits._asdict().items():
-            result[name] = ctx.pair_logprobs(policy, None, [pairs])[:, 0].cpu()
+            result[name] = ctx.runtime.pair_logprobs(policy, None, [pairs])[:, 0].cpu()
         save_file(result, out / "logprobs.safetensors")
 
-    return ctx.made(STAGE, [VERSION], [base.key, preferences.key], build)
+    return made(ctx, STAGE, [VERSION], [base.key, preferences.key], build)
 
 
 def beta_grid(settings: Grid, reference: Artefact) -> list[float]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from betastar.errors import BetastarError
-from betastar.experiment.context import Context, copy_out
-from betastar.experiment.store import Artefact
+from betastar.experiment.context import Context
+from betastar.experiment.making import made
+from betastar.experiment.store import Artefact, copy_out
 from betastar.report.folders import FIGURES, REPORT, SUFFIXES
 
 VERSION = 1
@@ -24,7 +25,7 @@ def run(ctx: Context, results: Artefact) -> None:
         write_report(ctx.store.folder, out / REPORT)
 
     try:
-        made = ctx.made(STAGE, [VERSION], [results.key], build)
+        drawn = made(ctx, STAGE, [VERSION], [results.key], build)
     except BetastarError:
         raise
     except Exception as error:
@@ -35,8 +36,8 @@ def run(ctx: Context, results: Artefact) -> None:
         )
         _remove(ctx.store.folder, set())  # of earlier results: it would be taken for a report of these
         return
-    copy_out(made, ctx.store.folder)
-    _remove(ctx.store.folder, {path.name for path in made.folder.rglob("*")})  # what only earlier results had
+    copy_out(drawn, ctx.store.folder)
+    _remove(ctx.store.folder, {path.name for path in drawn.folder.rglob("*")})  # what only earlier results had
 
 
 def _remove(folder: Path, keep: set[str]) -> None:

@@ -14,8 +14,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from betastar.disk import write_json, write_jsonl
 from betastar.experiment import readers
-from betastar.experiment.context import Context, Policy, write_json, write_jsonl
+from betastar.experiment.context import Context
+from betastar.experiment.making import made
+from betastar.experiment.runtime import AdaptedModel
 from betastar.experiment.store import Artefact, Checkpoint
 from betastar.experiment.training import PairTrainer, Part, batches, train, trl_job, trl_progress
 from betastar.maths.objectives import bradley_terry_loss
@@ -41,7 +44,7 @@ def run(ctx: Context, base: Artefact, preferences: Artefact) -> Artefact:
         config.root_seed,
     ]
     sources, names = [base.key, preferences.key], _names(config)
-    return ctx.made(STAGE, settings, sources, lambda o, k: _make(ctx, base, preferences, names, o, k), names)
+    return made(ctx, STAGE, settings, sources, lambda o, k: _make(ctx, base, preferences, names, o, k), names)
 
 
 def _names(config: Config) -> list[str]:
@@ -51,35 +54,35 @@ def _names(config: Config) -> list[str]:
 
 
 def _make(ctx: Context, base: Artefact, preferences: Artefact, names: Sequence[str], out: Path, key: str) -> None:
-    config, seed, policy = ctx.config, ctx.config.root_seed, ctx.reward_model(base)
-    splits = readers.token_pairs(policy.chat, preferences)
+    config, seed, model = ctx.config, ctx.config.root_seed, ctx.reward_model(base)
+    splits = readers.token_pairs(model.chat, preferences)
     members = config.rewards.members
     everyone = range(len(names))
     streams = [stream_key(seed, "rewards", "member", k) for k in everyone]
-    width = hidden_size(policy.base.model)
+    width = hidden_size(model.base.model)
     draws = [torch.randn(width, generator=torch_generator(seed, "rewards", "head", k)) for k in everyone]
-    start = RewardEnsemble(policy.bank.create(streams), (torch.stack(draws) / math.sqrt(width)).to(ctx.device))
+    start = RewardEnsemble(model.bank.create(streams), (torch.stack(draws) / math.sqrt(width)).to(ctx.runtime.device))
     order = [
         batches(numpy_generator(seed, "rewards", "order", k), len(splits.train), config.rewards, bootstrap=True)
         for k in everyone
     ]
     train_with = _with_trl if config.rewards.engine == "trl" else _in_bank
-    frozen, log = train_with(ctx, policy, start, splits.train, order, streams, names, ctx.store.checkpoint(STAGE, key))
+    frozen, log = train_with(ctx, model, start, splits.train, order, streams, names, ctx.store.checkpoint(STAGE, key))
 
     # Reference centroid of Eq. 12: member 0 on ⌈√n⌉ training examples, chosen responses.
     n_reference = math.isqrt(len(splits.train) - 1) + 1
     sample = numpy_generator(seed, "rewards", "centroid").choice(len(splits.train), n_reference, replace=False)
     rows = [splits.train[i].rows()[0] for i in sample]
-    embedded = ctx.scored(policy, frozen, rows, embed=True).embedding
+    embedded = ctx.runtime.scored(model, frozen, rows, embed=True).embedding
     assert embedded is not None
     save_file({**frozen.state(), "centroid": embedded.mean(dim=0)}, out / "ensemble.safetensors")
     for k, name in enumerate(names):
         export_adapter(
-            out / name, frozen.adapters, k, policy.base.name, frozen.head[k], fan_in_fan_out=policy.bank.conv1d
+            out / name, frozen.adapters, k, model.base.name, frozen.head[k], fan_in_fan_out=model.bank.conv1d
         )
         write_jsonl(out / name / "training.jsonl", log[k])
-    metrics = {"members": members, "validation": _accuracy(ctx, policy, frozen[:members], splits.validation)}
-    metrics["test"] = _accuracy(ctx, policy, frozen[:members], splits.test)
+    metrics = {"members": members, "validation": _accuracy(ctx, model, frozen[:members], splits.validation)}
+    metrics["test"] = _accuracy(ctx, model, frozen[:members], splits.test)
     write_json(out / "metrics.json", metrics)
 
 
@@ -88,7 +91,7 @@ Log = Sequence[Sequence[Mapping[str, float]]]
 
 def _in_bank(
     ctx: Context,
-    policy: Policy,
+    model: AdaptedModel,
     start: RewardEnsemble,
     pairs: Sequence[Pair],
     order: Sequence[np.ndarray],
@@ -100,12 +103,12 @@ def _in_bank(
     ensemble = RewardEnsemble(start.adapters.trainable(), start.head.clone().requires_grad_(True))
 
     def losses(part: Part) -> Tensor:
-        batch = pair_pad(part.items, policy.pad, ctx.device)
-        return bradley_terry_loss(*pair_scores(policy.bank, ensemble[part.conditions], batch, part.dropout).unbind(-1))
+        batch = pair_pad(part.items, model.pad, ctx.runtime.device)
+        return bradley_terry_loss(*pair_scores(model.bank, ensemble[part.conditions], batch, part.dropout).unbind(-1))
 
     settings = ctx.config.rewards
     trainer = PairTrainer(
-        STAGE, names, settings, ensemble.parameters(), pairs, order, losses, ctx.room, _dropout(ctx), streams
+        STAGE, names, settings, ensemble.parameters(), pairs, order, losses, ctx.runtime.room, _dropout(ctx), streams
     )
     log = train(trainer, work, ctx.reporter.progress)
     return RewardEnsemble(ensemble.adapters.frozen(), ensemble.head.detach()), log
@@ -113,7 +116,7 @@ def _in_bank(
 
 def _with_trl(
     ctx: Context,
-    policy: Policy,
+    model: AdaptedModel,
     start: RewardEnsemble,
     pairs: Sequence[Pair],
     order: Sequence[np.ndarray],
@@ -124,15 +127,13 @@ def _with_trl(
     """One member after the other; those that a killed run has finished are kept."""
     adapters, heads, log = [], [], []
     for k, stream in enumerate(streams):
-        job = trl_job(
-            ctx, policy, ctx.config.rewards, pairs, order[k], start.adapters[k : k + 1], stream, _dropout(ctx)
-        )
+        job = trl_job(ctx, model, ctx.config.rewards, pairs, order[k], start.adapters[k : k + 1], stream, _dropout(ctx))
         folder = work.folder / names[k]
         log.append(train_reward(job, start.head[k], folder, trl_progress(ctx, job, k, len(streams))))
-        adapter, head = import_adapter(folder / "adapter", policy.bank)
+        adapter, head = import_adapter(folder / "adapter", model.bank)
         assert head is not None  # a reward model has one
         adapters.append(adapter)
-        heads.append(head.to(ctx.device))
+        heads.append(head.to(ctx.runtime.device))
     return RewardEnsemble(Adapters.concatenate(adapters), torch.stack(heads)), log
 
 
@@ -140,10 +141,10 @@ def _dropout(ctx: Context) -> float:
     return (ctx.config.reward_adapter or ctx.config.adapter).numbers().dropout
 
 
-def _accuracy(ctx: Context, policy: Policy, ensemble: RewardEnsemble, pairs: list[Pair]) -> dict:
+def _accuracy(ctx: Context, model: AdaptedModel, ensemble: RewardEnsemble, pairs: list[Pair]) -> dict:
     """Pair accuracy and mean margin of each member, accuracy of the mean, share of pairs with disagreeing signs."""
     rows = [pair.rows()[side] for side in (0, 1) for pair in pairs]
-    scores = ctx.scored(policy, ensemble, rows).scores.view(len(ensemble), 2, -1)
+    scores = ctx.runtime.scored(model, ensemble, rows).scores.view(len(ensemble), 2, -1)
     margin = scores[:, 0] - scores[:, 1]
     positive = (margin > 0).float().mean(dim=0)
     return {

@@ -9,8 +9,10 @@ from pathlib import Path
 from betastar.data.micro import draw_problem, is_held_out
 from betastar.data.sources import Malformed
 from betastar.data.tasks import Problem, load_task, task_digests
+from betastar.disk import write_json
 from betastar.errors import BetastarError
-from betastar.experiment.context import Context, write_json
+from betastar.experiment.context import Context
+from betastar.experiment.making import made
 from betastar.experiment.readers import Problems
 from betastar.experiment.store import Artefact
 from betastar.randomness import numpy_generator
@@ -41,7 +43,7 @@ def run(ctx: Context) -> Artefact:
             (out / f"{part}.json").write_text(json.dumps([asdict(p) for p in rows], ensure_ascii=False))
         write_json(out / "statistics.json", malformed.record())
 
-    return ctx.made(STAGE, settings, [], build)
+    return made(ctx, STAGE, settings, [], build)
 
 
 def _micro_problems(ctx: Context, part: str) -> list[Problem]:
