@@ -16,7 +16,7 @@ from report.records import BETAS, HOSTILE, record, results
 from betastar.record.files import to_json
 from betastar.report import palette
 from betastar.report.drawing import Drawn, drawn, page_panels, paper_spec, write_figures
-from betastar.report.figures import across_beta, all_figures, instruments, trajectories
+from betastar.report.figures import across_beta, all_figures, trajectories
 from betastar.report.figures.panels import Figure, beta_axis, beta_ends, decades
 from betastar.report.points import most_points, thinned
 from betastar.report.words import damage_rows
@@ -149,14 +149,6 @@ def test_variants_are_compared_within_seeds() -> None:
     drawn_there = [r for r in rows_of(across_beta.variants(numbers)) if r.get("beta") == "0.1"]
     assert [r["value"] for r in drawn_there if "n" in r] == [pytest.approx(expected, abs=1e-6)]
     assert [r["value"] for r in drawn_there if "seed" in r] == [0, 0, 0]  # the variants of this record are the same
-
-
-def test_wilsons_interval_is_that_of_scipy() -> None:
-    from scipy.stats import binomtest
-
-    for right, n in ((0, 10), (7, 10), (288, 376)):
-        expected = binomtest(right, n).proportion_ci(method="wilson")
-        assert instruments.wilson(right / n, n) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
 def test_a_gap_that_spikes_to_millions_has_ticks_that_can_be_read() -> None:

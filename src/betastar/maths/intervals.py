@@ -110,13 +110,11 @@ def welch_difference(
     if min(sizes) < 2:
         return without("a difference between independent seeds needs two on either side")
     mean = float(sides[0].mean() - sides[1].mean())
-    squares = [float(side.var(ddof=1)) / side.size for side in sides]
-    error = sqrt(sum(squares))
+    error = sqrt(sum(float(side.var(ddof=1)) / side.size for side in sides))
     if error <= EQUAL * max(float(np.abs(side).max()) for side in sides):
         return without("the values of each side are equal: their spread is unknown", mean, error)
-    freedom = error**4 / sum(square**2 / (size - 1) for square, size in zip(squares, sizes, strict=True))
-    reach = float(stats.t.ppf((1 + level) / 2, freedom)) * error
-    low, high = (float(np.clip(bound, *bounds)) for bound in (mean - reach, mean + reach))
+    limits: Any = stats.ttest_ind(*sides, equal_var=False).confidence_interval(level)
+    low, high = (float(np.clip(bound, *bounds)) for bound in limits)
     return Difference(mean, error, Interval(low, high, None, level, "Welch's t over seeds"), sizes[0], sizes[1])
 
 

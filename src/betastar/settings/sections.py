@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -28,16 +27,6 @@ class Section(BaseModel):
 
 def positive(description: str, default: Any = ..., **more: Any) -> Any:
     return Field(default, gt=0, description=description, **more)
-
-
-def _home_expanded(path: Path) -> Path:
-    try:
-        return path.expanduser()
-    except RuntimeError:
-        raise ValueError("there is no such home folder; write the whole path") from None
-
-
-LocalPath = Annotated[Path, AfterValidator(_home_expanded)]
 
 
 def local_path(description: str) -> Any:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import sqrt
 from typing import Any
 
 import altair as alt
+from scipy.stats import binomtest
 
 from betastar.report.figures.panels import Figure, Panel, data, missing
 from betastar.report.points import Row, extent, number
@@ -31,7 +31,7 @@ def ensemble(results: Mapping[str, Any]) -> Figure:
         split, pairs = record[part], record[part]["pairs"]
         shares = {f"member {k}": share for k, share in enumerate(split["member_accuracy"])}
         for who, share in {**shares, "mean": split["mean_accuracy"]}.items():
-            low, high = wilson(share, pairs)
+            low, high = binomtest(round(share * pairs), pairs).proportion_ci(method="wilson")
             rows.append({"who": who, "part": part, "value": number(share), "low": low, "high": high, "pairs": pairs})
         for k, margin in enumerate(split["member_margin"]):
             margins.append({"who": f"member {k}", "part": part, "value": number(margin)})
@@ -76,13 +76,6 @@ def warning_signs(results: Mapping[str, Any]) -> Figure:
         "other direction."
     )
     return Figure("signs", title, caption, [[Panel(alt.layer(chance, areas), "")]])
-
-
-def wilson(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's interval of a share of n, 95 % unless z says otherwise (Wilson 1927, JASA 22, p. 209)."""
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return centre - half, centre + half
 
 
 def _forest(rows: list[Row], order: list[str], title: str, domain: Any, more: list[str]) -> Any:
