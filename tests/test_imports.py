@@ -129,6 +129,21 @@ def test_a_room_is_allowed_what_it_uses_and_no_more(room: str) -> None:
     assert MAY_IMPORT[room] <= used
 
 
+def test_no_files_import_one_another_in_a_circle() -> None:
+    """Not even for annotations, and not inside a function."""
+    names = {"betastar." + n.removesuffix(".py").removesuffix("/__init__").replace("/", "."): n for n in NAMES}
+    arrows: dict[str, set[str]] = {}
+    for path, name in zip(FILES, NAMES, strict=True):
+        wanted = set()
+        for dotted in imports(path, parsed(path)):
+            module = dotted if dotted in names else dotted.rpartition(".")[0]
+            wanted |= {names[module]} if module in names else set()
+        arrows[name] = wanted - {name, "__init__.py"}
+    while ready := {name for name, wanted in arrows.items() if not wanted & arrows.keys()}:
+        arrows = {name: wanted for name, wanted in arrows.items() if name not in ready}
+    assert arrows == {}
+
+
 def test_no_stage_imports_another_stage() -> None:
     stages = [path for path in FILES if path.parent.name == "stages" and path.stem != "__init__"]
     assert len(stages) > 5

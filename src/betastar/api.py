@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from betastar.analysis.logs.log import Options, Unit
     from betastar.live.view import View
     from betastar.planning.doctor import Finding
-    from betastar.planning.plan import Plan
-    from betastar.planning.probe import Timing
+    from betastar.planning.plan import Plan, Timing
     from betastar.report.export import Format
     from betastar.report.plots import Plots
 

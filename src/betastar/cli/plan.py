@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from betastar.models.support import ModelFacts
     from betastar.planning.derive import DerivedValue
     from betastar.planning.memory import Stage
-    from betastar.planning.plan import Plan
-    from betastar.planning.probe import Timing
+    from betastar.planning.plan import Plan, Timing
     from betastar.settings.config import Config
     from betastar.settings.sections import BaseModelChoice
 

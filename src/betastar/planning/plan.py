@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from betastar.models.support import model_facts
 from betastar.planning import sources
@@ -13,8 +13,12 @@ from betastar.planning.machine import GIB, Memory, device_memory
 from betastar.planning.memory import Counts, Phase, Stage, counts, phases, precision, rows_at_once, stages
 from betastar.settings.config import Config
 
-if TYPE_CHECKING:
-    from betastar.planning.probe import Timing
+
+class Timing(NamedTuple):
+    """`seconds` by stage, None where the work was not measured; `method` says what was measured."""
+
+    seconds: dict[str, float | None]
+    method: str
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from betastar.models.rewards import RewardEnsemble, pair_scores, score
 from betastar.models.sequences import Pair, Row, pair_pad
 from betastar.planning import sources
 from betastar.planning.memory import Precision, Stage, precision
-from betastar.planning.plan import Plan
+from betastar.planning.plan import Plan, Timing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -224,13 +224,6 @@ def _parameters(config: PreTrainedConfig) -> int:
 
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config).num_parameters()
-
-
-class Timing(NamedTuple):
-    """`seconds` by stage, None where the work was not measured; `method` says what was measured."""
-
-    seconds: dict[str, float | None]
-    method: str
 
 
 def probe(plan: Plan) -> Timing:
