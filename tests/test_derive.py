@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_files import SMALL, write_files
 
-from betastar.errors import BetastarError
+from betastar.errors import BetastarError, InternalError
 from betastar.experiment import pipeline
 from betastar.experiment.training import batches
 from betastar.models.support import ModelFacts
-from betastar.planning.derive import Facts, derive, hyperparameters, needs_deriving, trainable, training_steps
+from betastar.planning.derive import Facts, derive, hyperparameters, trainable, training_steps
 from betastar.progress import Reporter
-from betastar.settings.config import load_config
+from betastar.settings.config import Resolved, load_config, needs_deriving
 from betastar.settings.sections import Training
 
 
@@ -140,6 +140,26 @@ def test_a_single_response_is_no_batch_online() -> None:
 )
 def test_what_needs_deriving(override: str, needed: bool) -> None:
     assert needs_deriving(load_config("micro", [override])) == needed
+
+
+def test_a_resolved_configuration_has_the_same_settings_and_numbers_for_all() -> None:
+    config = load_config("micro", ["reward_adapter={rank: 4, alpha: 8, dropout: 0.1}"])
+    resolved = Resolved.of(config)
+    assert resolved.model_dump() == config.model_dump()
+    assert resolved.model_dump_json() == config.model_dump_json()
+    adapter = config.adapter
+    assert resolved.policy_adapter == (adapter.rank, adapter.alpha, adapter.dropout, adapter.target_modules)
+    assert resolved.reward_model_adapter == (4, 8, 0.1, "attention")
+    assert Resolved.of(load_config("micro")).reward_model_adapter == resolved.policy_adapter  # they share one
+
+
+@pytest.mark.parametrize("override", ["adapter.dropout=auto", "variants.fixed.batch_size=auto"])
+def test_what_says_auto_is_not_resolved(override: str) -> None:
+    config = load_config("micro", [override])
+    with pytest.raises(InternalError, match="before it was derived"):
+        Resolved.of(config)
+    with pytest.raises(InternalError, match="before it was derived"):
+        Resolved.model_validate(config.model_dump())
 
 
 @given(st.integers(1, 3000), st.integers(1, 64), st.floats(0.01, 3))

@@ -7,7 +7,7 @@ import pytest
 from betastar.models.support import ModelFacts
 from betastar.planning.derive import Facts, derive
 from betastar.planning.memory import Phase, phases, precision, rows_at_once
-from betastar.settings.config import Config, load_config
+from betastar.settings.config import Config, Resolved, load_config
 
 MODEL = ModelFacts(64, 2, 2, 1, 32, 128, 10**6, 10**4, ((64, 64),) * 8, None)
 FACTS = Facts(MODEL, MODEL, 80, 10, 20, 30, 16.0)
@@ -15,7 +15,7 @@ ONE = 8 * 8 * (64 + 64) * 4  # bytes of a rank-8 adapter on 8 layers, float32
 
 
 def by_name(config: Config, gpu: bool = False) -> dict[str, Phase]:
-    return {phase.name: phase for phase in phases(config, FACTS, 6, gpu)}
+    return {phase.name: phase for phase in phases(Resolved.of(config), FACTS, 6, gpu)}
 
 
 def test_a_condition_is_an_adapter_its_gradient_and_two_moments() -> None:
@@ -62,9 +62,9 @@ def test_a_lower_precision_multiplies_with_a_copy_of_the_adapters() -> None:
 
 
 def test_responses_sampled_together_are_limited() -> None:
-    assert rows_at_once(load_config("micro"), 64) == 18 * 64  # an evaluation point of all conditions
-    assert rows_at_once(load_config("micro"), 8) == 18 * 32  # a batch is more than that
-    assert rows_at_once(load_config("micro", ["compute.rows_per_decode=100"]), 64) == 100
+    assert rows_at_once(Resolved.of(load_config("micro")), 64) == 18 * 64  # an evaluation point of all conditions
+    assert rows_at_once(Resolved.of(load_config("micro")), 8) == 18 * 32  # a batch is more than that
+    assert rows_at_once(Resolved.of(load_config("micro", ["compute.rows_per_decode=100"])), 64) == 100
 
 
 @pytest.mark.parametrize(("preset", "gpu_gib"), [("paper", 79), ("paper-strict", 79), ("qwen3-0.6b", 11.5)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from betastar.models.support import ModelFacts
 from betastar.planning.derive import Facts
 from betastar.planning.memory import Stage, Tokens, counts, stages
-from betastar.settings.config import load_config
+from betastar.settings.config import Resolved, load_config
 
 MODEL = ModelFacts(64, 2, 2, 1, 32, 128, 10**6, 10**4, ((64, 64),) * 8, None)
 FACTS = Facts(MODEL, MODEL, 80, 10, 20, 30, 16.0)  # 80 pairs of the 80/10/10 split; a pair has 10 + 20 + 20 tokens
@@ -26,7 +26,7 @@ def test_stages_of_a_small_run() -> None:
         "rewards={batch_size: 32, epochs: 0.5}", "offline={batch_size: 100, epochs: 2}",
         "online={steps: 25, batch_size: 8}", "variants.fixed={steps: 3}", "evaluation.every=10",
     ]  # fmt: skip
-    found = stages(load_config("micro", settings), FACTS, problems=6, float32=True)
+    found = stages(Resolved.of(load_config("micro", settings)), FACTS, problems=6, float32=True)
     assert found == [
         Stage("base", 0, 5, Tokens(trained=5 * 4 * 30)),
         Stage("preferences", 0, None, Tokens(read=200 * 10, sampled=200 * 7)),
@@ -45,7 +45,8 @@ def test_stages_of_a_small_run() -> None:
 
 
 def test_less_precision_reads_responses_once_more() -> None:
-    exact, rounded = (stages(load_config("micro"), FACTS, 6, float32=kind)[-1].policy for kind in (True, False))
+    micro = Resolved.of(load_config("micro"))
+    exact, rounded = (stages(micro, FACTS, 6, float32=kind)[-1].policy for kind in (True, False))
     rows = exact.sampled / 30
     assert rounded.read - exact.read == rows * 40
     assert rounded[1:] == exact[1:]
@@ -53,7 +54,7 @@ def test_less_precision_reads_responses_once_more() -> None:
 
 def test_trl_reads_the_prompt_with_each_response_and_the_reference_at_every_step() -> None:
     bank, trl = (
-        stages(load_config("micro", [f"offline.engine={engine}"]), FACTS, 6, float32=True)[4].policy
+        stages(Resolved.of(load_config("micro", [f"offline.engine={engine}"])), FACTS, 6, float32=True)[4].policy
         for engine in ("bank", "trl")
     )
     assert trl.trained / bank.trained == (2 * 10 + 2 * 20) / (10 + 2 * 20)

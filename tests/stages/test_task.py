@@ -17,7 +17,7 @@ from betastar.experiment.runtime import Runtime
 from betastar.experiment.stages import task
 from betastar.experiment.store import Artefact, Store
 from betastar.progress import Reporter
-from betastar.settings.config import load_config
+from betastar.settings.config import Config, load_config
 
 CUSTOM = """
 from betastar.data.tasks import Grade, Problem, Task
@@ -36,7 +36,7 @@ class Listener(Reporter):
         self.said.append(text)
 
 
-def made(folder: Path, *overrides: str) -> tuple[Artefact, Context, list[str]]:
+def made(folder: Path, *overrides: str) -> tuple[Artefact, Context[Config], list[str]]:
     listener = Listener()
     base = "base={source: random}"
     preferences = "preferences={kind: dataset, source: pairs.jsonl}"

@@ -21,13 +21,14 @@ from betastar.models.rewards import RewardEnsemble, Scored
 from betastar.models.sequences import Row
 from betastar.randomness import numpy_generator, stream_key, torch_generator
 from betastar.record.points import EvaluationPoint, KeptResponse
+from betastar.settings.config import Resolved
 
 
 @dataclass(frozen=True)
 class Scorer:
     """An ensemble ready to score responses of `policy`."""
 
-    ctx: Context
+    ctx: Context[Resolved]
     policy: AdaptedModel
     reward_model: AdaptedModel
     ensemble: RewardEnsemble
@@ -65,14 +66,14 @@ class Evaluation(NamedTuple):
     log_ratio_noise: float | None = None
 
 
-def held_out(ctx: Context, problems: Sequence[Problem]) -> list[Problem]:
+def held_out(ctx: Context[Resolved], problems: Sequence[Problem]) -> list[Problem]:
     """The fixed evaluation set: the same problems for every condition, seed and step."""
     count = min(ctx.config.evaluation.problems, len(problems))
     chosen = numpy_generator(ctx.config.root_seed, "evaluation").choice(len(problems), count, replace=False)
     return [problems[i] for i in sorted(chosen)]
 
 
-def probe_prompts(ctx: Context, problems: Sequence[Problem]) -> list[Problem]:
+def probe_prompts(ctx: Context[Resolved], problems: Sequence[Problem]) -> list[Problem]:
     """⌈√|D_test|⌉ problems on which policy entropy is read (arXiv:2606.30627 Eq. 11)."""
     count = math.isqrt(len(problems) - 1) + 1
     chosen = numpy_generator(ctx.config.root_seed, "probe").choice(len(problems), count, replace=False)
@@ -80,7 +81,7 @@ def probe_prompts(ctx: Context, problems: Sequence[Problem]) -> list[Problem]:
 
 
 def answer(
-    ctx: Context,
+    ctx: Context[Resolved],
     policy: AdaptedModel,
     adapters: Adapters | None,
     prompts: Sequence[Sequence[Sequence[int]]],
@@ -111,7 +112,7 @@ def answer(
 
 
 def sampled_logprobs(
-    ctx: Context,
+    ctx: Context[Resolved],
     policy: AdaptedModel,
     adapters: Adapters,
     samples: Sequence[Sequence[Sample]],
@@ -127,7 +128,7 @@ def sampled_logprobs(
 
 
 def log_ratio_noise(
-    ctx: Context,
+    ctx: Context[Resolved],
     policy: AdaptedModel,
     adapters: Adapters,
     samples: Sequence[Sequence[Sample]],
@@ -160,7 +161,7 @@ def _last_bit_moved(adapters: Adapters, dtype: torch.dtype, root_seed: int) -> A
 
 
 def evaluate(
-    ctx: Context,
+    ctx: Context[Resolved],
     policy: AdaptedModel,
     adapters: Adapters,
     references: Adapters | None,

@@ -10,10 +10,11 @@ from betastar.experiment.conditions import K, Parts
 from betastar.experiment.context import Context
 from betastar.experiment.memory import one_sentence_without_memory
 from betastar.experiment.store import Artefact, content_key
+from betastar.settings.config import Config
 
 
 def made(
-    ctx: Context,
+    ctx: Context[Config],
     stage: str,
     settings: Any,
     inputs: list[str],
@@ -39,7 +40,7 @@ def made(
 
 
 def made_parts(
-    ctx: Context,
+    ctx: Context[Config],
     stage: str,
     keys: Mapping[K, str],
     build: Callable[[Sequence[K], Sequence[Path], str], None],

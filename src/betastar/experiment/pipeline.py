@@ -41,28 +41,29 @@ def run(config: Config, folder: Path, reporter: Reporter | None = None, command:
         Store(folder, teller.say, config.compute.checkpoint_seconds) as store,
         followed(config, folder, teller, command) as everyone,
     ):
-        ctx = Context(config, store, everyone, Runtime(config, everyone))
+        runtime = Runtime(config, everyone)
+        given = Context(config, store, everyone, runtime)
 
         def begin(name: str) -> None:
             everyone.stage(name, STAGES.index(name) + 1, len(STAGES))
 
         begin("base")
-        policy_base = base.run(ctx, config.base)
-        reward_base = base.run(ctx, config.reward_base) if config.reward_base else policy_base
+        policy_base = base.run(given, config.base)
+        reward_base = base.run(given, config.reward_base) if config.reward_base else policy_base
         begin("task")
-        problems = task.run(ctx)
+        problems = task.run(given)
         begin("preferences")  # lengths from the data: line 2
-        pairs = preferences.run(ctx, policy_base)
-        ctx, numbers = hyperparameters.run(ctx, policy_base, reward_base, pairs)  # what says auto: Appendix C
-        config = ctx.config
+        pairs = preferences.run(given, policy_base)
+        resolved, numbers = hyperparameters.run(given, policy_base, reward_base, pairs)  # what says auto: Appendix C
+        ctx = Context(resolved, store, everyone, runtime)
         begin("contexts")  # too long a problem is said before anything is trained
         contexts.run(ctx, policy_base, reward_base, pairs, problems)
         begin("reference")  # the β grid from reference log-ratios: line 3
         logprobs = reference.run(ctx, policy_base, pairs)
-        betas = reference.beta_grid(config.grid, logprobs)
+        betas = reference.beta_grid(resolved.grid, logprobs)
         begin("rewards")  # K bootstrap reward models: line 4
         ensemble = rewards.run(ctx, reward_base, pairs)
-        conditions = [Condition(beta, seed) for seed in config.seeds for beta in betas]
+        conditions = [Condition(beta, seed) for seed in resolved.seeds for beta in betas]
         begin("offline")  # DPO of every (β, seed): lines 5-6
         checkpoints = offline.run(ctx, policy_base, pairs, logprobs, conditions)
         begin("probe")  # entropy, distance, alignment of every checkpoint: lines 7-8

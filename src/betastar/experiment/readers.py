@@ -20,6 +20,7 @@ from betastar.models.bank import AdapterBank, Adapters
 from betastar.models.peft_io import import_adapter
 from betastar.models.rewards import RewardEnsemble
 from betastar.models.sequences import Pair
+from betastar.settings.config import Config, Resolved
 
 
 class TokenPairs(NamedTuple):
@@ -68,11 +69,11 @@ def base_logprobs(artefact: Artefact) -> dict[str, Tensor]:
     return load_file(artefact.folder / "logprobs.safetensors")
 
 
-def rewards(ctx: Context, artefact: Artefact) -> Rewards:
+def rewards(ctx: Context[Resolved], artefact: Artefact) -> Rewards:
     device = ctx.runtime.device
     state = {name: tensor.to(device) for name, tensor in load_file(artefact.folder / "ensemble.safetensors").items()}
     centroid = state.pop("centroid")
-    adapter = (ctx.config.reward_adapter or ctx.config.adapter).numbers()
+    adapter = ctx.config.reward_model_adapter
     everyone = RewardEnsemble.from_state(state, adapter.alpha / adapter.rank)
     metrics = read_json(artefact.folder / "metrics.json")
     members = metrics["members"]
@@ -91,7 +92,7 @@ def log_ratio_noise(probe: Path) -> float:
     return read_json(probe / "point.json")["log_ratio_noise"]
 
 
-def response_limit(ctx: Context, preferences: Artefact) -> int:
+def response_limit(ctx: Context[Config], preferences: Artefact) -> int:
     """The limit of a sampled response, tokens."""
     generated = ctx.config.lengths.generated
     return (

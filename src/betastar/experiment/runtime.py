@@ -16,16 +16,15 @@ from betastar.data.tasks import task_grader
 from betastar.disk import read_json
 from betastar.experiment.memory import Room
 from betastar.experiment.store import Artefact
-from betastar.maths.appendix_c import lora_rank
 from betastar.models.bank import AdapterBank, Adapters, checkpoint_layers
 from betastar.models.devices import choose_device
-from betastar.models.loading import Base, hidden_size, load_base
+from betastar.models.loading import Base, load_base
 from betastar.models.logprobs import grid_logprobs, grid_pair_logprobs
 from betastar.models.rewards import RewardEnsemble, Scored, score
 from betastar.models.sequences import Pair, Row
 from betastar.progress import Reporter
 from betastar.settings.config import Config
-from betastar.settings.sections import Adapter, PretrainedBase
+from betastar.settings.sections import PretrainedBase, ResolvedAdapter
 
 
 @final
@@ -51,8 +50,9 @@ class Runtime:
 
     def __init__(self, config: Config, reporter: Reporter):
         self._compute, self._chat, self._task, self._reporter = config.compute, config.chat, config.task, reporter
+        self._target_modules = config.adapter.target_modules
         self._bases: dict[str, Base] = {}
-        self._models: dict[tuple[str, Adapter], AdaptedModel] = {}
+        self._models: dict[tuple[str, ResolvedAdapter], AdaptedModel] = {}
 
     @cached_property
     def device(self) -> torch.device:
@@ -70,20 +70,23 @@ class Runtime:
         """The task's grader."""
         return task_grader(self._task)
 
-    def adapted(self, base: Artefact, adapter: Adapter) -> AdaptedModel:
+    def bare(self, base: Artefact) -> AdaptedModel:
+        """The policy's base model of an artefact before the shape of its adapters is known: for its tokens, and for
+        samples without adapters. Layers to adapt that it does not have are refused now."""
+        return self.adapted(base, ResolvedAdapter(1, 1.0, 0.0, self._target_modules))
+
+    def adapted(self, base: Artefact, adapter: ResolvedAdapter) -> AdaptedModel:
         """The base model of an artefact with a bank of such adapters on it, loaded once per process."""
         if (base.key, adapter) not in self._models:
             self._models[base.key, adapter] = self._load(base, adapter)
         return self._models[base.key, adapter]
 
-    def _load(self, artefact: Artefact, adapter: Adapter) -> AdaptedModel:
+    def _load(self, artefact: Artefact, adapter: ResolvedAdapter) -> AdaptedModel:
         settings = base_settings(artefact)
         if artefact.key not in self._bases:
             self._bases[artefact.key] = load_base(settings, self.device)
         base = self._bases[artefact.key]
-        rank = int(lora_rank(hidden_size(base.model)).value) if adapter.rank == "auto" else adapter.rank
-        alpha = 2 * rank if adapter.alpha == "auto" else adapter.alpha
-        bank = AdapterBank(base.model, adapter.target_modules, rank, alpha)
+        bank = AdapterBank(base.model, adapter.target_modules, adapter.rank, adapter.alpha)
         if self._compute.gradient_checkpointing:
             checkpoint_layers(bank)
         pad = base.tokenizer.pad_token_id

@@ -19,6 +19,7 @@ from betastar.models.optimise import StackedOptimiser, linear_schedule, optimise
 from betastar.models.sequences import Pair, pieces
 from betastar.models.trl.engine import Job
 from betastar.randomness import stream_key
+from betastar.settings.config import Resolved
 from betastar.settings.sections import Training
 
 
@@ -122,7 +123,7 @@ def train(
 
 
 def trl_job(
-    ctx: Context,
+    ctx: Context[Resolved],
     model: AdaptedModel,
     settings: Training,
     pairs: Sequence[Pair],
@@ -137,7 +138,9 @@ def trl_job(
     return Job(model.settings, pairs, order, numbers, start, dropout, stream, compute, device, say)
 
 
-def trl_progress(ctx: Context, job: Job, before: int = 0, of: int = 1) -> Callable[[Mapping[str, float]], None]:
+def trl_progress(
+    ctx: Context[Resolved], job: Job, before: int = 0, of: int = 1
+) -> Callable[[Mapping[str, float]], None]:
     """Reports the steps of one of `of` trainings, `before` of them being done."""
     steps = len(job.order)
 

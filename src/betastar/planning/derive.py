@@ -20,14 +20,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from betastar.errors import BetastarError
 from betastar.maths import appendix_c
 from betastar.maths.appendix_c import Derived
-from betastar.settings.config import Config, merged
-from betastar.settings.sections import Adapter, Online, Optimisation, Training
+from betastar.settings.config import Config, Resolved, merged
+from betastar.settings.sections import ADAPTER, LOOP, Adapter, Online, Optimisation, Training
 
 if TYPE_CHECKING:
     from betastar.models.support import ModelFacts
 
-ADAPTER = ("rank", "alpha", "dropout")
-LOOP = ("batch_size", "learning_rate", "weight_decay", "clip")  # warm-up follows from the settings of a loop alone
 LOOPS = ("rewards", "offline", "online")
 
 
@@ -62,16 +60,7 @@ class DerivedValue(NamedTuple):
         return self.value if self.given is None else self.given
 
 
-def needs_deriving(config: Config) -> bool:
-    """Whether any setting but a warm-up is `auto`."""
-    adapters = [config.adapter, *([config.reward_adapter] if config.reward_adapter else [])]
-    loops = [config.rewards, config.offline, config.online, *(config.variant(name) for name in config.variants)]
-    found = [getattr(a, name) for a in adapters for name in ADAPTER]
-    found += [getattr(loop, name) for loop in loops for name in LOOP]
-    return "auto" in found
-
-
-def derive(config: Config, facts: Facts) -> tuple[Config, list[DerivedValue]]:
+def derive(config: Config, facts: Facts) -> tuple[Resolved, list[DerivedValue]]:
     """The configuration with numbers for every `auto`, and what Appendix C gives for each setting, replaced or not.
 
     Nothing but `auto` is replaced. A warm-up stays `auto`: it is ⌊√T⌋ of whichever loop uses it. A shared `adapter`
@@ -171,7 +160,7 @@ def _value(setting: str, configured: Any, derived: Derived, formula: str, inputs
     )
 
 
-def _resolved(config: Config, reward_adapter: Adapter | None, values: dict[str, DerivedValue]) -> Config:
+def _resolved(config: Config, reward_adapter: Adapter | None, values: dict[str, DerivedValue]) -> Resolved:
     """`config` with the derived numbers in place of `auto`, in variants too, whose formulas are those of `online`."""
     batch = values["online.batch_size"]
     wanted = [config.online.batch_size, *(config.variant(name).batch_size for name in config.variants)]
@@ -193,4 +182,4 @@ def _resolved(config: Config, reward_adapter: Adapter | None, values: dict[str, 
     if reward_adapter is not None:
         whole["reward_adapter"] = reward_adapter.model_dump()
         changes["reward_adapter"] = numbers("reward_adapter", reward_adapter.model_dump(), ADAPTER)
-    return Config.model_validate(merged(whole, changes))
+    return Resolved.model_validate(merged(whole, changes))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from betastar.models.logprobs import HEAD_ELEMENTS, HEAD_ELEMENTS_ON_GPU
 from betastar.planning import memory
 from betastar.planning.derive import Facts, trainable, training_steps
-from betastar.settings.config import Config
+from betastar.settings.config import Config, Resolved
 from betastar.settings.sections import BaseModelChoice, MicroPreferences, PretrainedBase, TrainedBase, Training
 
 if TYPE_CHECKING:
@@ -136,8 +136,8 @@ def counts(config: Config) -> Counts:
     return Counts(config.rewards.members + judge, checkpoints, adapted, min(adapted, limit))
 
 
-def stages(config: Config, facts: Facts, problems: int, float32: bool) -> list[Stage]:
-    """The work of every stage of a run whose settings are numbers. An evaluation point has `problems` problems. A
+def stages(config: Resolved, facts: Facts, problems: int, float32: bool) -> list[Stage]:
+    """The work of every stage of a run. An evaluation point has `problems` problems. A
     `float32` policy takes log-probabilities from sampling; in less precision it reads each response once more."""
     how_many, n, members = counts(config), facts.train_pairs, config.rewards.members
     held_out = n / 8  # the split is 80/10/10
@@ -225,14 +225,14 @@ def precision(choice: BaseModelChoice, gpu: bool) -> Precision:
     return Precision(2 if half else FLOAT32, choice.quantization == "nf4", choice.double_quantization)
 
 
-def phases(config: Config, facts: Facts, problems: int, gpu: bool) -> list[Phase]:
-    """Memory of a run whose settings are numbers, where an evaluation point has `problems` problems."""
+def phases(config: Resolved, facts: Facts, problems: int, gpu: bool) -> list[Phase]:
+    """Memory of a run, where an evaluation point has `problems` problems."""
     policy, reward = precision(config.base, gpu), precision(config.reward_base or config.base, gpu)
     bases = {f"policy: {part}": size for part, size in memory.weights(facts.policy, policy).items()}
     if config.reward_base is not None:
         bases["reward base"] = sum(memory.weights(facts.reward, reward).values())
     compute, how_many = config.compute, counts(config)
-    adapter, reward_adapter = config.adapter.numbers(), (config.reward_adapter or config.adapter).numbers()
+    adapter, reward_adapter = config.policy_adapter, config.reward_model_adapter
     one, one_reward = (
         trainable(model, numbers.rank) * FLOAT32
         for model, numbers in ((facts.policy, adapter), (facts.reward, reward_adapter))
@@ -273,7 +273,7 @@ def phases(config: Config, facts: Facts, problems: int, gpu: bool) -> list[Phase
     ]
 
 
-def rows_at_once(config: Config, problems: int) -> int:
+def rows_at_once(config: Resolved, problems: int) -> int:
     """Responses sampled at the same time: of all conditions in a bank, as many as `compute.rows_per_decode` allows."""
     batches = [variant.numbers(variant.steps).batch_size for variant in map(config.variant, config.variants)]
     return min(config.compute.rows_per_decode, counts(config).at_once * max(problems, *batches))

@@ -11,7 +11,7 @@ from betastar.planning import sources
 from betastar.planning.derive import DerivedValue, Facts, derive
 from betastar.planning.machine import GIB, Memory, device_memory
 from betastar.planning.memory import Counts, Phase, Stage, counts, phases, precision, rows_at_once, stages
-from betastar.settings.config import Config
+from betastar.settings.config import Config, Resolved
 
 
 class Timing(NamedTuple):
@@ -23,11 +23,11 @@ class Timing(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run of `config` (all numbers) will take. `memory` is what there is; `from_where` says how inputs are
+    """What a run of `config` will take. `memory` is what there is; `from_where` says how inputs are
     known, by name; `problems` are answered at each evaluation point,
     `rows` responses sampled at the same time."""
 
-    config: Config
+    config: Resolved
     facts: Facts
     values: list[DerivedValue]
     memory: Memory

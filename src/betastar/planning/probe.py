@@ -232,13 +232,13 @@ def probe(plan: Plan) -> Timing:
     gpu = plan.memory.gpu
     device = choose_device(config.compute.device)
     torch.set_num_threads(config.compute.threads or os.cpu_count() or 1)  # as a run does
-    adapter, reward_adapter = config.adapter, config.reward_adapter or config.adapter
+    adapter, reward_adapter = config.policy_adapter, config.reward_model_adapter
     compute = config.compute
     policy = Shape(
         config=sources.model_config(config.base, config),
         precision=precision(config.base, gpu),
         target_modules=adapter.target_modules,
-        rank=adapter.numbers().rank,
+        rank=adapter.rank,
         conditions=plan.counts.at_once,
         prompt=facts.prompt_tokens,
         response=facts.response_tokens,
@@ -252,7 +252,7 @@ def probe(plan: Plan) -> Timing:
         config=sources.model_config(reward_base, config),
         precision=precision(reward_base, gpu),
         target_modules=reward_adapter.target_modules,
-        rank=reward_adapter.numbers().rank,
+        rank=reward_adapter.rank,
         conditions=plan.counts.members,
         score=True,
         learn=False,

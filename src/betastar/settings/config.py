@@ -9,13 +9,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple, final
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from betastar.errors import BetastarError
+from betastar.errors import BetastarError, InternalError
 from betastar.settings.sections import (
+    ADAPTER,
+    LOOP,
     Adapter,
     BaseModelChoice,
     Chat,
@@ -28,6 +30,7 @@ from betastar.settings.sections import (
     Offline,
     Online,
     Preferences,
+    ResolvedAdapter,
     Rewards,
     Section,
     Task,
@@ -105,6 +108,56 @@ class Config(Section):
             return Online.model_validate(merged(self.online.model_dump(), self.variants[name]))
         except ValidationError as error:
             raise Faults(faults_found(error, Online, f"variants.{name}.")) from None
+
+
+def needs_deriving(config: Config) -> bool:
+    """Whether any setting that Appendix C derives says `auto`. A warm-up may: it is ⌊√T⌋ of whichever loop uses it."""
+    adapters = [config.adapter, *([config.reward_adapter] if config.reward_adapter else [])]
+    loops = [config.rewards, config.offline, config.online, *(config.variant(name) for name in config.variants)]
+    found = [getattr(a, name) for a in adapters for name in ADAPTER]
+    found += [getattr(loop, name) for loop in loops for name in LOOP]
+    return "auto" in found
+
+
+@final
+class Resolved(Config):
+    """A configuration whose every setting that Appendix C derives is a number: what training starts from, and a plan of
+    it. `planning.derive` makes one from a configuration that says `auto`.
+
+    Raises InternalError where something still says it.
+    """
+
+    @classmethod
+    def of(cls, config: Config) -> Resolved:
+        """The same settings, not one of them `auto`."""
+        _check_derived(config)
+        return cls.model_construct(config.model_fields_set, **dict(config))
+
+    @property
+    def policy_adapter(self) -> ResolvedAdapter:
+        """The adapters of policies."""
+        return _numbers(self.adapter)
+
+    @property
+    def reward_model_adapter(self) -> ResolvedAdapter:
+        """The adapters of reward models, which may have another shape."""
+        return _numbers(self.reward_adapter or self.adapter)
+
+    @model_validator(mode="after")
+    def _all_numbers(self) -> Resolved:
+        _check_derived(self)
+        return self
+
+
+def _check_derived(config: Config) -> None:
+    if needs_deriving(config):
+        raise InternalError("A setting was used before it was derived (auto); report this fault.")
+
+
+def _numbers(adapter: Adapter) -> ResolvedAdapter:
+    rank, alpha, dropout = adapter.rank, adapter.alpha, adapter.dropout
+    assert rank != "auto" and alpha != "auto" and dropout != "auto"  # noqa: PT018 (Resolved sees to it)
+    return ResolvedAdapter(rank, alpha, dropout, adapter.target_modules)
 
 
 def preset_names() -> list[str]:

@@ -295,10 +295,18 @@ class Chat(Section):
     system: str | None = Field(default=None, description="system message before every prompt that has none")
 
 
-class AdapterNumbers(NamedTuple):
+# What Appendix C derives of an adapter, and of a training loop beside its warm-up, which follows from its steps alone.
+ADAPTER = ("rank", "alpha", "dropout")
+LOOP = ("batch_size", "learning_rate", "weight_decay", "clip")
+
+
+class ResolvedAdapter(NamedTuple):
+    """The settings of an adapter, as numbers."""
+
     rank: int
     alpha: float
     dropout: float
+    target_modules: str | tuple[str, ...]
 
 
 class Adapter(Section):
@@ -315,13 +323,6 @@ class Adapter(Section):
         description="adapted linear layers: attention (its projections, as in the paper), all-linear (all but the "
         "head), or a list of names",
     )
-
-    def numbers(self) -> AdapterNumbers:
-        """Rank, alpha and dropout. Raises InternalError where one is still to be derived."""
-        values = [self.rank, self.alpha, self.dropout]
-        if "auto" in values:
-            raise InternalError("An adapter setting was used before it was derived (auto); report this fault.")
-        return AdapterNumbers(*values)  # type: ignore[arg-type]
 
     @model_validator(mode="after")
     def _possible(self) -> Adapter:

@@ -18,6 +18,7 @@ from betastar.models.loading import quiet
 from betastar.models.optimise import one_cycle_schedule, optimiser_state, restore_optimiser, set_learning_rate
 from betastar.models.random_models import build_byte_tokenizer, build_model
 from betastar.randomness import numpy_generator
+from betastar.settings.config import Config
 from betastar.settings.sections import BaseModelChoice, MicroTask, PretrainedBase, TrainedBase
 
 VERSION = 1
@@ -25,7 +26,7 @@ STAGE = "base"
 ROWS_PER_PIECE = 64  # sorted by length: shorter pieces waste less padding, longer ones less overhead
 
 
-def run(ctx: Context, choice: BaseModelChoice) -> Artefact:
+def run(ctx: Context[Config], choice: BaseModelChoice) -> Artefact:
     quiet()
     if isinstance(choice, PretrainedBase):
         where = choice.model_dump()
@@ -64,7 +65,7 @@ def _demonstrations(choice: TrainedBase, largest: int, root_seed: int, step: int
     return texts
 
 
-def _train(ctx: Context, choice: TrainedBase, largest: int, out: Path, key: str) -> None:
+def _train(ctx: Context[Config], choice: TrainedBase, largest: int, out: Path, key: str) -> None:
     tokenizer = build_tokenizer(largest)
     model = build_model(choice.geometry, len(tokenizer), ctx.config.root_seed).to(ctx.runtime.device)
     training, checkpoint = choice.training, ctx.store.checkpoint(STAGE, key)

@@ -12,12 +12,15 @@ from betastar.experiment.context import Context
 from betastar.experiment.making import made
 from betastar.experiment.runtime import AdaptedModel
 from betastar.experiment.store import Artefact
+from betastar.settings.config import Resolved
 
 VERSION = 1
 STAGE = "contexts"
 
 
-def run(ctx: Context, base: Artefact, reward_base: Artefact, preferences: Artefact, problems: Artefact) -> None:
+def run(
+    ctx: Context[Resolved], base: Artefact, reward_base: Artefact, preferences: Artefact, problems: Artefact
+) -> None:
     """Raises BetastarError where something is too long."""
     limit = readers.response_limit(ctx, preferences)
 

@@ -3,7 +3,6 @@ the numbers themselves."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from betastar.disk import read_json, read_jsonl_rows
@@ -12,17 +11,20 @@ from betastar.experiment.readers import response_limit
 from betastar.experiment.runtime import base_settings
 from betastar.experiment.store import Artefact
 from betastar.models.support import ModelFacts, model_facts
-from betastar.planning.derive import DerivedValue, Facts, derive, hyperparameters, needs_deriving
+from betastar.planning.derive import DerivedValue, Facts, derive, hyperparameters
 from betastar.planning.machine import device_memory
+from betastar.settings.config import Config, Resolved, needs_deriving
 from betastar.settings.sections import Adapter
 
 
-def run(ctx: Context, base: Artefact, reward_base: Artefact, preferences: Artefact) -> tuple[Context, dict[str, Any]]:
-    """The context with numbers for every `auto`, and the record of hyper-parameters for results.json. Without `auto`
+def run(
+    ctx: Context[Config], base: Artefact, reward_base: Artefact, preferences: Artefact
+) -> tuple[Resolved, dict[str, Any]]:
+    """The settings with numbers for every `auto`, and the record of hyper-parameters for results.json. Without `auto`
     nothing is loaded."""
     config = ctx.config
     if not needs_deriving(config):
-        return ctx, hyperparameters(config, [])
+        return Resolved.of(config), hyperparameters(config, [])
     lengths = read_json(preferences.folder / "statistics.json")["lengths"]
     facts = Facts(
         policy=_facts(base, config.adapter),
@@ -36,7 +38,7 @@ def run(ctx: Context, base: Artefact, reward_base: Artefact, preferences: Artefa
     resolved, values = derive(config, facts)
     for line in _lines(values):
         ctx.reporter.say(line)
-    return replace(ctx, config=resolved), hyperparameters(resolved, values)
+    return resolved, hyperparameters(resolved, values)
 
 
 def _facts(base: Artefact, adapter: Adapter) -> ModelFacts:

@@ -24,13 +24,14 @@ from betastar.models.peft_io import export_adapter, import_adapter
 from betastar.models.sequences import Pair, pair_pad
 from betastar.models.trl.engine import train_dpo
 from betastar.randomness import numpy_generator, stream_key
+from betastar.settings.config import Resolved
 
 VERSION = 3
 STAGE = "offline"
 
 
 def run(
-    ctx: Context, base: Artefact, preferences: Artefact, logprobs: Artefact, conditions: Sequence[Condition]
+    ctx: Context[Resolved], base: Artefact, preferences: Artefact, logprobs: Artefact, conditions: Sequence[Condition]
 ) -> Parts[Condition]:
     config = ctx.config
     settings = [
@@ -48,7 +49,7 @@ def run(
 
 
 def _make(
-    ctx: Context,
+    ctx: Context[Resolved],
     base: Artefact,
     preferences: Artefact,
     logprobs: Artefact,
@@ -63,7 +64,7 @@ def _make(
     start = policy.bank.create(streams)
     order = [batches(numpy_generator(seed, "offline", "order", c.seed), len(pairs.train), settings) for c in conditions]
     base_logprobs = {name: tensor.to(ctx.runtime.device) for name, tensor in readers.base_logprobs(logprobs).items()}
-    work, dropout = ctx.store.checkpoint(STAGE, key), ctx.config.adapter.numbers().dropout
+    work, dropout = ctx.store.checkpoint(STAGE, key), ctx.config.policy_adapter.dropout
     if settings.engine == "trl":
         (condition,) = conditions
         job = trl_job(ctx, policy, settings, pairs.train, order[0], start, streams[0], dropout)
@@ -89,7 +90,12 @@ def _make(
 
 
 def _losses(
-    ctx: Context, policy: AdaptedModel, adapters: Adapters, betas: Sequence[float], reference: Tensor, part: Part
+    ctx: Context[Resolved],
+    policy: AdaptedModel,
+    adapters: Adapters,
+    betas: Sequence[float],
+    reference: Tensor,
+    part: Part,
 ) -> Tensor:
     """The DPO loss of each pair of a part (arXiv:2606.30627 Eq. 1); `reference [2, n]` are the base's
     log-probabilities."""
@@ -102,7 +108,7 @@ def _losses(
 
 
 def _write(
-    ctx: Context,
+    ctx: Context[Resolved],
     policy: AdaptedModel,
     adapters: Adapters,
     conditions: Sequence[Condition],

@@ -30,6 +30,7 @@ from betastar.models.optimise import StackedOptimiser, constant_schedule, optimi
 from betastar.models.peft_io import export_adapter
 from betastar.models.sequences import Row, pieces, right_pad
 from betastar.randomness import numpy_generator, stream_key
+from betastar.settings.config import Resolved
 from betastar.settings.sections import Kl, Numbers, Online
 
 VERSION = 3
@@ -37,7 +38,7 @@ STAGE = "online"
 
 
 def run(
-    ctx: Context, inputs: Inputs, checkpoints: Parts[Condition], probes: Parts[Condition]
+    ctx: Context[Resolved], inputs: Inputs, checkpoints: Parts[Condition], probes: Parts[Condition]
 ) -> Parts[OnlineCondition]:
     config = ctx.config
     shared = [VERSION, config.evaluation.model_dump(), config.lengths.generated, config.root_seed]
@@ -83,7 +84,7 @@ class _Bank(NamedTuple):
 
 
 def _adapt(
-    ctx: Context,
+    ctx: Context[Resolved],
     inputs: Inputs,
     checkpoints: Parts[Condition],
     probes: Parts[Condition],
@@ -161,7 +162,7 @@ def _adapt(
             write_jsonl(folder / f"{name}.jsonl", mine)
 
 
-def _step(ctx: Context, bank: _Bank, settings: Online, step: int) -> list[dict[str, Any]]:
+def _step(ctx: Context[Resolved], bank: _Bank, settings: Online, step: int) -> list[dict[str, Any]]:
     """Sample, score, and take one gradient step on Eq. 8, for all conditions at once; returns a log row each."""
     seed = ctx.config.root_seed
     chosen = {
@@ -223,7 +224,7 @@ def _step(ctx: Context, bank: _Bank, settings: Online, step: int) -> list[dict[s
     ]
 
 
-def _prompts_of_step(ctx: Context, bank: _Bank, settings: Online, seed: int, step: int) -> list[int]:
+def _prompts_of_step(ctx: Context[Resolved], bank: _Bank, settings: Online, seed: int, step: int) -> list[int]:
     """Indices of the problems of one step: the next of a reshuffled pass over all, the same for every β of a seed."""
     n, size = len(bank.prompts), bank.numbers.batch_size
     places = range((step - 1) * size, step * size)
@@ -243,7 +244,7 @@ def _kappa(bank: _Bank, c: int, log_ratio: Tensor) -> Tensor:
     return kl_coefficient(log_ratio, beta, kl.percentile, bank.noise[c])
 
 
-def _say_unpenalised(ctx: Context, bank: _Bank, log: Sequence[dict[str, Any]]) -> None:
+def _say_unpenalised(ctx: Context[Resolved], bank: _Bank, log: Sequence[dict[str, Any]]) -> None:
     """At how many steps Eq. 10's penalty was left out because the log-ratios were rounding noise; the first step of
     every condition is one, and not worth a line."""
     coupled = {str(c) for c, kl in zip(bank.conditions, bank.penalties, strict=True) if kl.coupling == "paper"}

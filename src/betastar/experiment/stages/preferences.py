@@ -22,13 +22,14 @@ from betastar.experiment.making import made
 from betastar.experiment.store import Artefact
 from betastar.models.generation import generate
 from betastar.randomness import numpy_generator, stream_key
+from betastar.settings.config import Config
 from betastar.settings.sections import DatasetPreferences, MicroPreferences, MicroTask
 
 VERSION = 2
 STAGE = "preferences"
 
 
-def run(ctx: Context, base: Artefact) -> Artefact:
+def run(ctx: Context[Config], base: Artefact) -> Artefact:
     config = ctx.config
     source, lengths = config.preferences, config.lengths.model_dump(include={"prompt", "response"})
     max_bad_share = config.data.max_bad_share
@@ -52,9 +53,9 @@ def run(ctx: Context, base: Artefact) -> Artefact:
     return made(ctx, STAGE, settings, [base.key], build)
 
 
-def _statistics(ctx: Context, base: Artefact, loaded: LoadedPreferences) -> dict:
+def _statistics(ctx: Context[Config], base: Artefact, loaded: LoadedPreferences) -> dict:
     """Coverage of the logging data and the sequence lengths, in tokens of the policy's tokenizer."""
-    chat, lengths = ctx.policy(base).chat, ctx.config.lengths
+    chat, lengths = ctx.runtime.bare(base).chat, ctx.config.lengths
     pairs = loaded.pairs
     prompts = chat.prompts([p.prompt for p in pairs])
     sides = {side: chat.responses([getattr(p, side) for p in pairs]) for side in ("chosen", "rejected")}
@@ -78,9 +79,9 @@ def _statistics(ctx: Context, base: Artefact, loaded: LoadedPreferences) -> dict
     }  # fmt: skip
 
 
-def _annotated(ctx: Context, base: Artefact, source: MicroPreferences) -> LoadedPreferences:
+def _annotated(ctx: Context[Config], base: Artefact, source: MicroPreferences) -> LoadedPreferences:
     """The base answers each prompt twice; the annotator says which answer it prefers."""
-    task, seed, policy = ctx.config.task, ctx.config.root_seed, ctx.policy(base)
+    task, seed, policy = ctx.config.task, ctx.config.root_seed, ctx.runtime.bare(base)
     assert isinstance(task, MicroTask)  # the configuration sees to it
     rng = numpy_generator(seed, "preferences", "prompts")
     prompts: list[Prompt] = []

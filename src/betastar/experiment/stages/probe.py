@@ -22,12 +22,13 @@ from betastar.experiment.store import content_key
 from betastar.models.rewards import RewardEnsemble
 from betastar.models.sequences import Row
 from betastar.randomness import stream_key
+from betastar.settings.config import Resolved
 
 VERSION = 2
 STAGE = "probe"
 
 
-def run(ctx: Context, inputs: Inputs, checkpoints: Parts[Condition]) -> Parts[Condition]:
+def run(ctx: Context[Resolved], inputs: Inputs, checkpoints: Parts[Condition]) -> Parts[Condition]:
     settings = [
         VERSION,
         ctx.config.evaluation.model_dump(exclude={"every"}),
@@ -75,7 +76,7 @@ def run(ctx: Context, inputs: Inputs, checkpoints: Parts[Condition]) -> Parts[Co
 
 
 def _base_answers(
-    ctx: Context, policy: AdaptedModel, seeds: Sequence[int], problems: Sequence[Problem], limit: int
+    ctx: Context[Resolved], policy: AdaptedModel, seeds: Sequence[int], problems: Sequence[Problem], limit: int
 ) -> list[list[str]]:
     """The bare base's answers per seed, with the noise that the conditions of the seed have."""
     prompts = policy.chat.prompts([p.question for p in problems])
@@ -85,7 +86,7 @@ def _base_answers(
     return [texts[i * len(problems) : (i + 1) * len(problems)] for i in range(len(seeds))]
 
 
-def _accuracy(ctx: Context, problems: Sequence[Problem], texts: Sequence[str]) -> dict[str, float]:
+def _accuracy(ctx: Context[Resolved], problems: Sequence[Problem], texts: Sequence[str]) -> dict[str, float]:
     """The bare base's own accuracy on the evaluation problems."""
     grades = [ctx.runtime.grade(text, p.gold) for text, p in zip(texts, problems, strict=True)]
     return {
@@ -95,7 +96,7 @@ def _accuracy(ctx: Context, problems: Sequence[Problem], texts: Sequence[str]) -
 
 
 def _wins(
-    ctx: Context,
+    ctx: Context[Resolved],
     reward_model: AdaptedModel,
     judge: RewardEnsemble | None,
     problems: Sequence[Problem],
@@ -113,7 +114,11 @@ def _wins(
 
 
 def _judged(
-    ctx: Context, reward_model: AdaptedModel, judge: RewardEnsemble, problems: Sequence[Problem], texts: Sequence[str]
+    ctx: Context[Resolved],
+    reward_model: AdaptedModel,
+    judge: RewardEnsemble,
+    problems: Sequence[Problem],
+    texts: Sequence[str],
 ) -> list[float]:
     prompts = reward_model.chat.prompts([p.question for p in problems])
     rows = [Row(x, y) for x, y in zip(prompts, reward_model.chat.responses(texts), strict=True)]

@@ -19,13 +19,14 @@ from betastar.experiment.making import made
 from betastar.experiment.store import Artefact, copy_out, write_atomically
 from betastar.record.files import METRICS, RESULTS, SAMPLES, read_points, to_json, to_json_lines
 from betastar.record.points import EvaluationPoint
+from betastar.settings.config import Resolved
 
 VERSION = 4
 STAGE = "results"
 
 
 def run(
-    ctx: Context,
+    ctx: Context[Resolved],
     preferences: Artefact,
     ensemble: Artefact,
     problems: Artefact,
@@ -99,7 +100,7 @@ def _extra(probe: Path, checkpoint: Path) -> dict[str, Any]:
     }
 
 
-def _context(ctx: Context, preferences: Artefact, ensemble: Artefact, problems: Artefact) -> dict[str, Any]:
+def _context(ctx: Context[Resolved], preferences: Artefact, ensemble: Artefact, problems: Artefact) -> dict[str, Any]:
     """What the record says of a run beside what follows from its evaluation points. A setting that is not set is left
     out."""
     config, found = ctx.config, readers.problems(problems)

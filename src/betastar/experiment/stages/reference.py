@@ -13,13 +13,14 @@ from betastar.experiment.context import Context
 from betastar.experiment.making import made
 from betastar.experiment.store import Artefact
 from betastar.maths.grid import geometric_grid, log_ratio_magnitude, percentile_grid
+from betastar.settings.config import Resolved
 from betastar.settings.sections import Grid
 
 VERSION = 3
 STAGE = "reference"
 
 
-def run(ctx: Context, base: Artefact, preferences: Artefact) -> Artefact:
+def run(ctx: Context[Resolved], base: Artefact, preferences: Artefact) -> Artefact:
     def build(out: Path, key: str) -> None:
         policy = ctx.policy(base)
         splits = readers.token_pairs(policy.chat, preferences)

@@ -9,12 +9,13 @@ from betastar.experiment.context import Context
 from betastar.experiment.making import made
 from betastar.experiment.store import Artefact, copy_out
 from betastar.report.folders import FIGURES, REPORT, SUFFIXES
+from betastar.settings.config import Config
 
 VERSION = 1
 STAGE = "report"
 
 
-def run(ctx: Context, results: Artefact) -> None:
+def run(ctx: Context[Config], results: Artefact) -> None:
     """Write `report.html` and `figures/` into the run directory. A fault in drawing is told and ends nothing: the
     results are complete by now, and the next run tries again."""
 

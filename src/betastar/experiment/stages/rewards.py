@@ -29,13 +29,13 @@ from betastar.models.rewards import RewardEnsemble, pair_scores
 from betastar.models.sequences import Pair, pair_pad
 from betastar.models.trl.engine import train_reward
 from betastar.randomness import numpy_generator, stream_key, torch_generator
-from betastar.settings.config import Config
+from betastar.settings.config import Config, Resolved
 
 VERSION = 2
 STAGE = "rewards"
 
 
-def run(ctx: Context, base: Artefact, preferences: Artefact) -> Artefact:
+def run(ctx: Context[Resolved], base: Artefact, preferences: Artefact) -> Artefact:
     config = ctx.config
     settings = [
         VERSION,
@@ -53,7 +53,9 @@ def _names(config: Config) -> list[str]:
     return [f"member-{k}" for k in range(config.rewards.members)] + judge
 
 
-def _make(ctx: Context, base: Artefact, preferences: Artefact, names: Sequence[str], out: Path, key: str) -> None:
+def _make(
+    ctx: Context[Resolved], base: Artefact, preferences: Artefact, names: Sequence[str], out: Path, key: str
+) -> None:
     config, seed, model = ctx.config, ctx.config.root_seed, ctx.reward_model(base)
     splits = readers.token_pairs(model.chat, preferences)
     members = config.rewards.members
@@ -90,7 +92,7 @@ Log = Sequence[Sequence[Mapping[str, float]]]
 
 
 def _in_bank(
-    ctx: Context,
+    ctx: Context[Resolved],
     model: AdaptedModel,
     start: RewardEnsemble,
     pairs: Sequence[Pair],
@@ -106,16 +108,16 @@ def _in_bank(
         batch = pair_pad(part.items, model.pad, ctx.runtime.device)
         return bradley_terry_loss(*pair_scores(model.bank, ensemble[part.conditions], batch, part.dropout).unbind(-1))
 
-    settings = ctx.config.rewards
+    settings, dropout = ctx.config.rewards, ctx.config.reward_model_adapter.dropout
     trainer = PairTrainer(
-        STAGE, names, settings, ensemble.parameters(), pairs, order, losses, ctx.runtime.room, _dropout(ctx), streams
+        STAGE, names, settings, ensemble.parameters(), pairs, order, losses, ctx.runtime.room, dropout, streams
     )
     log = train(trainer, work, ctx.reporter.progress)
     return RewardEnsemble(ensemble.adapters.frozen(), ensemble.head.detach()), log
 
 
 def _with_trl(
-    ctx: Context,
+    ctx: Context[Resolved],
     model: AdaptedModel,
     start: RewardEnsemble,
     pairs: Sequence[Pair],
@@ -126,8 +128,9 @@ def _with_trl(
 ) -> tuple[RewardEnsemble, Log]:
     """One member after the other; those that a killed run has finished are kept."""
     adapters, heads, log = [], [], []
+    settings, dropout = ctx.config.rewards, ctx.config.reward_model_adapter.dropout
     for k, stream in enumerate(streams):
-        job = trl_job(ctx, model, ctx.config.rewards, pairs, order[k], start.adapters[k : k + 1], stream, _dropout(ctx))
+        job = trl_job(ctx, model, settings, pairs, order[k], start.adapters[k : k + 1], stream, dropout)
         folder = work.folder / names[k]
         log.append(train_reward(job, start.head[k], folder, trl_progress(ctx, job, k, len(streams))))
         adapter, head = import_adapter(folder / "adapter", model.bank)
@@ -137,11 +140,7 @@ def _with_trl(
     return RewardEnsemble(Adapters.concatenate(adapters), torch.stack(heads)), log
 
 
-def _dropout(ctx: Context) -> float:
-    return (ctx.config.reward_adapter or ctx.config.adapter).numbers().dropout
-
-
-def _accuracy(ctx: Context, model: AdaptedModel, ensemble: RewardEnsemble, pairs: list[Pair]) -> dict:
+def _accuracy(ctx: Context[Resolved], model: AdaptedModel, ensemble: RewardEnsemble, pairs: list[Pair]) -> dict:
     """Pair accuracy and mean margin of each member, accuracy of the mean, share of pairs with disagreeing signs."""
     rows = [pair.rows()[side] for side in (0, 1) for pair in pairs]
     scores = ctx.runtime.scored(model, ensemble, rows).scores.view(len(ensemble), 2, -1)

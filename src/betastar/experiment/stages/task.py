@@ -16,6 +16,7 @@ from betastar.experiment.making import made
 from betastar.experiment.readers import Problems
 from betastar.experiment.store import Artefact
 from betastar.randomness import numpy_generator
+from betastar.settings.config import Config
 from betastar.settings.sections import DatasetTask, MicroTask
 
 VERSION = 2
@@ -23,7 +24,7 @@ STAGE = "task"
 MICRO_TRAIN_PROBLEMS = 4000
 
 
-def run(ctx: Context) -> Artefact:
+def run(ctx: Context[Config]) -> Artefact:
     task, max_bad_share = ctx.config.task, ctx.config.data.max_bad_share
     settings = [VERSION, task.model_dump(mode="json"), ctx.config.root_seed]
     if not isinstance(task, MicroTask):
@@ -46,7 +47,7 @@ def run(ctx: Context) -> Artefact:
     return made(ctx, STAGE, settings, [], build)
 
 
-def _micro_problems(ctx: Context, part: str) -> list[Problem]:
+def _micro_problems(ctx: Context[Config], part: str) -> list[Problem]:
     """Distinct problems of one part; which part a problem belongs to depends on its text alone."""
     task = ctx.config.task
     assert isinstance(task, MicroTask)
