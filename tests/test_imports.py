@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -127,6 +128,14 @@ def test_a_room_is_allowed_what_it_uses_and_no_more(room: str) -> None:
     mine = [path for path in FILES if home(path) == room]
     used = set().union(*(own(imports(path, parsed(path))) for path in mine)) - {room}
     assert MAY_IMPORT[room] <= used
+
+
+def test_the_page_on_the_design_lists_the_rooms_in_the_order_of_their_imports() -> None:
+    page = (PACKAGE.parents[1] / "docs" / "design.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^  (\w+)(?:/|\.py) ", page.split("```")[1], re.MULTILINE)
+    assert set(listed) == MAY_IMPORT.keys() - {"__main__"}
+    for i, room in enumerate(listed):
+        assert MAY_IMPORT[room] <= set(listed[i + 1 :]), room
 
 
 def test_no_stage_imports_another_stage() -> None:
