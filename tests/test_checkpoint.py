@@ -11,7 +11,7 @@ from threading import Event
 import pytest
 import torch
 
-from betastar import store as store_module
+from betastar.experiment import store as store_module
 from betastar.experiment.store import Checkpoint, Store
 from betastar.randomness import numpy_generator
 
