@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -40,6 +41,17 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_paths_in_backticks_exist(page: Path) -> None:
     for path in re.findall(r"`((?:src|tests|docs|benchmarks)/[\w./*-]+)`", page.read_text()):
         assert list(ROOT.glob(path)), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_modules_in_backticks_exist(page: Path) -> None:
+    """`models/bank.py` is a file of the package, `betastar.stats.page_trend` a name in it."""
+    text = page.read_text()
+    for path in re.findall(r"`((?:\w+/)+\w+\.py)`", text):
+        assert list(ROOT.glob(path)) or (ROOT / "src" / "betastar" / path).exists(), path
+    for module, name in re.findall(r"`betastar\.((?:\w+\.)*)(?!tasks`)(\w+)\b", text):  # a group of entry points
+        home = importlib.import_module(f"betastar.{module}".rstrip("."))
+        assert hasattr(home, name) or importlib.util.find_spec(f"{home.__name__}.{name}"), f"betastar.{module}{name}"
 
 
 def commands(page: Path) -> list[list[str]]:

@@ -25,8 +25,7 @@ def read(name: str) -> Any:
 def short(name: str) -> str | None:
     """What stands in the place of the cell `settings`."""
     if name == "micro_run":
-        settings = (text.partition("=") for text in TINY if not text.startswith("seeds"))
-        overrides = {key: value for key, _, value in settings}
+        overrides = {key: value for key, _, value in (text.partition("=") for text in TINY) if key != "seeds"}
         return f"seeds = [0]\noverrides = {overrides!r}"
     return "steps, every = 4, 2" if name == "watch_grpo" else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -142,6 +143,14 @@ def test_no_files_import_one_another_in_a_circle() -> None:
     while ready := {name for name, wanted in arrows.items() if not wanted & arrows.keys()}:
         arrows = {name: wanted for name, wanted in arrows.items() if name not in ready}
     assert arrows == {}
+
+
+def test_the_page_on_the_design_lists_the_rooms_in_the_order_of_their_imports() -> None:
+    page = (PACKAGE.parents[1] / "docs" / "design.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^  (\w+)(?:/|\.py) ", page.split("```")[1], re.MULTILINE)
+    assert set(listed) == MAY_IMPORT.keys() - {"__main__"}
+    for i, room in enumerate(listed):
+        assert MAY_IMPORT[room] <= set(listed[i + 1 :]), room
 
 
 def test_no_stage_imports_another_stage() -> None:

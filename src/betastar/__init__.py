@@ -48,15 +48,16 @@ _HOMES = {
     "load_config": "betastar.settings.config",
 }
 
+if not TYPE_CHECKING:  # a type checker would take every name for one that exists
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'betastar' has no attribute {name!r}")
-    if name == "stats":
-        return import_module("betastar.stats")
-    value = getattr(import_module(_HOMES.get(name, "betastar.api")), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module 'betastar' has no attribute {name!r}")
+        if name == "stats":
+            return import_module("betastar.stats")
+        value = getattr(import_module(_HOMES.get(name, "betastar.api")), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

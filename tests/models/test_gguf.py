@@ -20,7 +20,7 @@ from betastar.models.support import model_facts
 from betastar.settings.sections import PretrainedBase
 
 gguf = pytest.importorskip("gguf")
-from tiny_gguf import END, PAD, TOKENS, make_model, vocabulary, write_gguf  # noqa: E402
+from models.tiny_gguf import END, PAD, TOKENS, make_model, vocabulary, write_gguf  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings(  # other libraries about one another
     "ignore:.*torch.jit:DeprecationWarning", "ignore:.*gradient_checkpointing:FutureWarning"

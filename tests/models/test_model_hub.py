@@ -141,7 +141,7 @@ def test_a_fingerprint_and_facts_need_no_weights(hub: Hub) -> None:
 @pytest.mark.parametrize("name", ["m.gguf", "Q8/m.gguf"])
 def test_a_gguf_file_of_the_hub_is_the_only_one_that_is_fetched(hub: Hub, name: str) -> None:
     pytest.importorskip("gguf")
-    from tiny_gguf import make_model, write_gguf
+    from models.tiny_gguf import make_model, write_gguf
 
     put_model(hub)  # in Transformers' format, beside it
     (hub.files / "org/tiny/Q8").mkdir()
