@@ -109,7 +109,7 @@ def test_a_run_prints_tables_conclusions_warnings_and_where_the_files_are(tmp_pa
     for text in ("variant paper: κ ∝ β", "variant fixed: κ = 0.003", "AUGC standardised", "No β★: ", "Warning: "):
         assert text in done.stdout
     assert f"Files in {tmp_path}/run" in done.stdout
-    assert f"Look at {tmp_path}/run/report.html" in done.stdout
+    assert f"Open {tmp_path}/run/report.html" in done.stdout
     assert "[9/11] online: 2/2 steps" in done.stderr
 
 

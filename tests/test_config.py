@@ -63,7 +63,7 @@ seeds: []
         f"{path}: seeds: should hold at least 1",
         f"{path}: base.geometry.heads: input should be greater than 0 (given: 0)",
         f"{path}: task.largest: input should be greater than or equal to 2 (given: 1)",
-        f"{path}: preferences.source: missing; give it a value (`betastar config` says what it is)",
+        f"{path}: preferences.source: missing; give it a value (`betastar config` explains it)",
         f"{path}: rewards.members: input should be greater than or equal to 2 (given: 1)",
         f"{path}: rewards.epocs: unknown key; did you mean epochs?",
         "--set offline.clip=-1: should be a number above 0, or auto (given: -1)",
@@ -74,7 +74,7 @@ seeds: []
 def test_faults_of_several_variants_and_seeds_are_reported_together() -> None:
     text = refusal("micro", "variants.fast.stepz=1", "variants.slow={steps: 0, kl: 1}", "seeds=[1, 1]")
     assert text.split("\n") == [
-        "--set seeds=[1, 1]: the same seed is listed twice; each seed is one block, list it once",
+        "--set seeds=[1, 1]: the same seed is listed twice; list each seed once",
         "--set variants.fast.stepz=1: unknown key; did you mean steps?",
         "--set variants.slow={steps: 0, kl: 1}: variants.slow.steps: input should be greater than 0 (given: 0)",
         "--set variants.slow={steps: 0, kl: 1}: variants.slow.kl: should hold settings, as in `name: {key: value}` "
@@ -110,10 +110,10 @@ def test_faults_of_several_variants_and_seeds_are_reported_together() -> None:
         (
             ("seeds=[0]", "task={kind: custom, task: mine.py:make}"),
             [
-                "--set task={kind: custom, task: mine.py:make}: preferences.kind: micro needs task.kind micro; give "
-                "your pairs with kind: dataset",
-                "--set task={kind: custom, task: mine.py:make}: base.source: train teaches the micro language; use "
-                "random or pretrained for your own files",
+                "--set task={kind: custom, task: mine.py:make}: preferences.kind: micro needs task.kind micro; set "
+                "kind: dataset for your own pairs",
+                "--set task={kind: custom, task: mine.py:make}: base.source: train only works for the micro language; "
+                "use random or pretrained for your own files",
             ],
         ),
         (("onlin.steps=3", "name=a"), ["--set onlin.steps=3: onlin: unknown key; did you mean online?"]),
@@ -263,7 +263,7 @@ def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert refusal("mirco") == "mirco: neither a preset nor a .yaml file; did you mean micro?"
     assert refusal("settings.json") == f"settings.json: neither a preset nor a .yaml file; presets are {presets}"
     missing = tmp_path / "none.yaml"
-    assert refusal(missing) == f"{missing}: no such file; `betastar presets` lists what is built in."
+    assert refusal(missing) == f"{missing}: no such file; `betastar presets` lists the built-in presets."
     folder = tmp_path / "folder.yaml"
     folder.mkdir()
     assert refusal(folder).startswith(f"{folder}: cannot be read (")
@@ -277,7 +277,10 @@ def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
         ("- a\n- b\n", "empty or not a mapping; start from `betastar config micro`."),
         ("name: a\ntask: {kind: micro\nseeds: [0]\n", "line 3 not valid YAML (expected ',' or '}', but got ':')"),
         ("name: a\n  b: c\n", "line 2 not valid YAML (mapping values are not allowed here); correct the file."),
-        ("online: {}\nname: a\nonline: {}\n", "line 3 not valid YAML (the key online stands twice); correct the file."),
+        (
+            "online: {}\nname: a\nonline: {}\n",
+            "line 3 not valid YAML (the key online appears twice); correct the file.",
+        ),
         ("name: !!python/name:os.system\n", "line 1 not valid YAML (could not determine a constructor for the tag"),
         ("[" * 500, "not valid YAML (maximum recursion depth exceeded"),
     ],

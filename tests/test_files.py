@@ -119,7 +119,7 @@ def test_a_local_model_folder_another_reward_base_and_other_kinds_of_files(tmp_p
     (example,) = coverage["malformed_examples"]
     # UltraFeedback's prompt is the user's turn that both begin with; here nothing is left of one of them.
     assert example.startswith(f"{tmp_path}/pairs.parquet, row 5: after the prompt, `chosen` holds user assistant where")
-    assert f"preferences: 1 of 80 rows are malformed and left out: {example}" in listener.said
+    assert f"preferences: 1 of 80 rows are malformed and skipped: {example}" in listener.said
 
 
 def test_what_is_too_long_for_either_model_is_said_before_training(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_real_data(tmp_path: Path, shared_data: Path) -> None:
 
 def test_too_few_pairs_and_missing_files_are_one_sentence(tmp_path: Path) -> None:
     settings = write_files(tmp_path, pairs=6)
-    with pytest.raises(BetastarError, match=r"split .*supply pairs with about \d+ different prompts or more"):
+    with pytest.raises(BetastarError, match=r"split .*give pairs with about \d+ different prompts or more"):
         pipeline.run(load_config("files", [*SMALL, *settings]), tmp_path / "run")
     (tmp_path / "pairs.jsonl").unlink()
     with pytest.raises(BetastarError, match=r"pairs\.jsonl: no such file; correct preferences\.source"):

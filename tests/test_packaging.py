@@ -107,7 +107,7 @@ def test_the_installed_command_runs_the_experiment(installed: Path, tmp_path: Pa
     """With the wheel's own preset and templates: the micro world, short."""
     settings = [part for text in (*TINY, "seeds=[0]") for part in ("--set", text)]
     printed = from_elsewhere([str(installed / "betastar"), "run", "micro", *settings], tmp_path)
-    assert "Look at runs/micro/report.html" in printed
+    assert "Open runs/micro/report.html" in printed
     assert "</html>" in (tmp_path / "runs" / "micro" / "report.html").read_text()
 
 

@@ -99,7 +99,7 @@ class Results:
         from betastar.report.folders import write_report
 
         if self.folder is None:
-            raise BetastarError("this analysis was not written; give bs.analyze a folder with out=.")
+            raise BetastarError("this analysis was not saved; call bs.analyze with out=FOLDER.")
         return write_report(self.folder, None if page is None else Path(page))
 
     def show(self, details: bool = False, seconds: float | None = None) -> None:
@@ -365,7 +365,7 @@ def _config(
     if not isinstance(source, Config):
         return load_config(str(source), texts)
     if texts:
-        raise BetastarError(f"{texts[0]}: a Config is complete; give seeds and overrides to load_config.")
+        raise BetastarError(f"{texts[0]}: a Config is final; pass seeds and overrides to load_config instead.")
     return source
 
 

@@ -100,10 +100,10 @@ def test_arguments_name_columns_and_numbers() -> None:
     assert {r["series"]["step"][-1] for r in short["conditions"]} == {10}
     with pytest.raises(
         BetastarError,
-        match=r"frame, beta 0.5, seed 0: no column is known to be the true reward; .*\(in Python true=COLUMN\)",
+        match=r"frame, beta 0.5, seed 0: no column is recognised as the true reward; .*\(in Python true=COLUMN\)",
     ):
         analyzed(grid().drop(columns="acc"))
-    with pytest.raises(BetastarError, match="frame: the column 'acc' is there twice"):
+    with pytest.raises(BetastarError, match="frame: the column 'acc' appears twice"):
         analyzed(pd.concat([grid(), grid()[["acc"]]], axis=1))
     with pytest.raises(BetastarError, match=r"Numeric columns: none\."):
         analyzed(pd.DataFrame())
@@ -327,4 +327,4 @@ def test_a_pattern_that_finds_nothing_is_said(tmp_path: Path) -> None:
     notes = analyze_paths([tmp_path], Options(patterns=["lam(?P<beta>.+)", "(?P<seed>.).csv"])).notes
     said = [note for note in notes if note.startswith("--pattern")]
     assert len(said) == 1
-    assert said[0].startswith("--pattern lam(?P<beta>.+): found in no run's name or path, such as ")
+    assert said[0].startswith("--pattern lam(?P<beta>.+): matches no run's name or path, such as ")

@@ -134,7 +134,7 @@ def test_what_is_missing_is_undefined_with_a_reason() -> None:
         assert found["measured"] is None
     bare[0]["policy_entropy"] = {"checkpoint": 1.0}
     assert link(chain(bare), "β", "entropy")["reason"] == "no entropy at some β"
-    assert link(chain([record(1.0)]), "β", "û")["reason"] == "a correlation needs 2 pairs, here 1"
+    assert link(chain([record(1.0)]), "β", "û")["reason"] == "a correlation needs 2 pairs, there are 1"
     flat = chain([record(b, u=1.0) for b in (1.0, 2.0, 3.0)])
     assert link(flat, "β", "û")["reason"] == "one side is constant"
 

@@ -66,7 +66,7 @@ def test_a_start_without_spread_needs_n(q: float) -> None:
     assert math.isnan(found["augc_standardised"])
     assert found["onset_step"] is None
     assert found["missing"]["gap_standardised"] == (
-        f"the true reward at the start is {q:g}, whose standard deviation needs the number of responses behind it"
+        f"the true reward at the start is {q:g}, and its standard deviation needs the number of responses"
     )
     # With 8 responses: q' = 1/10 or 9/10, s = 0.3, z_true = ±0.5/0.3.
     known = record([4.0, 6.0], [q, 0.5], proxy_std=2.0, n=8)
@@ -129,9 +129,9 @@ def test_what_is_not_logged_is_null_with_a_reason_and_the_rest_is_there() -> Non
         "disagreement": "not logged at 1 of 3 points",
         **dict.fromkeys(["response_entropy", "ood_distance", "diversity", "response_tokens"], "not logged"),
         **dict.fromkeys(["policy_entropy", "at_limit", "unparsable"], "not logged"),
-        "log_ratio_noise": "not logged, for only runs of betastar measure it",
-        "true_lenient": "not logged, for it takes a second, lenient grading",
-        "disagreement_centred": "not logged, for it takes the scores of every member on validation pairs",
+        "log_ratio_noise": "not logged; only runs of betastar measure it",
+        "true_lenient": "not logged; it needs a second, lenient grading",
+        "disagreement_centred": "not logged; it needs the scores of every member on validation pairs",
         **dict.fromkeys(
             [f"{name}_standardised" for name in ("gap", "augc", "share_gap_positive", "uq_gap_correlation")],
             "the standard deviation of the proxy rewards at the start is not given",

@@ -221,7 +221,7 @@ def test_disclosures_of_a_run_on_a_dataset_with_a_list_of_betas() -> None:
     }
     found = protocol(ours(context))["disclosures"]
     assert found["beta_derivation"]["n_pairs"] is None
-    assert found["beta_derivation"]["reason"] == "these β do not follow from preference pairs"
+    assert found["beta_derivation"]["reason"] == "these values of β are not derived from preference pairs"
     logging = found["logging_policy"]
     assert logging["written_by"] is logging["rated_by"] is None
     assert logging["settings"] == "/preferences"
@@ -237,7 +237,7 @@ def test_what_logs_do_not_tell_is_null_with_a_reason() -> None:
     assert found["evaluation_seeds"]["seeds"] == [0, 1]
     assert found["evaluation_seeds"]["temperature"] is found["logging_policy"]["coverage"] is None
     for name in ("beta_derivation", "evaluation_seeds", "logging_policy"):
-        assert found[name]["reason"].endswith("the runs were trained elsewhere, and their logs do not say it")
+        assert found[name]["reason"].endswith("the runs were trained elsewhere and their logs do not record it")
     entropy = record["protocol"]["metrics"]["checkpoint_entropy"]["rows"][0]["checkpoint"]
     assert (entropy["mean"], entropy["n"]) == (None, 2)
     assert entropy["reason"] == "undefined in 2 of 2 seeds: not logged"
@@ -267,7 +267,7 @@ def test_runs_of_ours_that_are_analysed_together_say_where_their_settings_are(tm
 def test_an_unknown_beta_is_null_in_every_row_and_said_once() -> None:
     frame = grid()[lambda f: f["beta"] == 2.0].drop(columns="beta")
     found = check(analyzed(frame))["protocol"]
-    assert found["missing"] == {"beta": "no column, name or option says what β this was"}
+    assert found["missing"] == {"beta": "no column, name or option gives its β"}
     for name in ("gap_series", "augc", "diversity", "uq_gap_correlation"):
         assert {row["beta"] for row in found["metrics"][name]["rows"]} == {None}
     assert found["disclosures"]["beta_derivation"]["betas"] == []

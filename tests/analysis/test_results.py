@@ -91,7 +91,7 @@ def test_summary_over_seeds() -> None:
 def test_equal_damage_gives_no_beta_star() -> None:
     star = build({0.1: 1.0, 1.0: 1.0, 10.0: 1.0})["summary"]["paper"]["standardised"]["beta_star"]
     assert star["value"] is None
-    assert "AUGC does not depend on β in this data" in star["reason"]
+    assert "AUGC does not depend on β in these data" in star["reason"]
 
 
 def test_true_reward_zero_is_a_warning_and_not_a_blow_up() -> None:

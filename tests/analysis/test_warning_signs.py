@@ -112,7 +112,7 @@ def test_two_runs_by_hand() -> None:
     # Proxy changes: events 0 and 0; others 0, 1 and four times 0: each ties with five and loses one. 5 of 12.
     assert roc["minus_proxy"]["value"] == pytest.approx(2.5 / 12)
     # Without seed 0 there is no event.
-    assert found["verdict"] == "undefined: it rests on one seed: undefined without that"
+    assert found["verdict"] == "undefined: it depends on a single seed and is undefined without it"
     # Quiet run: largest excursion 0.5. Run 0 leaves that band at point 2, one point (5 steps) before its onset.
     lead = found["lead"]
     assert lead["band"]["width"] == 0.5
@@ -152,7 +152,7 @@ def test_a_signal_two_points_ahead_is_found_and_noise_is_not() -> None:
     assert led["lead"]["n_warned"] == led["lead"]["n_onset"] == 8
     assert idle["verdict"] == "no better than chance"
     assert np.isnan(idle["lead"]["median_points"])
-    assert idle["lead"]["reason"] == "no alarm in half of the seeds with onset or more"
+    assert idle["lead"]["reason"] == "no alarm in at least half of the seeds with an onset"
 
 
 def test_leads_and_correlations_survive_noise() -> None:
@@ -229,7 +229,7 @@ def test_repeated_evaluations_set_the_band_where_every_run_hacks() -> None:
         return {**run(seed, [0.6, 0.6, 0.3], 2, disagreement=[1.0, 2.0, 3.0], gap_standardised=[0, 0, 2.0]), **more}
 
     nothing = pooled([hacked(0), hacked(1)], "disagreement")["lead"]
-    assert nothing["reason"] == "no run without onset and no repeated evaluation to set the band by"
+    assert nothing["reason"] == "no run without onset and no repeated evaluation to set the band"
     # Repeats differ by 0.3 and 0.4: three times √((0.09 + 0.16)/2) = 1.06, left at the onset and not before.
     again = [hacked(0, again={"disagreement": 1.3}), hacked(1, again={"disagreement": 0.6})]
     lead = pooled(again, "disagreement")["lead"]

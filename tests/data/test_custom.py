@@ -112,10 +112,10 @@ P = "[Problem(0, 'q', 'g')]"
         ("def make():\n  raise ValueError('one\\ntwo')", "{task} raised ValueError (line 2): one two; correct it."),
         ("def make():\n  raise ValueError", "{task} raised ValueError (line 2): no message; correct it."),
         ("def make(a): ...", "{task} raised TypeError: make() missing 1 required positional argument: 'a'"),
-        (f"{TASK}def make(): return Task([], {P}, len)", "{task}: `train` is not a list of Problem with at least one"),
+        (f"{TASK}def make(): return Task([], {P}, len)", "{task}: `train` must be a non-empty list of Problem"),
         (
             f"{TASK}def make(): return Task({P}, ['q'], len)",
-            "{task}: `test` is not a list of Problem with at least one",
+            "{task}: `test` must be a non-empty list of Problem",
         ),
         (
             f"{TASK}def make(): return Task([Problem(0, 'q', 3)], {P}, len)",
@@ -123,7 +123,7 @@ P = "[Problem(0, 'q', 'g')]"
         ),
         (
             f"{TASK}def make(): return Task({P} * 2, {P}, len)",
-            "{task}: two problems of `train` have the same problem_id; number them.",
+            "{task}: two problems of `train` have the same problem_id; give each its own.",
         ),
         (
             f"{TASK}def make(): return Task({P}, {P}, lambda response, gold: response == gold)",

@@ -124,7 +124,7 @@ def test_rows_come_with_the_commit_as_digest(online: tuple[dict[str, Any], str])
         ("other split", "task.train: someone/sums has no split dev; set task.train.split to one of train, test."),
         (
             "other revision",
-            "task.train: someone/sums has no revision v2; correct task.train.revision or leave it out.",
+            "task.train: someone/sums has no revision v2; correct or remove task.train.revision.",
         ),
         (
             "gated",
@@ -133,11 +133,14 @@ def test_rows_come_with_the_commit_as_digest(online: tuple[dict[str, Any], str])
         ),
         (
             "nobody's",
-            "task.train: someone/none is no file or folder here and no public dataset of the Hugging Face hub; correct "
-            "the name, or if it is private log in with `hf auth login`.",
+            "task.train: someone/none is neither a local file or folder nor a public dataset on the Hugging Face "
+            "hub; correct the name, or log in with `hf auth login` if it is private.",
         ),
-        ("script", "task.train: someone/script is made by a script, which betastar does not run; set task.train.revis"),
-        ("empty", "task.train: someone/empty holds no data files that can be read ("),
+        (
+            "script",
+            "task.train: someone/script uses a loading script, which betastar does not run; set task.train.revis",
+        ),
+        ("empty", "task.train: someone/empty has no readable data files ("),
         ("broken", "task.train: someone/broken cannot be loaded (DatasetGenerationError: "),
     ],
 )
@@ -159,10 +162,9 @@ def test_without_the_hub_what_was_loaded_before_is_found_again(online: tuple[dic
     found, error = opened(cases, home, HF_HUB_OFFLINE="1")
     assert found[:2] == [online[0]["train"]] * 2
     assert found[2:] == [
-        "task.train: the hub cannot be reached, and revision v2 of someone/sums is not the one kept from before "
+        "task.train: the hub cannot be reached, and revision v2 of someone/sums is not the one cached here "
         f"({COMMIT}); connect, or set revision to that.",
-        "task.train: someone/sums: configuration socratic is not among those kept from before (main); connect to load "
-        "it.",
+        "task.train: someone/sums: configuration socratic is not cached (cached: main); connect to download it.",
         "task.train: someone/new: the Hugging Face hub cannot be reached; connect, or give a local file in task.train.",
     ]
     assert error == ""

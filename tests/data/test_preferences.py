@@ -61,15 +61,17 @@ def test_malformed_rows_are_refused_or_left_out(tmp_path: Path) -> None:
     rows = [ROW, ROW | {"chosen": 3}, ROW | {"chosen": "b"}, ROW]
     with pytest.raises(BetastarError) as error:
         read(tmp_path, *rows)
-    assert str(error.value).startswith(f"{tmp_path}/pairs.jsonl, line 2: `chosen` is a number; make it text or a list")
-    assert str(error.value).endswith("data.max_bad_share, now 0, to leave malformed rows out: 1 of 4 rows (25 %).")
+    assert str(error.value).startswith(
+        f"{tmp_path}/pairs.jsonl, line 2: `chosen` is a number; it must be text or a list"
+    )
+    assert str(error.value).endswith("data.max_bad_share, now 0, to skip malformed rows: 1 of 4 rows (25 %).")
     loaded = read(tmp_path, *rows, max_bad_share=0.25)
     assert (len(loaded.pairs), loaded.n_equal_dropped, loaded.malformed.n, loaded.malformed.of) == (2, 1, 1, 4)
     assert loaded.malformed.examples[0].startswith(f"{tmp_path}/pairs.jsonl, line 2: `chosen` is a number")
 
 
 def test_no_usable_pair(tmp_path: Path) -> None:
-    with pytest.raises(BetastarError, match="in all 1 rows `chosen` equals `rejected`; supply pairs that differ"):
+    with pytest.raises(BetastarError, match="in all 1 rows `chosen` equals `rejected`; give pairs that differ"):
         read(tmp_path, {"prompt": "p", "chosen": "a", "rejected": "a"})
 
 
@@ -117,7 +119,7 @@ def test_an_empty_split_is_an_error() -> None:
     train_only = [p for n in range(20) if split_of((p := pair(f"prompt {n}")).prompt_id) == "train"][:3]
     message = (
         r"^preferences\.source: no prompt falls into the validation and test split \(different prompts: 3\); "
-        r"supply pairs with about 50 different prompts or more\.$"
+        r"give pairs with about 50 different prompts or more\.$"
     )
     with pytest.raises(BetastarError, match=message):
         split_by_prompt(train_only * 2)

@@ -38,7 +38,7 @@ FIRST = (
 def test_malformed_rows_below_the_share_are_left_out_and_the_first_three_kept() -> None:
     found = usable_rows(given_rows(ROWS), number, max_bad_share=0.5)  # 4 of 8 are malformed: not more than half
     assert found == ([0, 3, 6], 8, Malformed(4, 8, FIRST))
-    assert str(found.malformed) == f"4 of 8 rows are malformed and left out: {' | '.join(FIRST)}"
+    assert str(found.malformed) == f"4 of 8 rows are malformed and skipped: {' | '.join(FIRST)}"
     assert found.malformed.record() == {"malformed_dropped": 4, "malformed_examples": list(FIRST)}
 
 
@@ -46,8 +46,8 @@ def test_more_than_the_share_is_refused_with_share_first_fault_and_remedy() -> N
     with pytest.raises(BetastarError) as error:
         usable_rows(given_rows(ROWS), number, max_bad_share=0.49)
     assert str(error.value) == (
-        "set, row 2: n is no number; write one, or raise data.max_bad_share, now 0.49, to leave malformed rows out: "
-        "4 of 8 rows (50 %), also row 5 and row 6."
+        "set, row 2: n is no number; write one, or raise data.max_bad_share, now 0.49, to skip malformed rows: 4 of 8 "
+        "rows (50 %), also row 5 and row 6."
     )
     with pytest.raises(BetastarError, match=r"data.max_bad_share, now 0, .* 1 of 61 rows \(1\.64 %\)\.$"):
         usable_rows(given_rows([{"n": 1}] * 60 + [{"n": "x"}]), number, max_bad_share=0)
@@ -68,7 +68,7 @@ def test_the_limit_counts_usable_rows_and_ends_the_reading() -> None:
 
 
 def test_no_rows() -> None:
-    with pytest.raises(BetastarError, match=r"^set: there are no rows; give a dataset that has some\.$"):
+    with pytest.raises(BetastarError, match=r"^set: the dataset is empty; give one with rows\.$"):
         usable_rows(given_rows([]), number, 0)
 
 

@@ -84,8 +84,8 @@ def test_json_may_be_a_list_or_lines_and_its_rows_meet_the_checks_of_json_lines(
     path.write_text('[{"a": 1}, 3, {"a": "\\ud800"}]')
     (_, row), (_, number), (_, half) = opened(path).read()
     assert row == {"a": 1}
-    assert str(number) == "a number where a JSON object is due; put objects such as {...} into the list"
-    assert str(half).startswith("half of a \\uD800 escape pair stands alone")
+    assert str(number) == "a number instead of a JSON object; put objects such as {...} into the list"
+    assert str(half).startswith("an unpaired \\uD800 surrogate escape")
     for text in ("3", "[1", '"a"'):
         path.write_text(text)
         assert refusal(path).startswith(f"{path}: not a list of JSON objects (")
@@ -121,7 +121,7 @@ def test_what_is_not_there_or_of_another_kind_is_named(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.txt").write_text("x")
     assert refusal("notes.txt") == (
-        "notes.txt: unknown kind of file; give one of .jsonl, .jsonl.gz, .json, .csv, .parquet in task.train."
+        "notes.txt: unknown file type; give one of .jsonl, .jsonl.gz, .json, .csv, .parquet in task.train."
     )
     for name in ("none.jsonl", "a/b/c", "./x", "data/none.csv"):
         where = f"(relative paths start at {tmp_path})"
@@ -132,9 +132,9 @@ def test_what_is_not_there_or_of_another_kind_is_named(tmp_path: Path, monkeypat
 
 
 def test_a_file_has_no_split_and_a_folder_no_revision(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="name, split and revision belong to hub datasets; leave them out beside a"):
+    with pytest.raises(ValueError, match="name, split and revision belong to hub datasets; remove them when"):
         DatasetSource(dataset="rows.jsonl", split="test")
-    assert refusal(tmp_path, revision="main").endswith("is a folder, which has no revisions; leave revision out.")
+    assert refusal(tmp_path, revision="main").endswith("is a folder, which has no revisions; remove revision.")
 
 
 def test_a_folder_laid_out_like_a_hub_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ def test_malformed_rows_are_refused_or_left_out(tmp_path: Path, row: dict[str, A
     with pytest.raises(BetastarError) as error:
         load_task(made)
     assert str(error.value).startswith(f"{tmp_path}/test.jsonl, line 2: {message}")
-    assert str(error.value).endswith("data.max_bad_share, now 0, to leave malformed rows out: 1 of 3 rows (33.3 %).")
+    assert str(error.value).endswith("data.max_bad_share, now 0, to skip malformed rows: 1 of 3 rows (33.3 %).")
     task = load_task(made, max_bad_share=0.34)
     assert [problem.problem_id for problem in task.test] == [0, 1]
     assert (task.malformed.n, task.malformed.of) == (1, 4)  # of both parts

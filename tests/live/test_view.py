@@ -127,7 +127,7 @@ def test_a_folder_that_is_no_run_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(BetastarError, match=r"nowhere: no such folder; give the run directory"):
         look(tmp_path / "nowhere")
     (tmp_path / "results.json").write_text("{}")  # as an analysis leaves it
-    with pytest.raises(BetastarError, match=r"holds no run \(no status\.json, no store\)"):
+    with pytest.raises(BetastarError, match=r"not a run directory \(no status\.json, no store\)"):
         look(tmp_path)
 
 

@@ -35,7 +35,7 @@ def test_the_table_and_everything_that_was_guessed() -> None:
         "proxy = reward (guessed; --proxy COLUMN changes it)",
         "true = acc (guessed; --true COLUMN changes it)",
         "proxy_std = reward_std (guessed; --column NAME=COLUMN changes one)",
-        "how many responses stand behind a true reward is not logged, and taken for many (--n gives it)",
+        "the number of responses behind each true reward is not logged, and assumed large (set it with --n)",
     ]
     assert found.runs == [
         {
@@ -65,7 +65,7 @@ def test_percent_is_told_from_shares_over_all_runs_together() -> None:
     logs = [log("beta-1", acc=[50.0, 25.0]), log("beta-2", acc=[1.0, 0.5])]
     found = assemble(logs, Options())
     assert found.frame["true_strict"].tolist() == [0.5, 0.25, 0.01, 0.005]
-    assert "true rewards go up to 50: taken for percentages and divided by 100 (--true-unit score)" in found.notes
+    assert "true rewards go up to 50: read as percentages and divided by 100 (else --true-unit score)" in found.notes
     told = assemble(logs, Options(true_unit="score"))
     assert told.frame["true_strict"].tolist() == [50, 25, 1, 0.5]
     assert not any("percent" in note for note in told.notes)
@@ -75,7 +75,7 @@ def test_percent_is_told_from_shares_over_all_runs_together() -> None:
 def test_a_score_keeps_its_standard_deviation_and_a_share_has_its_own() -> None:
     score = assemble([log(acc=[-1.0, 2.0], acc_std=[3.0, 3.0])], Options())
     assert score.frame["true_std"].tolist() == [3, 3]
-    assert "true rewards go from -1 to 2: taken for scores, not shares of right answers" in score.notes
+    assert "true rewards go from -1 to 2: read as scores, not as shares of right answers" in score.notes
     assert np.isnan(assemble([log(acc=[-1.0, 2.0])], Options()).frame["true_std"].to_numpy()).all()
     assert "true_std" not in assemble([log(acc_std=[3.0, 3.0])], Options()).frame
     # A column of that very name, as our monitor writes for partial credit, or one that is told, says: a score.
@@ -83,27 +83,27 @@ def test_a_score_keeps_its_standard_deviation_and_a_share_has_its_own() -> None:
     assert assemble([partial], Options()).frame["true_std"].tolist() == [3, 3]
     assert assemble([log()], Options(columns={"true_std": "0.25"})).frame["true_std"].tolist() == [0.25, 0.25]
     assert "true_std" not in assemble([partial], Options(true_unit="share")).frame
-    with pytest.raises(BetastarError, match="true rewards go from -1 to 2 and are no shares; say --true-unit"):
+    with pytest.raises(BetastarError, match="true rewards go from -1 to 2, so they are not shares; use --true-unit"):
         assemble([log(acc=[-1.0, 2.0])], Options(true_unit="share"))
 
 
 def test_a_start_after_step_0_and_a_missing_spread_are_said() -> None:
     rows = pd.DataFrame({"step": [5, 10], "reward": [1.0, 2.0], "acc": [0.5, 0.25]})
     notes = assemble([Log("a", rows, "CSV table"), log("b", step=[8, 10])], Options()).notes
-    assert "the earliest point, step 5 to 8, is taken for the start: no step 0 is logged" in notes
+    assert "the earliest point, step 5 to 8, is used as the start, because no step 0 is logged" in notes
     alone = assemble([Log("a", rows, "CSV table")], Options()).notes
     assert (
-        "the standard deviation of proxy rewards is not logged, so there is no standardised gap "
-        "(--column proxy_std=COLUMN or NUMBER gives it)"
+        "the standard deviation of proxy rewards is not logged, so there is no standardised gap (set it with --column "
+        "proxy_std=COLUMN or proxy_std=NUMBER)"
     ) in alone
 
 
 def test_unknown_seeds_and_betas_are_said() -> None:
     notes = assemble([log("beta-1/a"), log("beta-1/b"), log("c")], Options()).notes
-    assert "2 of 3 runs are without a seed: numbered from 0 (--seed or --pattern tells it)" in notes
+    assert "2 of 3 runs are without a seed; numbered from 0 (set it with --seed or --pattern)" in notes
     assert (
-        "1 of 3 runs is without a known β: nothing is said there of how damage depends on it "
-        "(--beta or --pattern tells it)"
+        "1 of 3 runs is without a known β, so the dependence of damage on β is unknown there (set it with --beta or "
+        "--pattern)"
     ) in notes
     assert any(note.startswith("the run is without a known β") for note in assemble([log("c")], Options()).notes)
 
@@ -118,7 +118,7 @@ def test_runs_with_different_columns_are_each_guessed() -> None:
 
 def test_equal_sentences_are_said_once() -> None:
     logs = [log(f"beta-{beta}", step=[10, 0]) for beta in (1, 2, 3, 4)]
-    sorting = "steps are out of order, or return after a resume: they are sorted"
+    sorting = "steps are out of order or repeat after a resume; they were sorted"
     assert f"every run: {sorting}" in assemble(logs, Options()).notes
     assert f"beta-1, beta-2, beta-3 and 1 more: {sorting}" in assemble([*logs, log("beta-5")], Options()).notes
 
@@ -127,8 +127,8 @@ def test_a_log_without_rewards_is_passed_over_where_another_has_them() -> None:
     useless = Log("samples.jsonl", pd.DataFrame({"step": [0, 1], "tokens": [3, 4]}), "JSON Lines")
     found = assemble([useless, log()], Options())
     assert len(found.frame) == 2
-    assert found.notes[-1].startswith("passed over samples.jsonl: no column is known to be the true reward")
-    with pytest.raises(BetastarError, match=r"samples\.jsonl: no column is known .* So it is in 1 more\."):
+    assert found.notes[-1].startswith("skipped samples.jsonl: no column is recognised as the true reward")
+    with pytest.raises(BetastarError, match=r"samples\.jsonl: no column is recognised .* The same holds for 1 more\."):
         assemble([useless, useless], Options())
 
 
@@ -148,11 +148,11 @@ def test_runs_of_ours_keep_what_is_known_of_their_checkpoints() -> None:
 
 
 def test_faulty_options() -> None:
-    with pytest.raises(BetastarError, match="'loss' is no field"):
+    with pytest.raises(BetastarError, match="'loss' is not a field"):
         assemble([log()], Options(columns={"loss": "reward"}))
     with pytest.raises(BetastarError, match="no numeric column 'rewrad' for proxy; did you mean reward"):
         assemble([log()], Options(columns={"proxy": "rewrad"}))
-    with pytest.raises(BetastarError, match="name what it finds"):
+    with pytest.raises(BetastarError, match="name the group"):
         assemble([log()], Options(patterns=["beta"]))
 
 

@@ -103,7 +103,7 @@ def test_in_a_folder_the_unreadable_is_passed_over_and_a_named_file_is_an_error(
     collected = collect([tmp_path])
     assert [log.name for log in collected.logs] == [(tmp_path / "a.csv").as_posix()]
     assert len(collected.notes) == 2
-    assert "none.jsonl: it holds no rows" in collected.notes[0]
+    assert "none.jsonl: it has no rows" in collected.notes[0]
     assert "notes.txt: no line is a verl step" in collected.notes[1]
     with pytest.raises(BetastarError, match=r"notes\.txt: no line is"):
         collect([tmp_path / "notes.txt"])
@@ -116,10 +116,10 @@ def test_nothing_to_read(tmp_path: Path) -> None:
     with pytest.raises(BetastarError, match="missing does not exist; check the path"):
         collect([tmp_path / "missing"])
     (tmp_path / "weights.bin").write_bytes(b"0")
-    with pytest.raises(BetastarError, match="holds no training log; give a folder or file of a kind that is read"):
+    with pytest.raises(BetastarError, match="no training log found; give a file or folder in a supported format"):
         collect([tmp_path])
     (tmp_path / "a.txt").write_text("x\n")
-    with pytest.raises(BetastarError, match=r"nothing could be read: passed over .*a\.txt"):
+    with pytest.raises(BetastarError, match=r"nothing could be read: skipped .*a\.txt"):
         collect([tmp_path])
     (tmp_path / "results.json").write_text("{")
     (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n')

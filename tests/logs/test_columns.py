@@ -131,8 +131,8 @@ def test_what_is_told_wins_and_sets_the_phase() -> None:
 @pytest.mark.parametrize(
     ("names", "told", "said"),
     [
-        (["step", "reward"], {}, r"run: no column is known to be the true reward; name it with --true COLUMN"),
-        (["step", "acc"], {}, r"no column is known to be the proxy reward; .*Numeric columns: step, acc\."),
+        (["step", "reward"], {}, r"run: no column is recognised as the true reward; name it with --true COLUMN"),
+        (["step", "acc"], {}, r"no column is recognised as the proxy reward; .*Numeric columns: step, acc\."),
         (
             ["reward", "math_acc", "code_acc"],
             {},
@@ -172,5 +172,5 @@ def test_steps(names: list[str], found: list[str]) -> None:
 def test_fields_have_plain_names() -> None:
     said: Any = {name: field_name(name) for name in ("true", "uncertainty", "entropy", "length", "kl")}
     assert list(said.values()) == ["true_strict", "disagreement", "response_entropy", "response_tokens", "kl"]
-    with pytest.raises(BetastarError, match=r"'loss' is no field of an analysis; use one of .*uncertainty"):
+    with pytest.raises(BetastarError, match=r"'loss' is not a field of an analysis; use one of .*uncertainty"):
         field_name("loss")

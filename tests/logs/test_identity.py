@@ -49,9 +49,9 @@ def test_patterns_of_the_user_come_first() -> None:
     assert from_name("x/beta-9", patterns) == Identity(None, 9.0, None)
     with pytest.raises(BetastarError, match="not a regular expression"):
         from_name("x", ["(?P<beta>"])
-    with pytest.raises(BetastarError, match="name what it finds"):
+    with pytest.raises(BetastarError, match="name the group"):
         from_name("x", [r"beta(\d)"])
-    with pytest.raises(BetastarError, match="beta is 'high', which is no number"):
+    with pytest.raises(BetastarError, match="beta is 'high', which is not a number"):
         from_name("beta_high", [r"beta_(?P<beta>\w+)"])
 
 
@@ -62,7 +62,7 @@ def test_columns_tell_runs_apart() -> None:
     parts = list(split(Log("t", table, "CSV"), {}))
     assert [identity for _, identity in parts] == [Identity(None, 0.1, 0), Identity(None, 2.0, 1)]
     assert [log.rows["reward"].tolist() for log, _ in parts] == [[1, 2], [3, 4]]
-    assert [log.note for log, _ in parts] == ["1 rows have no value in beta or seed and are left out", None]
+    assert [log.note for log, _ in parts] == ["1 rows have no value in beta or seed and are skipped", None]
     # Told: another column for β, and one number for all seeds, so that the column seed tells nothing.
     parts = list(split(Log("t", table.assign(x=[5, 5, 5, 6, 6]), "CSV"), {"beta": "x", "seed": 3}))
     assert [identity for _, identity in parts] == [Identity(None, 5.0, None), Identity(None, 6.0, None)]

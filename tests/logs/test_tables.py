@@ -81,7 +81,7 @@ def test_json_lines_of_a_killed_run(tmp_path: Path) -> None:
     path.write_text('{"step": 0, "reward": NaN}\n{"step": 1, "reward": 2}\n{"step": 2, "rew')
     log = read_json_lines(path, "x")
     assert log.rows["step"].tolist() == [0, 1]
-    assert log.note == "line 3 is unfinished and left out"
+    assert log.note == "line 3 is incomplete and skipped"
 
 
 @pytest.mark.parametrize("text", ['{"step": 0}\n[1]\n{"step": 2}\n', "nothing\n", '{"step": 0}\n{"step": 1, "rew\n'])

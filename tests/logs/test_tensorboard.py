@@ -73,7 +73,7 @@ def test_a_file_that_is_still_being_written_gives_what_is_whole(tmp_path: Path) 
     log = read_events([path], "x")
     assert log.rows["a"].tolist() == [0, 1, 2, 3]
     assert log.note is not None
-    assert "cut short" in log.note
+    assert "truncated" in log.note
 
 
 def test_a_damaged_length_ends_the_reading(tmp_path: Path) -> None:

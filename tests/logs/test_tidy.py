@@ -50,7 +50,7 @@ def test_clean_rows_come_through_as_they_are() -> None:
 def test_unsorted_steps() -> None:
     found = points({"step": [20, 0, 10], "p": [3.0, 1.0, 2.0], "t": [0.3, 0.5, 0.4]})
     assert triples(found) == [(0, 1, 0.5), (10, 2, 0.4), (20, 3, 0.3)]
-    assert found.notes == ["steps are out of order, or return after a resume: they are sorted"]
+    assert found.notes == ["steps are out of order or repeat after a resume; they were sorted"]
 
 
 def test_a_resume_writes_steps_again_and_the_last_counts() -> None:
@@ -64,13 +64,13 @@ def test_a_resume_writes_steps_again_and_the_last_counts() -> None:
     )
     # Step 3 keeps the true reward 0.4 that was written first, for none was written after it.
     assert triples(found) == [(0, 1, 0.5), (1, 2, 0.5), (2, 30, 0.3), (3, 40, 0.4), (4, 50, 0.1)]
-    assert any("2 values were written again for a step that had one: the last one counts" in n for n in found.notes)
+    assert any("2 values were written twice for the same step; the last one counts" in n for n in found.notes)
 
 
 def test_nan_rows_are_left_out_and_counted() -> None:
     found = points({"step": [0, 1, 2, 3, 4], "p": [1.0, 2.0, NAN, 4.0, 5.0], "t": [0.5, NAN, 0.4, 0.3, 0.2]})
     assert triples(found) == [(0, 1, 0.5), (3, 4, 0.3), (4, 5, 0.2)]
-    assert found.notes == ["2 steps have only one of the two rewards and are left out"]
+    assert found.notes == ["2 steps have only one of the two rewards and are skipped"]
 
 
 def test_a_proxy_of_every_step_is_averaged_between_evaluations() -> None:
@@ -80,8 +80,8 @@ def test_a_proxy_of_every_step_is_averaged_between_evaluations() -> None:
     # (0, 2]: (2 + 4)/2 = 3. (2, 4]: (6 + 8)/2 = 7. Step 5 is after the last evaluation.
     assert triples(found) == [(0, 1, 0.5), (2, 3, 0.4), (4, 7, 0.2)]
     assert found.notes == [
-        "the proxy is logged at 6 steps and the true reward at 3: at each of these, the proxy is the mean of its "
-        "values since the one before"
+        "the proxy is logged at 6 steps and the true reward at 3; at each of the latter, the proxy is its mean "
+        "since the previous one"
     ]
 
 
@@ -93,7 +93,7 @@ def test_an_evaluation_before_training_takes_the_first_batch_which_the_same_poli
     t = [0.5, NAN, 0.4, NAN, 0.3, NAN, NAN, NAN]
     found = points({"step": range(8), "p": p, "t": t})
     assert triples(found) == [(2, 4, 0.4), (4, 7, 0.3)]
-    assert found.notes[-1] == "1 of them have nothing to average and are left out"
+    assert found.notes[-1] == "1 of them have nothing to average and are skipped"
 
 
 def test_a_true_reward_of_every_step_is_averaged_where_the_proxy_is_rarer() -> None:
@@ -127,18 +127,18 @@ def test_steps_in_two_columns_or_in_none() -> None:
     assert triples(points(rows, ("train/global_step", "eval/global_step"))) == [(1, 1, 0.5), (2, 2, 0.4)]
     found = points({"p": [1.0, 2.0], "t": [0.5, 0.4]}, ())
     assert triples(found) == [(1, 1, 0.5), (2, 2, 0.4)]
-    assert found.notes == ["no column counts steps, so the rows are numbered from 1 (--step COLUMN names one)"]
+    assert found.notes == ["no column counts steps, so rows are numbered from 1 (--step COLUMN names a column)"]
 
 
 def test_rows_without_a_step_and_steps_past_the_last_that_counts() -> None:
     rows = {"step": [0, NAN, 10, 20], "p": [1.0, 9.0, 2.0, 3.0], "t": [0.5, 0.9, 0.4, 0.3]}
     found = points(rows, until=10)
     assert triples(found) == [(0, 1, 0.5), (10, 2, 0.4)]
-    assert found.notes == ["1 rows without a step are left out"]
+    assert found.notes == ["1 rows without a step are skipped"]
 
 
 def test_what_cannot_be_analysed_is_said() -> None:
-    with pytest.raises(BetastarError, match="run: a gap needs two points with both rewards, and there is 1"):
+    with pytest.raises(BetastarError, match="run: a gap needs two points with both rewards, but there is 1"):
         points({"step": [0], "p": [1.0], "t": [0.5]})
     with pytest.raises(BetastarError, match="there are 0"):
         points({"step": [0, 1], "p": [1.0, NAN], "t": [NAN, 0.5]})

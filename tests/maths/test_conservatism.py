@@ -49,7 +49,7 @@ def test_the_papers_fit_has_no_degrees_of_freedom_left():
     found = law(BETA, [AUGC])
     assert found.comparison.best is None
     assert "too few for the AICc of: power law" in str(found.comparison.reason)
-    assert "without one of 3 β" in str(found.leave_one_beta_out.reason)
+    assert "leaving out one of 3 values of β" in str(found.leave_one_beta_out.reason)
 
 
 # --- β★ over seeds ----------------------------------------------------------------------------------------------------
@@ -103,9 +103,9 @@ NOISE = np.random.default_rng(3).normal(0, 3, (3, 3))
 @pytest.mark.parametrize(
     ("means", "status", "words"),
     [
-        ([50, 50, 50], "no dependence", "no β★: by AICc no dependence of AUGC on β is shown in this data"),
-        ([90, 50, 20], "not a rising law", "AUGC falls with β in this data"),
-        ([90, 20, 90], "not a rising law", "AUGC changes with β in this data"),
+        ([50, 50, 50], "no dependence", "no β★: by AICc the data show no dependence of AUGC on β"),
+        ([90, 50, 20], "not a rising law", "AUGC falls with β in these data"),
+        ([90, 20, 90], "not a rising law", "AUGC changes with β in these data"),
         ([20, 50, 90], "estimate", "the power law beats a constant by"),
     ],
 )
@@ -121,7 +121,7 @@ def test_what_three_seeds_can_show(means, status, words):
     [
         (BETA, [[7.0, 7.0, 7.0]] * 2, "no dependence", "does not depend on β"),
         (BETA, [[1.0, np.nan, 2.0]], "refused", "undefined in 1 of 3"),
-        ([1.0, 2.0], [[1.0, 2.0]], "refused", "2 distinct β"),
+        ([1.0, 2.0], [[1.0, 2.0]], "refused", "2 distinct values of β"),
         ([1.0, 2.0, 3.0], [[0.0, 0.0, 100.0]], "refused", "0 at the reference"),
     ],
 )

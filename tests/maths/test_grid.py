@@ -30,7 +30,7 @@ def test_percentile_grid_has_middle_one_and_no_unit(deltas, factor):
 def test_percentile_grid_refuses_data_without_a_grid():
     with pytest.raises(BetastarError, match="0 of 0"):
         percentile_grid([])
-    with pytest.raises(BetastarError, match=r"1 of 2 are: .* explicit list of β"):
+    with pytest.raises(BetastarError, match=r"1 of 2 are: .* explicit list of values of β"):
         percentile_grid([1.0, np.nan])
     with pytest.raises(BetastarError, match="not positive and increasing"):
         percentile_grid([2.0, 2.0, 2.0])

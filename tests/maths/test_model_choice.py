@@ -69,7 +69,7 @@ def test_a_left_out_beta_is_predicted_from_the_others():
 @pytest.mark.parametrize(
     ("beta", "table", "words"),
     [
-        ([1.0, 2.0, 3.0], [[1.0, 2.0, 3.0]], "without one of 3 β too few are left"),
+        ([1.0, 2.0, 3.0], [[1.0, 2.0, 3.0]], "leaving out one of 3 values of β leaves too few"),
         ([1.0, 2.0, 3.0, 4.0], [[1.0, np.nan, 3.0, 4.0]], "undefined"),
     ],
 )

@@ -91,7 +91,7 @@ def test_falling_data_come_out_as_a_constant():
     ("beta", "augc", "refusal", "words"),
     [
         ([1.0, 2.0, 3.0], [1.0, np.nan, 2.0], "undefined AUGC", "in 1 of 3 conditions"),
-        ([1.0, 2.0, 1.0, 2.0], [1.0, 2.0, 3.0, 4.0], "too few β", "2 distinct β"),
+        ([1.0, 2.0, 1.0, 2.0], [1.0, 2.0, 3.0, 4.0], "too few β", "2 distinct values of β"),
         ([1.0, 2.0, 3.0], [7.0, 7.0, 7.0], "constant AUGC", "7 in every condition"),
         ([1.0, 2.0, 3.0], [0.0, 0.0, 0.0], "constant AUGC", "0 in every condition"),
     ],

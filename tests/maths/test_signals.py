@@ -143,7 +143,7 @@ def test_an_interval_that_rests_on_one_seed_is_undefined():
     found = contests([1, 2, 0, 1, 0], [1, 1, 0, 0, 0], [0, 0, 0, 1, 2])
     interval = jackknife_interval(lambda counts: roc_area(found, counts), 3, (0, 1))
     assert np.isnan(interval.low)
-    assert interval.reason == "it rests on one seed: undefined without that"
+    assert interval.reason == "it depends on a single seed and is undefined without it"
     single = jackknife_interval(lambda counts: roc_area(found, counts), 1, (0, 1))
     assert single.reason == "an interval over seeds needs two seeds"
 
@@ -175,7 +175,7 @@ def test_band_by_hand():
     assert quiet_band([100], [3, 4]).width == 100
     nothing = quiet_band([], [NAN])
     assert np.isnan(nothing.width)
-    assert nothing.reason == "no run without onset and no repeated evaluation to set the band by"
+    assert nothing.reason == "no run without onset and no repeated evaluation to set the band"
 
 
 @pytest.mark.parametrize("n_quiet", [3, 10, 25])

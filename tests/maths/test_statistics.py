@@ -142,7 +142,7 @@ def test_nine_pairs_are_exact_and_ten_are_sampled():
     [
         ([1, 1, 1], [1, 2, 3], "one side is constant"),
         ([1.0, np.nan, 2], [1, 2, 3], "a value is undefined"),
-        ([1], [1], "a correlation needs 2 pairs, here 1"),
+        ([1], [1], "a correlation needs 2 pairs, there are 1"),
     ],
 )
 def test_undefined_spearman_is_nan_with_a_reason(x, y, reason):

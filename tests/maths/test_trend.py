@@ -78,8 +78,8 @@ def test_page_of_ten_columns_is_scipys():
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        ([[1.0, 2, 3]], "Page's L needs two seeds and three β, here 1 and 3"),
-        ([[1.0, 2], [1, 2]], "Page's L needs two seeds and three β, here 2 and 2"),
+        ([[1.0, 2, 3]], "Page's L needs two seeds and three values of β, there are 1 and 3"),
+        ([[1.0, 2], [1, 2]], "Page's L needs two seeds and three values of β, there are 2 and 2"),
         ([[1.0, 2, np.nan], [1, 2, 3]], "undefined in 1 of 2 seeds"),
     ],
 )

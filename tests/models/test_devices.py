@@ -55,7 +55,7 @@ def test_a_card_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_build_without_code_for_the_card_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     Card(monkeypatch, error="CUDA error: no kernel image is available for execution on the device\nCUDA kernel errors…")
-    with pytest.raises(BetastarError, match=r"cuda cannot be used \(torch .* has no code for this card\); install the"):
+    with pytest.raises(BetastarError, match=r"cuda cannot be used \(torch .* has no code for this GPU\); install the"):
         choose_device("cuda")
 
 

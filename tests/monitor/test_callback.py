@@ -92,7 +92,7 @@ def test_a_whole_run_is_recorded_and_does_not_notice(make_trainer: Make, kind: s
     assert last["proxy"] == np.mean(last["responses"]["proxy"])
     assert last["correct_strict"] == sum(last["responses"]["true"])
     assert last["kl"] != 0
-    assert last["missing"] == {"disagreement": "one reward function has no disagreement"}
+    assert last["missing"] == {"disagreement": "a single reward function has no disagreement"}
     assert [sample["prompt"] for sample in last["samples"]] == [prompt for prompt, _ in pairs(4)]
     # s_true from 12 of 24 right at the start: q = 13/26, s = 1/2.
     q = (first["correct_strict"] + 1) / 26

@@ -36,7 +36,7 @@ def test_the_digest_knows_prompts_gold_answers_order_and_settings() -> None:
 @pytest.mark.parametrize(
     ("problems", "message"),
     [
-        ([("a", "1")], "has 1 held-out problems; give at least two"),
+        ([("a", "1")], "has 1 held-out problems; give at least 2"),
         (["ab", "cd"], r"Held-out problem 0 is 'ab'; give pairs \(prompt, gold answer\)"),
         ([{"prompt": "a", "gold": "1"}] * 2, "Held-out problem 0 has prompt, gold; give .* `prompt` and `answer`"),
         ([("a", "1"), (CHAT, "1")], "Some held-out prompts are texts and others are messages"),

@@ -61,7 +61,7 @@ def test_a_run_that_starts_anew_sets_an_earlier_one_aside(tmp_path: Path) -> Non
 def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
     with pytest.raises(
-        BetastarError, match=r"goodhart\.jsonl: cannot be written \(.*\); mend that, or give .* another path"
+        BetastarError, match=r"goodhart\.jsonl: cannot be written \(.*\); fix that, or give .* another path"
     ):
         append(tmp_path / "taken" / "goodhart.jsonl", {"step": 0})
 
@@ -70,6 +70,6 @@ def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
 def test_another_file_is_not_overwritten(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "goodhart.jsonl"
     path.write_bytes(line + b'{"step": 1}\n')
-    with pytest.raises(BetastarError, match=r"goodhart.jsonl, line 1: no row of a monitor; rename the file"):
+    with pytest.raises(BetastarError, match=r"goodhart.jsonl, line 1: not written by a GoodhartMonitor; rename"):
         resume(path, 1)
     assert path.read_bytes().startswith(line)

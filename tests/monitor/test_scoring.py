@@ -102,9 +102,9 @@ def test_reward_models_alone_are_an_ensemble(
         )
 
     assert proxy(reward_models).no_ensemble is None
-    assert proxy(reward_models[:1]).no_ensemble == "one reward function has no disagreement"
-    assert "no ensemble of reward models" in proxy([*reward_models, nothing]).no_ensemble
-    assert "equal weights" in proxy(reward_models, reward_weights=[1.0, 1.0, 2.0]).no_ensemble
+    assert proxy(reward_models[:1]).no_ensemble == "a single reward function has no disagreement"
+    assert "not an equally weighted ensemble of reward models" in proxy([*reward_models, nothing]).no_ensemble
+    assert "equally weighted" in proxy(reward_models, reward_weights=[1.0, 1.0, 2.0]).no_ensemble
 
 
 def test_given_functions_are_members_and_their_mean_is_the_proxy() -> None:
@@ -120,7 +120,7 @@ def test_given_functions_are_members_and_their_mean_is_the_proxy() -> None:
     assert proxy.total(scores).tolist() == [2, 2, 4]
     assert seen == [(["1", "good 2", "fine"], TEXTS)]
     assert proxy.no_ensemble is None
-    assert given_proxy(first).no_ensemble == "one reward function has no disagreement"
+    assert given_proxy(first).no_ensemble == "a single reward function has no disagreement"
 
 
 def test_a_response_without_any_score_has_no_proxy_reward() -> None:

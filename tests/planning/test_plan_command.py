@@ -30,10 +30,10 @@ def test_a_preset_for_a_gpu_that_is_not_here(tmp_path: Path) -> None:
     assert "a GPU: 40.0 GiB: IT DOES NOT FIT" in text
     dropout = next(line for line in text.splitlines() if line.split()[:1] == ["adapter.dropout"])
     assert dropout.split()[1] == "0.1"
-    assert "upper bound, not 0.145" in dropout  # 32 / √48908
+    assert "upper bound; unclipped 0.145" in dropout  # 32 / √48908
     for part in ("policy: NF4 layers", "adapters", "optimiser", "activations", "KV cache"):
         assert part in text
-    assert "Time: not measured; `betastar plan paper --probe` measures it here." in text
+    assert "Time: not measured; run `betastar plan paper --probe` to measure it here." in text
     record = json.loads((tmp_path / "plan.json").read_text())
     assert record["memory"]["fits"] is False
     assert record["time"] is None
@@ -44,7 +44,7 @@ def test_a_probe_gives_every_stage_a_time(tmp_path: Path) -> None:
     heading = next(i for i, line in enumerate(lines) if line.split()[:1] == ["stage"])
     stages = [line for line in lines[heading + 2 :] if line.split()[:1] and line.split()[-1] in ("s", "min")]
     assert [line.split()[0] for line in stages] == [
-        "rewards", "reference", "offline", "probe", "online", "together"
+        "rewards", "reference", "offline", "probe", "online", "total"
     ]  # fmt: skip
     assert "Time: measured here (CPU, 1 threads)" in "\n".join(lines)
 
@@ -52,7 +52,7 @@ def test_a_probe_gives_every_stage_a_time(tmp_path: Path) -> None:
 def test_what_no_context_holds_is_said_before_it_is_computed(tmp_path: Path) -> None:
     short = "base={source: random, geometry: {hidden_size: 64, heads: 2, key_value_heads: 1, context: 160}}"
     text = plan(*local(tmp_path, short))
-    assert "TOO LONG: a prompt with its response has 176 tokens, a model's context 160; lower lengths.prompt" in text
+    assert "TOO LONG: prompt and response take 176 tokens, but a model's context is 160; lower lengths.prompt" in text
     assert "TOO LONG" not in plan(*local(tmp_path, short, "lengths.prompt=100"))
 
 
@@ -60,8 +60,8 @@ def test_what_no_context_holds_is_said_before_it_is_computed(tmp_path: Path) -> 
     ("arguments", "message"),
     [
         (["paper", "--tokens", "300"], "--tokens 300: write two whole numbers from 1"),
-        (["paper", "--memory", "-1"], "--memory -1: should be above 0"),
-        (["paper", "--memory", "80", "--probe"], "leave one of them out"),
+        (["paper", "--memory", "-1"], "--memory -1: must be above 0"),
+        (["paper", "--memory", "80", "--probe"], "remove one of them"),
         (["paper", "--set", "compute.memory_gb=12"], "online.batch_size: Appendix C gives 1"),
         (["paper", "--json", "/no/such/folder/plan.json"], "cannot be written"),
     ],

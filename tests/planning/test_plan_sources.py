@@ -49,7 +49,7 @@ def test_presets_are_planned_without_a_network(preset: str, no_network: None, tm
 def test_published_sizes_and_assumed_lengths(tmp_path: Path) -> None:
     pairs, tokens = sources.data(load_config("paper"), None, None, tmp_path)
     assert pairs == (48_908, "80 % of 61135 rows of HuggingFaceH4/ultrafeedback_binarized")
-    assert tokens == (256, 512, 512, "assumed; say --tokens PROMPT,RESPONSE")
+    assert tokens == (256, 512, 512, "assumed; set them with --tokens PROMPT,RESPONSE")
     small, _ = sources.data(load_config("qwen3-0.6b"), None, None, tmp_path)
     assert small.train == 8_000
     unknown = load_config("files", ["preferences={kind: dataset, source: someone/else}"])

@@ -44,10 +44,10 @@ def test_what_is_read_is_what_is_in_the_file(folder: Path) -> None:
     [
         ("", "results.json is damaged (Expecting value"),
         ("{", "results.json is damaged ("),
-        ("[]", "results.json is damaged (it holds no object)"),
-        ("3", "results.json is damaged (it holds no object)"),
+        ("[]", "results.json is damaged (it is not an object)"),
+        ("3", "results.json is damaged (it is not an object)"),
         ("[" * 100_000, "results.json is damaged ("),
-        ('{"schema_version": NaN}', "results.json is damaged (NaN is no JSON)"),
+        ('{"schema_version": NaN}', "results.json is damaged (NaN is not JSON)"),
         ('{"schema_version": "2"}', "results.json is damaged (it has no schema version)"),
         ('{"schema_version": true}', "results.json is damaged (it has no schema version)"),
         (
@@ -77,7 +77,7 @@ def test_a_file_that_is_no_record_is_one_sentence(folder: Path, text: str, words
         (lambda r: r["conditions"][0]["series"]["kl"].__setitem__(1, []), "conditions[0].series.kl[1] is damaged ("),
         (lambda r: r.update(conditions=[]), "conditions is damaged ("),
         (lambda r: r["summary"].update(paper=None), "summary.paper is damaged ("),
-        (lambda r: r.update(more=1), "more is no field of this version"),
+        (lambda r: r.update(more=1), "more is not a field of this version"),
         (lambda r: r["threshold"].update(percentile=90), "threshold.percentile is damaged ("),
         (lambda r: r["chain"]["paper"][0].update(n="many"), "chain.paper[0].n is damaged ("),
     ],
@@ -86,7 +86,7 @@ def test_the_sentence_names_the_field(folder: Path, change: Any, words: str) -> 
     with pytest.raises(BetastarError) as error:
         read_results(rewritten(folder, change))
     assert f"results.json: {words}" in str(error.value)
-    assert str(error.value).endswith("repeat the run or the analysis, which reuses finished work.")
+    assert str(error.value).endswith("repeat the run or the analysis (finished work is reused).")
 
 
 def places(value: Any) -> Iterator[tuple[Any, Any]]:
@@ -125,7 +125,7 @@ def test_a_row_that_is_damaged_is_named_by_line_and_field(folder: Path) -> None:
     for text, words in (
         ('{"step": "four"}', "line 2: step is damaged ("),
         ("[]", "line 2: the line is damaged ("),
-        ('{"proxy": NaN}', "line 2: damaged (NaN is no JSON)"),
+        ('{"proxy": NaN}', "line 2: damaged (NaN is not JSON)"),
         ("{", "line 2: damaged ("),
     ):
         path.write_text("\n".join([rows[0], text, *rows[1:]]))

@@ -60,7 +60,7 @@ def test_the_page_and_the_terminal_say_the_difference_and_its_uncertainty(folder
     # gap × steps: 2, 2.2 and 2.4 times the mean of √β.
     mean = 2.2 * sum(beta**0.5 for beta in BETAS) / len(BETAS)
     assert verdict.sentence.startswith(f"AUGC is higher: +{mean:.3g} gap × steps (95 % interval +")
-    assert verdict.sentence.endswith("mean over the 5 β that both have, paired within 3 seeds.")
+    assert verdict.sentence.endswith("mean over the 5 shared values of β, paired within 3 seeds.")
     assert setting_rows(numbers)[1] == [
         ["variants", "paper, fixed", "fixed"],
         ["online.learning_rate", "0.0015", "0.001"],
@@ -162,5 +162,5 @@ def test_the_command_prints_the_table_and_the_files(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "[b] − a, paired" in done.stdout
     assert "[b] minus a, variant fixed: AUGC is higher" in done.stdout
-    assert "Look at both.html; numbers in both.json, figures in figures/both-*" in done.stdout
+    assert "Open both.html; numbers are in both.json, figures in figures/both-*" in done.stdout
     assert (tmp_path / "both.html").is_file()

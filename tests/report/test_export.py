@@ -210,9 +210,9 @@ def test_mistakes_are_one_sentence_and_exit_code_2(analysed: Path, tmp_path: Pat
             [tmp_path / "old"],
             "has schema version 1, written by betastar 0.1.0, and this betastar reads 3; repeat",
         ),
-        ([analysed, "--out", tmp_path], "name a file in a folder that exists"),
-        ([analysed, "--out", tmp_path / "no" / "t.csv"], "name a file in a folder that exists"),
-        ([analysed, "--out", analysed / "results.json"], "a record is not replaced by a table"),
+        ([analysed, "--out", tmp_path], "not a file in an existing folder"),
+        ([analysed, "--out", tmp_path / "no" / "t.csv"], "not a file in an existing folder"),
+        ([analysed, "--out", analysed / "results.json"], "would overwrite the run's results with a table"),
     ]
     for arguments, message in cases:
         done = run(*arguments)

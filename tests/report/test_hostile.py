@@ -41,7 +41,7 @@ def test_what_is_shown_has_nothing_unseen_and_is_shown_the_same_again(text: str)
 def test_a_long_response_is_cut_with_a_note() -> None:
     text = cut("x" * 1_000_000)
     assert len(text) < HEAD + TAIL + 100
-    assert f"[… {1_000_000 - HEAD - TAIL:,} characters left out …]" in text
+    assert f"[… {1_000_000 - HEAD - TAIL:,} characters omitted …]" in text
     assert cut("y" * (HEAD + TAIL)) == "y" * (HEAD + TAIL)
 
 
@@ -115,5 +115,5 @@ def test_responses_keep_to_a_budget_and_say_what_is_left_out() -> None:
     assert len(script_json(small)) < 41_000
     steps = sorted({row[3] for row in small["rows"]})
     assert (steps[0], steps[-1]) == (0, 95)
-    assert f"{160 - len(small['rows'])} of 160 responses are left out for size" in small["note"]
+    assert f"{160 - len(small['rows'])} of 160 responses are omitted to keep the page small" in small["note"]
     assert browser_data([]) is None

@@ -58,7 +58,7 @@ def test_signal_rows(signs: dict[str, Any]) -> None:
     ]
     assert rows["KL"][2:5] == ["–", "undefined: these runs have no kl", "–"]
     assert rows["(proxy reward)"][1:5] == ["–", "0.38 [0.38, 0.38]", "warns in the other direction", "–"]
-    assert rows["(a constant)"][2:4] == ["0.50 [0.50, 0.50]", "no better than chance"]
+    assert rows["(constant)"][2:4] == ["0.50 [0.50, 0.50]", "no better than chance"]
 
 
 def test_timing_rows(signs: dict[str, Any]) -> None:
@@ -66,14 +66,14 @@ def test_timing_rows(signs: dict[str, Any]) -> None:
     assert all(len(row) == len(TIMING_COLUMNS) for row in rows.values())
     # û one point before the gap: equal ranks at lag 1. Alarm at point 2, onset at 3; quiet runs stand still.
     assert rows["û"] == ["û", "+1.00 [+1.00, +1.00]", "+1 points [+1, +1; 75 %], +5 steps", "3 of 3", "0"]
-    assert rows["(a constant)"][1:4] == ["–", "none", "0 of 3"]
+    assert rows["(constant)"][1:4] == ["–", "none", "0 of 3"]
     assert rows["KL"][2] == "– (these runs have no kl)"
 
 
 def test_a_note_says_how_many_comparisons_were_made() -> None:
     (line,) = signal_notes(found())
     assert "2 points ahead" in line
-    assert "40 comparisons" in line
+    assert "of the 40 intervals" in line
 
 
 def test_chain_rows_and_notes() -> None:

@@ -119,7 +119,7 @@ def test_a_low_window_sums_up_what_is_done() -> None:
         ("stopped", {}, "finished work is kept. Continue with: betastar run micro"),
         ("killed", {}, "5 s ago). Continue with: betastar run micro"),
         ("killed", {"directory": "/else where"}, "Continue with: cd '/else where' && betastar run micro"),
-        ("killed", {"command": ""}, "Continue by running it again."),
+        ("killed", {"command": ""}, "Run the same command again to continue."),
         ("elsewhere", {"host": "node7"}, "5 s ago)."),
     ],
 )

@@ -48,7 +48,7 @@ def analyze_frame(frame: pd.DataFrame, options: Options, name: str = "frame") ->
     """
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
-        raise BetastarError(f"{name}: the column {twice!r} is there twice; rename or drop one.")
+        raise BetastarError(f"{name}: the column {twice!r} appears twice; rename or drop one.")
     log = Log(name, _with_index(frame, options), "pandas frame")
     return analyze_logs(Collected([log], [], []), options, name)
 
@@ -70,7 +70,7 @@ def _with_index(frame: pd.DataFrame, options: Options) -> pd.DataFrame:
 def analyze_paths(paths: Sequence[Path], options: Options, name: str | None = None) -> Analysis:
     """Analyse the logs at `paths`, files or folders; raises BetastarError as `collect` and `assemble` do."""
     if not paths:
-        raise BetastarError("there is nothing to analyse: give a data frame, or the path of a log.")
+        raise BetastarError("nothing to analyse; give a data frame or the path of a log.")
     name = name or (paths[0].resolve().name if len(paths) == 1 else f"{len(paths)} paths")
     return analyze_logs(collect(paths), options, name)
 

@@ -121,9 +121,9 @@ def _link(
         agreement = "agrees" if measured == claim.stated else "opposite"
     missing = {}
     if claim.paper_measured is None:
-        missing["paper_measured"] = "the paper prints no number"
+        missing["paper_measured"] = "the paper gives no number"
     if reason is None and smallest_p is None:
-        missing["smallest_p"] = "orders are drawn, not counted: there are too many"
+        missing["smallest_p"] = "too many orders to enumerate, so they are sampled"
     return {
         **asdict(claim),
         "statistic": statistic,

@@ -98,7 +98,7 @@ def match(ours: Subject, theirs: Subject, variant: str) -> Match:
         return Match("paired", None, cautions)
     few = [s.name for s, side in zip((ours, theirs), sides, strict=True) if len(_seeds(side)) < FEWEST_UNPAIRED]
     if few:
-        return Match(None, f"{why}, and {' and '.join(few)} has one seed, so that its spread is unknown", cautions)
+        return Match(None, f"{why}, and {' and '.join(few)} has only one seed, so its spread is unknown", cautions)
     return Match("unpaired", why, cautions)
 
 
@@ -120,12 +120,14 @@ def _other_measurement(a: Subject, b: Subject, ours: Sequence[Record], theirs: S
     points = [{tuple(r["series"]["step"]) for r in side} for side in (ours, theirs)]
     if points[0] != points[1]:
         counts = [{len(p) for p in some} for some in points]
-        return f"they are evaluated at different steps ({_listed(*counts)} points), which areas and lowest values see"
+        return (
+            f"they are evaluated at different steps ({_listed(*counts)} points), which changes areas and lowest values"
+        )
     sizes = [{r.get("n") for r in side} for side in (ours, theirs)]
     if None in sizes[0] | sizes[1]:
-        return "how many problems stand behind an evaluation is not recorded"
+        return "the number of problems per evaluation is not recorded"
     if sizes[0] != sizes[1] or len(sizes[0]) > 1:
-        return f"other numbers of problems are evaluated ({_listed(*sizes)}), and noise adds to an area"
+        return f"they evaluate different numbers of problems ({_listed(*sizes)}), and noise adds to an area"
     hot = [(s.results.get("evaluation") or s.config.get("evaluation") or {}).get("temperature") for s in (a, b)]
     if hot[0] != hot[1]:
         return f"they are evaluated at different temperatures ({hot[0]} and {hot[1]})"
@@ -135,30 +137,32 @@ def _other_measurement(a: Subject, b: Subject, ours: Sequence[Record], theirs: S
 def _not_paired(a: Subject, b: Subject, ours: Sequence[Record], theirs: Sequence[Record]) -> str | None:
     roots = [s.results.get("root_seed") for s in (a, b)]
     if None in roots:
-        return "the root seed of one of them is not recorded, so what their seeds share is unknown"
+        return "the root seed of one of them is not recorded, so it is unknown whether equal seeds share anything"
     if roots[0] != roots[1]:
         return f"their root seeds differ ({roots[0]} and {roots[1]}), so equal seeds share nothing"
     if not _seeds(ours) & _seeds(theirs):
         return "they have no seed in common"
     tasks = [s.config.get("task") for s in (a, b)]
     if None in tasks:
-        return "the task of one of them is not recorded, so whether they evaluate the same problems is unknown"
+        return "the task of one of them is not recorded, so it is unknown whether they evaluate the same problems"
     counts = [{"test": (s.results.get("problems") or {}).get("test")} for s in (a, b)]
     both = [{**dict(flat(task, "task")), **count} for task, count in zip(tasks, counts, strict=True)]
     if found := differing(both):
         name, values = found[0]
-        return f"they evaluate other problems ({name}: {values[0]} and {values[1]})"
+        return f"they evaluate different problems ({name}: {values[0]} and {values[1]})"
     return None
 
 
 def _cautions(a: Subject, b: Subject) -> list[str]:
     ensembles = [s.results.get("rewards") for s in (a, b)]
     if None in ensembles:
-        return ["Whether both have the same reward ensemble is not recorded; no interval here covers another one."]
+        return [
+            "It is not recorded whether both have the same reward ensemble; no interval here covers a different one."
+        ]
     if ensembles[0] != ensembles[1]:
         return [
-            "They have different reward ensembles: what is the accident of one is part of the difference, and no "
-            "interval here covers that."
+            "They have different reward ensembles, so chance differences between the ensembles are part of the "
+            "result, and no interval here covers them."
         ]
     return []
 
@@ -168,7 +172,7 @@ def _listed(first: set[Any], second: set[Any]) -> str:
 
 
 NOT_EQUAL = "the runs have no β in common"
-NO_SLOPE = "a slope per tenfold β needs two β above 0 and a seed that has every β, in both runs"
+NO_SLOPE = "a slope per tenfold β needs two values of β above 0 and a seed that has every β, in both runs"
 
 
 def compare(subjects: Sequence[Subject]) -> dict[str, Any]:

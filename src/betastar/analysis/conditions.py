@@ -140,9 +140,9 @@ def _standardised(points: pd.DataFrame) -> tuple[np.ndarray, str | None]:
     s_true = math.sqrt(q * (1 - q)) if share else start["true_std"]
     if not s_true > 0:
         unknown = (
-            f"the true reward at the start is {q:g}, whose standard deviation needs the number of responses behind it"
+            f"the true reward at the start is {q:g}, and its standard deviation needs the number of responses"
             if share
-            else "the true reward is no share of right answers, and its standard deviation at the start is not given"
+            else "the true reward is not a share of right answers, and its standard deviation at the start is not given"
         )
         return np.full(len(points), math.nan), unknown
     only_proxy = standardised_gap(proxy, true, start["proxy_std"], 0, 1)
@@ -208,7 +208,7 @@ def _augc(run: Trajectory, name: str) -> Value:
     return (
         area
         if not math.isnan(area)
-        else Undefined(run.undefined[form] or "there is an area from two evaluation points on")
+        else Undefined(run.undefined[form] or "an area needs at least two evaluation points")
     )
 
 
@@ -222,8 +222,8 @@ def _onset(run: Trajectory, name: str) -> Value:
     if np.isnan(gap).all():
         return Undefined("the gap is undefined")
     if math.isnan(threshold):
-        return Undefined("no gap is positive in any condition, so there is no τ to pass")
-    return Undefined("none: the gap is over τ at no evaluation point")
+        return Undefined("no condition has a positive gap, so there is no threshold τ")
+    return Undefined("none: the gap never exceeds τ at an evaluation point")
 
 
 @computes("share_gap_positive_standardised", "share_gap_positive_paper")
@@ -254,13 +254,13 @@ def _uq_gap_correlation(run: Trajectory, name: str) -> Value:
     if np.isnan(disagreement).any():
         return Undefined("û is not logged at every point")
     if len(gap) < 3:
-        return Undefined(f"a correlation needs three evaluation points, here {len(gap)}")
-    return Undefined("û or the gap is the same at every point")
+        return Undefined(f"a correlation needs three evaluation points, there are {len(gap)}")
+    return Undefined("û or the gap is constant")
 
 
 @computes("log_ratio_noise")
 def _log_ratio_noise(run: Trajectory) -> Value:
-    return run.extra.get("log_ratio_noise", Undefined("not logged, for only runs of betastar measure it"))
+    return run.extra.get("log_ratio_noise", Undefined("not logged; only betastar's own runs measure it"))
 
 
 def not_logged(points: Any) -> dict[str, str]:

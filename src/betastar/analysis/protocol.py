@@ -12,7 +12,7 @@ FORMULAS = {
     "percentiles": "β_j = Q_{p_j}(δ) / (Q_50(δ) + 2⁻²³) with δ = |log π⁽⁰⁾(y_w|x) − log π⁽⁰⁾(y_l|x)| in nats over the "
     "training pairs (Eq. 6 and 7), to six significant digits",
     "geometric": "n values from low to high, each the same multiple of the one before, to six significant digits",
-    "list": "given as they are",
+    "list": "given explicitly",
 }
 THRESHOLD = (
     "τ is this percentile of the positive gap values of all conditions and evaluation points, all variants pooled; "
@@ -42,10 +42,10 @@ def _elsewhere(results: Mapping[str, Any], what: str) -> str:
     """Why a record without the settings of a run cannot say something."""
     source = results.get("source", {"runs": [], "files": []})
     if any(run["kind"] != "betastar run" for run in source["runs"]):
-        return f"{what}: the runs were trained elsewhere, and their logs do not say it"
+        return f"{what}: the runs were trained elsewhere and their logs do not record it"
     if len(source["files"]) > 1:
-        return f"{what}: several runs of betastar were analysed together; the record of each says it"
-    return f"{what}: the record of the run does not say it"
+        return f"{what}: several betastar runs were analysed together; see the record of each"
+    return f"{what}: the record of the run does not contain it"
 
 
 def _beta_derivation(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,11 +53,11 @@ def _beta_derivation(results: Mapping[str, Any]) -> dict[str, Any]:
     method = None if grid is None else grid["method"]
     pairs = results.get("data", {}).get("splits", {}).get("train") if method == "percentiles" else None
     if method is None:
-        reason = _elsewhere(results, "how the β were found is not known")
+        reason = _elsewhere(results, "how the values of β were chosen is unknown")
     elif method == "percentiles":
         reason = "the number of training pairs was not recorded" if pairs is None else None
     else:
-        reason = "these β do not follow from preference pairs"
+        reason = "these values of β are not derived from preference pairs"
     known = {beta for s in results["summary"].values() for beta in s["betas"] if beta is not None and beta == beta}
     return {
         "method": method,
@@ -88,7 +88,7 @@ def _evaluation_seeds(results: Mapping[str, Any]) -> dict[str, Any]:
         "noise": NOISE if known else None,
         "adapted_on": results.get("prompt_split"),
         "start_evaluated_twice": all("again" in r for r in conditions),
-        "reason": None if known else _elsewhere(results, "how responses were sampled in evaluation is not known"),
+        "reason": None if known else _elsewhere(results, "how responses were sampled for evaluation is unknown"),
     }
 
 
@@ -96,9 +96,13 @@ def _logging_policy(results: Mapping[str, Any]) -> dict[str, Any]:
     preferences = results.get("preferences")
     micro = preferences is not None and preferences["kind"] == "micro"
     if preferences is None:
-        reason = _elsewhere(results, "the preference data are not known")
+        reason = _elsewhere(results, "the preference data are unknown")
     else:
-        reason = None if micro else "which models wrote the responses of a dataset, and who rated them, only it can say"
+        reason = (
+            None
+            if micro
+            else "only the dataset's own documentation says which models wrote its responses and who rated them"
+        )
     return {
         "written_by": WRITTEN if micro else None,
         "rated_by": RATED if micro else None,

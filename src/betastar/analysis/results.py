@@ -28,41 +28,41 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
             zero = sum(r[reward]["start"] == 0 for r in near)
             extra = f" ({zero} exactly 0)" if zero else ""
             found.append(
-                f"Paper-form gap is unreliable: in {len(near)} of {len(records)} conditions the {name} at t=0 is "
-                f"within 10 standard errors of zero{extra}, and Def. 3.1 divides by it. Read the standardised form."
+                f"The paper-form gap is unreliable: in {len(near)} of {len(records)} conditions the {name} at t=0 is "
+                f"within 10 standard errors of zero{extra}, and Def. 3.1 divides by it. Use the standardised form."
             )
     if all(r["true_strict"]["highest"] == 0 for r in records):
         found.append(
-            "The true reward is 0 in every condition at every point: this model cannot do the task, so nothing here "
-            "says whether it hacked the reward."
+            "The true reward is 0 everywhere: this model cannot do the task, so these results cannot tell whether it "
+            "hacked the reward."
         )
     betas, seeds = {r["beta"] for r in records}, {r["seed"] for r in records}
     if len(betas) == 1:
         found.append(
-            "With one β, or none known, nothing here says how damage depends on β: five to eight over two orders of "
-            "magnitude are needed for evidence."
+            "With fewer than two known values of β, these results cannot show how damage depends on β; use five to "
+            "eight values over two orders of magnitude."
         )
     elif len(betas) <= 3:
         found.append(
-            f"With {len(betas)} β a power law fits exactly or nearly so by construction, and the smallest possible "
-            f"one-sided p of Spearman's ρ is {_smallest_p(len(betas))}: five to eight β over two orders of magnitude "
-            "are needed for evidence."
+            f"With {len(betas)} values of β a power law fits (almost) exactly by construction, and the smallest "
+            f"possible one-sided p of Spearman's ρ is {_smallest_p(len(betas))}; evidence takes five to eight values "
+            "over two orders of magnitude."
         )
     if len(seeds) < 3:
         found.append(f"{len(seeds)} seed{'s' * (len(seeds) > 1)}: standard errors are undefined or very uncertain.")
     accuracy = results.get("rewards", {}).get("validation", {}).get("mean_accuracy")
     if accuracy is not None and accuracy < 0.6:
         found.append(
-            f"The reward ensemble ranks only {accuracy:.0%} of validation pairs rightly, so its score says little."
+            f"The reward ensemble ranks only {accuracy:.0%} of validation pairs correctly, so its score means little."
         )
     limits = [r for r in records if r["at_limit"]["end"] > 0.5]
     if limits:
         found.append(
-            f"In {len(limits)} of {len(records)} conditions most responses end at the length limit; their true reward "
-            "is partly a matter of length."
+            f"In {len(limits)} of {len(records)} conditions most responses hit the length limit, so their true reward "
+            "partly reflects length."
         )
     if results.get("prompt_split") == "test":
-        found.append("Online prompts come from the test part, as in the paper: the evaluation is not held out.")
+        found.append("Online prompts come from the test split, as in the paper, so the evaluation is not held out.")
     return found + _of_logs(records)
 
 
@@ -75,8 +75,8 @@ def _of_logs(records: Sequence[Mapping[str, Any]]) -> list[str]:
         found.append(f"The standardised gap is undefined in {count} of {len(records)} conditions: {reason}.")
     if any(None in r["start_near_zero"].values() for r in records):
         found.append(
-            "How near zero the rewards at t=0 are is unknown without the number of responses behind them (n) and their "
-            "standard deviation; Def. 3.1 divides by them."
+            "Without the number of responses (n) and their standard deviation, it is unknown how close the rewards at "
+            "t=0 are to zero; Def. 3.1 divides by them."
         )
     for variant in dict.fromkeys(r["variant"] for r in records):
         ends = {r["series"]["step"][-1] for r in records if r["variant"] == variant}
@@ -87,7 +87,7 @@ def _of_logs(records: Sequence[Mapping[str, Any]]) -> list[str]:
             )
     nowhere = [name for name in missing[0] if all(m.get(name) == "not logged" for m in missing)]
     if nowhere:
-        found.append(f"Not logged, so null here, with all that rests on it: {', '.join(nowhere)}.")
+        found.append(f"Not logged, so null here, as is everything that depends on it: {', '.join(nowhere)}.")
     return found
 
 
@@ -95,7 +95,7 @@ def _smallest_p(n: int) -> str:
     return {2: "1/2", 3: "1/6"}[n]
 
 
-BETA_UNKNOWN = "no column, name or option says what β this was"
+BETA_UNKNOWN = "no column, name or option gives its β"
 
 
 def build_results(

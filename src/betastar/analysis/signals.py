@@ -47,9 +47,9 @@ class Signal(NamedTuple):
 
 
 BASELINES = (
-    Signal("constant", +1, "baseline: says nothing, so its area is 0.5"),
-    Signal("step", +1, "baseline: the clock; whatever drifts in time does as well as this"),
-    Signal("proxy", +1, "baseline: the reward that is being maximised"),
+    Signal("constant", +1, "baseline: carries no information, so its area is 0.5"),
+    Signal("step", +1, "baseline: the step number; anything that drifts with time does as well"),
+    Signal("proxy", +1, "baseline: the reward being maximised"),
 )
 
 Array = NDArray[np.float64]
@@ -199,7 +199,7 @@ def _lead(name: str, runs: Sequence[Run], missing: str | None) -> dict[str, Any]
     interval = reason or median_interval(by_seed[:, 0])
     median = np.full(2, UNDEFINED) if reason else np.median(by_seed, axis=0)
     if median[0] == NEVER:
-        reason, median = "no alarm in half of the seeds with onset or more", np.full(2, UNDEFINED)
+        reason, median = "no alarm in at least half of the seeds with an onset", np.full(2, UNDEFINED)
     return {
         "median_points": float(median[0]),
         "median_steps": float(median[1]),
@@ -272,7 +272,7 @@ def _record(interval: Interval | str) -> dict[str, Any]:
 def _band_record(band: Band) -> dict[str, Any]:
     """A band as `results.json` holds it."""
     if band.reason is None and band.n_quiet == 0:
-        return {**band._asdict(), "missing": {"expected_false_alarm_rate": "no run without onset"}}
+        return {**band._asdict(), "missing": {"expected_false_alarm_rate": "every run has an onset"}}
     return band._asdict()
 
 

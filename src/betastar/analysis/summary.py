@@ -100,7 +100,7 @@ def minus_smallest_beta(records: Sequence[Record], *, root_seed: int = 0) -> dic
             both = present[:, 0] & present[:, i]
             difference = values[both, i] - values[both, 0]
             row[name] = described(difference, name, difference=True, root_seed=root_seed)
-    reason = None if rows else "there is one β"
+    reason = None if rows else "there is only one β"
     return {"smallest_beta": betas[0] if rows else None, "by_beta": rows, "reason": reason}
 
 
@@ -141,14 +141,14 @@ def instrument_noise(records: Sequence[Record]) -> dict[str, Any]:
         by_seed = [np.array([r[part] for r in rows if r["seed"] == s and not np.isnan(r[part])]) for s in seeds]
         values = np.concatenate([np.zeros(0), *by_seed])
         expected = np.array([r["expected"][part] for r in rows if part in r["expected"] and not np.isnan(r[part])])
-        reason = None if values.size else "no condition has two evaluations at t=0 of known size and spread"
+        reason = None if values.size else "no condition has two evaluations at t=0 with known n and standard deviation"
         pooled[part] = {
             "standard_deviation": sqrt(float(np.mean(values**2))) if values.size else nan,
             "interval": root_mean_square_interval(by_seed)._asdict(),
             "expected": sqrt(float(np.mean(expected**2))) if expected.size else nan,
             "n": int(values.size),
             "n_seeds": sum(v.size > 0 for v in by_seed),
-            "reason": reason or (None if expected.size else "no theory for a ratio to the start"),
+            "reason": reason or (None if expected.size else "there is no theoretical value for a ratio to the start"),
         }
     noise = pooled["gap"]
     area = float(np.mean([_weight(record) for record in records])) / sqrt(2 * np.pi) if records else nan
@@ -172,7 +172,7 @@ def _row(record: Record) -> dict[str, Any]:
     if not isinstance(again, Mapping) or again.get("proxy") is None or again.get("true_strict") is None:
         return {**row, "reason": "the checkpoint was not evaluated twice"}
     if np.isnan(record["n"]):
-        return {**row, "reason": "the number of responses is not known"}
+        return {**row, "reason": "the number of responses is unknown"}
     n, deviation = int(record["n"]), float((record["series"].get("proxy_std") or [nan])[0])
     proxy = [value_at(record, ("proxy", "start")), float(again["proxy"])]
     true = [value_at(record, ("true_strict", "start")), float(again["true_strict"])]
@@ -204,8 +204,8 @@ def _weight(record: Record) -> float:
 
 N_DRAWS = 1000
 NO_RANK_INTERVAL = (
-    "no resampling of seeds covers the rank correlation of means (measured: docs/statistics.md); "
-    "the exact p-value and the correlation within seeds say how sure the order is"
+    "no resampling of seeds covers the rank correlation of means (measured: docs/statistics.md); the exact p-value "
+    "and the correlation within seeds show how certain the order is"
 )
 NO_WHOLE_SEED = "no seed has every β"
 NO_TENFOLD = "a change per tenfold β needs β > 0"
@@ -315,7 +315,7 @@ def _law_record(law: ConservatismLaw, n_seeds: int) -> dict[str, Any]:
     left_out, fit = law.leave_one_beta_out, law.fit
     missing = {}
     if fit.reason is None and fit.beats_constant is None:
-        few = f"{fit.n} points are too few: AICc needs at least two more than there are parameters"
+        few = f"{fit.n} points are too few: AICc needs at least two more points than parameters"
         names = ("aicc", "aicc_constant", "beats_constant")
         missing = {name: few for name in names if name == "beats_constant" or np.isnan(getattr(fit, name))}
     return {
@@ -358,7 +358,7 @@ def _definition(
     elif not whole.any():
         reason = NO_WHOLE_SEED
     elif len(betas) < 2:
-        reason = "Def. 6.1 chooses among β, and there is one"
+        reason = "Def. 6.1 chooses among values of β, and there is only one"
     if trade_off is None or reason:
         return {**record, "interval": Interval(np.nan, np.nan, reason)._asdict(), "n_seeds": 0, "reason": reason}
     rng = numpy_generator(root_seed, "definition")

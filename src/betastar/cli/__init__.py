@@ -18,7 +18,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Does conservative offline preference training make online reward hacking worse? Measure it.",
-    epilog="Start with `betastar run`: the embedded micro world, minutes on a laptop.",
+    epilog="Start with `betastar run`: the built-in micro world takes minutes on a laptop.",
 )
 
 
@@ -67,7 +67,7 @@ def main() -> None:
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        text = "out of memory; lower online.conditions_at_once or the number of β, or load the base with nf4"
+        text = "out of memory; lower online.conditions_at_once, use fewer values of β, or load the base with nf4"
         print(f"betastar: {text}", file=sys.stderr)
         raise SystemExit(InternalError.exit_code) from None
 

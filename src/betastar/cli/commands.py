@@ -14,7 +14,9 @@ import typer
 
 from betastar.errors import BetastarError
 
-Details = Annotated[bool, typer.Option("--details", help="Also the tables of the warning signs and of the chain.")]
+Details = Annotated[
+    bool, typer.Option("--details", help="Also print the tables of warning signs and of the causal chain.")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, for example online.steps=40."),
@@ -24,10 +26,10 @@ Overrides = Annotated[
 def run(
     source: Annotated[str, typer.Argument(metavar="PRESET | FILE.yaml", help="What to run.")] = "micro",
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Run directory; without it runs/NAME.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory (default: runs/NAME).")] = None,
     details: Details = False,
 ) -> None:
-    """Run the experiment, or finish an interrupted run of it: finished work is reused."""
+    """Run the experiment or resume an interrupted run; finished work is reused."""
     from betastar import api
 
     started = time.time()
@@ -42,14 +44,15 @@ def run(
 
 def report(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run directory, or the folder that `betastar analyze` wrote.")
+        Path, typer.Argument(metavar="RUN", help="A run directory, or a folder written by `betastar analyze`.")
     ],
     show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where the page goes, figures/ beside it; without it in RUN.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Where to write the page; figures/ goes next to it (default: in RUN)."),
     ] = None,
 ) -> None:
-    """Write report.html, which needs no network, and figures/ as SVG, PDF and PNG."""
+    """Write report.html, which works offline, and figures/ as SVG, PDF and PNG."""
     from betastar import api
 
     page = api.load(run).report(out)
@@ -65,21 +68,21 @@ def compare(
         list[str],
         typer.Argument(
             metavar="RUN RUN…",
-            help="Run directories or folders of `betastar analyze`, the first being what the others are compared with; "
-            "NAME=RUN gives one a name.",
+            help="Run directories or folders written by `betastar analyze`; the others are compared with the first. "
+            "NAME=RUN names a run.",
         ),
     ],
     out: Annotated[
-        Path, typer.Option(metavar="FILE.html", help="The page; FILE.json and figures/FILE-* go beside it.")
+        Path, typer.Option(metavar="FILE.html", help="The page; FILE.json and figures/FILE-* go next to it.")
     ] = Path("comparison.html"),
     show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
-    """Compare runs: settings, both rewards, damage by β, differences paired within seeds where those match."""
+    """Compare runs: settings, both rewards, damage by β, differences paired within seeds if seeds match."""
     from betastar import api
 
     made = api.compare(*runs, out=out)
     made.show()
-    print(f"Look at {made.page}; numbers in {made.numbers}, figures in {made.figures}/{made.page.stem}-*")
+    print(f"Open {made.page}; numbers are in {made.numbers}, figures in {made.figures}/{made.page.stem}-*")
     if show:
         import webbrowser
 
@@ -88,12 +91,12 @@ def compare(
 
 def watch(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")],
-    interval: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, help="Time between looks.")] = 2.0,
+    interval: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, help="Refresh interval.")] = 2.0,
     once: Annotated[
-        bool, typer.Option("--once", help="One look; so it is too where the output is no terminal.")
+        bool, typer.Option("--once", help="Print one snapshot and exit (the default when output is not a terminal).")
     ] = False,
 ) -> None:
-    """Show a run as it goes: stages, losses, rewards. It reads files only and disturbs nothing; Ctrl-C ends it."""
+    """Watch a run live: stages, losses, rewards. Only reads files, so it never disturbs the run; Ctrl-C exits."""
     from rich.console import Console
 
     from betastar.api import look, picture
@@ -127,14 +130,16 @@ SUFFIXES = {".csv": Format.csv, ".tex": Format.latex}
 
 def export(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run directory, or the folder that `betastar analyze` wrote.")
+        Path, typer.Argument(metavar="RUN", help="A run directory, or a folder written by `betastar analyze`.")
     ],
     kind: Annotated[
-        Format | None, typer.Option("--format", help="Without it by the ending of --out, else markdown.")
+        Format | None, typer.Option("--format", help="Default: from the suffix of --out, else markdown.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write it; without it, printed.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to write the table (default: print it).")
+    ] = None,
 ) -> None:
-    """Print Table 1's rows: AUGC, û, onset and r_UQ by variant and β, and Spearman's ρ."""
+    """Export the paper's Table 1: AUGC, û, onset and r_UQ by variant and β, and Spearman's ρ."""
     from betastar import api
 
     kind = kind or SUFFIXES.get("" if out is None else out.suffix.lower(), Format.markdown)
@@ -143,9 +148,9 @@ def export(
         print(text, end="")
         return
     if out.is_dir() or not out.resolve().parent.is_dir():
-        raise BetastarError(f"--out {out}: name a file in a folder that exists.")
+        raise BetastarError(f"--out {out}: not a file in an existing folder; give one.")
     if out.name == "results.json":
-        raise BetastarError(f"--out {out}: a record is not replaced by a table; name another file.")
+        raise BetastarError(f"--out {out}: would overwrite the run's results with a table; choose another file.")
     api.write_file(out, text)
 
 
@@ -153,10 +158,12 @@ MARKS = {"ok": "ok     ", "warning": "warning", "failure": "FAILURE"}
 
 
 def doctor(
-    source: Annotated[str | None, typer.Argument(metavar="PRESET | FILE.yaml", help="For what.")] = None,
+    source: Annotated[
+        str | None, typer.Argument(metavar="PRESET | FILE.yaml", help="Check what this run needs.")
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Check versions, devices, disk, quantisation and the hub. Exit code 1 where something needed is missing."""
+    """Check versions, devices, disk, quantisation and the hub. Exits with code 1 if something needed is missing."""
     from betastar import api
 
     config = api.load_config(source, overrides or []) if source else None
@@ -181,33 +188,39 @@ class TrueUnit(StrEnum):
 def analyze(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="PATH…", help="Logs: files, or folders that are searched. Every run is a condition."),
+        typer.Argument(metavar="PATH…", help="Log files, or folders to search. Every run is a condition."),
     ],
     proxy: Annotated[str | None, typer.Option(metavar="COLUMN", help="The reward that training optimised.")] = None,
     true: Annotated[str | None, typer.Option(metavar="COLUMN", help="The verifiable reward.")] = None,
-    step: Annotated[str | None, typer.Option(metavar="COLUMN", help="The step.")] = None,
+    step: Annotated[str | None, typer.Option(metavar="COLUMN", help="The training step.")] = None,
     uncertainty: Annotated[str | None, typer.Option(metavar="COLUMN", help="The disagreement û of the proxy.")] = None,
-    beta: Annotated[str | None, typer.Option(metavar="COLUMN|NUMBER", help="β: a column, or one for all runs.")] = None,
-    seed: Annotated[str | None, typer.Option(metavar="COLUMN|NUMBER", help="Seed: a column, or one for all.")] = None,
-    variant: Annotated[str | None, typer.Option(metavar="COLUMN", help="The setting compared besides β.")] = None,
+    beta: Annotated[
+        str | None, typer.Option(metavar="COLUMN|NUMBER", help="β: a column, or one value for all runs.")
+    ] = None,
+    seed: Annotated[
+        str | None, typer.Option(metavar="COLUMN|NUMBER", help="Seed: a column, or one value for all runs.")
+    ] = None,
+    variant: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Another setting to compare, besides β.")
+    ] = None,
     column: Annotated[
         list[str] | None, typer.Option(metavar="NAME=COLUMN", help="Another quantity, for example kl=actor/kl_loss.")
     ] = None,
     pattern: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="REGEX", help="Finds (?P<beta>…), (?P<seed>…) or (?P<variant>…) in the path or name of a run."
+            metavar="REGEX", help="Extract (?P<beta>…), (?P<seed>…) or (?P<variant>…) from a run's path or name."
         ),
     ] = None,
-    n: Annotated[
-        int | None, typer.Option("--n", min=1, help="How many responses a true reward is the mean of.")
-    ] = None,
-    true_unit: Annotated[TrueUnit | None, typer.Option(help="What the true reward is, if not a share.")] = None,
-    until: Annotated[int | None, typer.Option(metavar="STEP", min=1, help="The last step that counts.")] = None,
-    out: Annotated[Path, typer.Option(help="Where results.json, metrics.jsonl and report.html go.")] = Path("analysis"),
+    n: Annotated[int | None, typer.Option("--n", min=1, help="Number of responses behind each true reward.")] = None,
+    true_unit: Annotated[TrueUnit | None, typer.Option(help="Unit of the true reward, if it is not a share.")] = None,
+    until: Annotated[int | None, typer.Option(metavar="STEP", min=1, help="Ignore later steps.")] = None,
+    out: Annotated[Path, typer.Option(help="Where to write results.json, metrics.jsonl and report.html.")] = Path(
+        "analysis"
+    ),
     details: Details = False,
 ) -> None:
-    """Analyse logs of finished runs, ours or other people's: no model is needed."""
+    """Analyse the logs of finished runs, from betastar or any other trainer; no model is needed."""
     from betastar import api
 
     started = time.time()
@@ -248,7 +261,7 @@ def _column_or_number(text: str | None) -> Any:
 
 
 def presets() -> None:
-    """List the built-in settings."""
+    """List the built-in presets."""
     from betastar import api
 
     for name, what in api.presets().items():
@@ -259,7 +272,7 @@ def config(
     source: Annotated[str, typer.Argument(metavar="PRESET | FILE.yaml", help="Whose settings to show.")] = "micro",
     overrides: Overrides = None,
 ) -> None:
-    """Show every setting with its value and meaning, as YAML that `betastar run` reads."""
+    """Print every setting with its value and meaning, as YAML that `betastar run` accepts."""
     from betastar import api
 
     print(api.settings_text(api.load_config(source, overrides or [])))

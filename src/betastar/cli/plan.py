@@ -30,40 +30,40 @@ def plan(
     source: Annotated[str, typer.Argument(metavar="PRESET | FILE.yaml", help="What to plan.")] = "micro",
     overrides: Overrides = None,
     probe: Annotated[
-        bool, typer.Option("--probe", help="Measure on this machine, about a minute, and say how long it takes.")
+        bool, typer.Option("--probe", help="Measure speed on this machine (about a minute) and estimate the run time.")
     ] = False,
     memory: Annotated[
-        float | None, typer.Option(metavar="GB", help="Plan for a GPU of this size, not for this machine.")
+        float | None, typer.Option(metavar="GB", help="Plan for a GPU of this size instead of this machine.")
     ] = None,
     tokens: Annotated[
-        str | None, typer.Option(metavar="PROMPT,RESPONSE", help="Token limits, where only the data could say them.")
+        str | None, typer.Option(metavar="PROMPT,RESPONSE", help="Token limits, if they depend on data not yet read.")
     ] = None,
     pairs: Annotated[
-        int | None, typer.Option(min=1, help="Training pairs, where only the data could say them.")
+        int | None, typer.Option(min=1, help="Number of training pairs, if it depends on data not yet read.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Run directory whose data are looked at; without it runs/NAME.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory whose data to use (default: runs/NAME).")] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the plan as JSON, too.")
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write the plan as JSON.")
     ] = None,
 ) -> None:
-    """Show what a run derives, needs and computes. Reads configurations, never weights."""
+    """Show what a run derives, needs and computes. Reads configurations only, never weights."""
     from betastar import api
 
     config = api.load_config(source, overrides or [])
     limits = _tokens(tokens)
     if memory is not None and memory <= 0:
-        raise BetastarError(f"--memory {memory:g}: should be above 0.")
+        raise BetastarError(f"--memory {memory:g}: must be above 0.")
     if memory is not None and probe:
-        raise BetastarError("--probe measures this machine, which --memory plans without; leave one of them out.")
+        raise BetastarError("--probe measures this machine, but --memory plans for another; remove one of them.")
     made = api.plan(config, memory_gb=memory, tokens=limits, pairs=pairs, out=out)
     console = _console()
     for line in _inputs(config, made):
         console.print(line, markup=False, soft_wrap=True)
-    _print(console, "Values by Appendix C", ("setting", "value", "formula", "with", ""), _values(made.values), right=1)
+    _print(
+        console, "Values by Appendix C", ("setting", "value", "formula", "inputs", ""), _values(made.values), right=1
+    )
     _print_memory(console, made)
-    timing, why = _timed(made, source) if probe else (None, f"not measured; {_again(source)} measures it here")
+    timing, why = _timed(made, source) if probe else (None, f"not measured; run {_again(source)} to measure it here")
     _print_work(console, made, timing, why)
     if json_file is not None:
         text = json.dumps(api.plan_record(made, timing), indent=1, ensure_ascii=False)
@@ -122,8 +122,9 @@ def _inputs(config: Config, made: Plan) -> Iterator[str]:
     yield f"{config.name}: policies on {policy}; reward models on {reward}"
     variants = "1 variant" if len(config.variants) == 1 else f"{len(config.variants)} variants"
     yield (
-        f"{counts.checkpoints // len(config.seeds)} β × {len(config.seeds)} seed{'s' * (len(config.seeds) > 1)}: "
-        f"{counts.checkpoints} checkpoints; {variants}: {counts.adapted} conditions online, {counts.at_once} at once"
+        f"{counts.checkpoints // len(config.seeds)} values of β × {len(config.seeds)} "
+        f"seed{'s' * (len(config.seeds) > 1)}: {counts.checkpoints} checkpoints; {variants}: {counts.adapted} "
+        f"conditions online, {counts.at_once} at once"
     )
     yield f"n = {_whole(facts.train_pairs)} training pairs: {made.from_where['n']}"
     yield (
@@ -133,8 +134,8 @@ def _inputs(config: Config, made: Plan) -> Iterator[str]:
     contexts = [model.context for model in (facts.policy, facts.reward) if model.context is not None]
     if contexts and made.longest > min(contexts):
         yield (
-            f"TOO LONG: a prompt with its response has {made.longest} tokens, a model's context {min(contexts)}; lower "
-            "lengths.prompt, lengths.response or lengths.generated"
+            f"TOO LONG: prompt and response take {made.longest} tokens, but a model's context is {min(contexts)}; "
+            "lower lengths.prompt, lengths.response or lengths.generated"
         )
     yield f"V = {facts.memory_gb:.4g} GiB: {made.from_where['V']}"
 
@@ -142,7 +143,7 @@ def _inputs(config: Config, made: Plan) -> Iterator[str]:
 def _model(choice: BaseModelChoice, facts: ModelFacts) -> str:
     size = f"{facts.parameters / 1e9:.2f} billion" if facts.parameters >= 1e7 else _whole(facts.parameters)
     if choice.source != "pretrained":
-        name = "a model trained here" if choice.source == "train" else "a random model"
+        name = "a model trained from scratch" if choice.source == "train" else "a random model"
         return f"{name} ({size} weights)"
     kept = "NF4" if choice.quantization == "nf4" else "not quantised"
     return f"{choice.model} ({size} weights, {kept})"
@@ -162,9 +163,9 @@ def _values(values: Sequence[DerivedValue]) -> list[tuple[str, ...]]:
     for v in values:
         note = ""
         if v.given is not None:
-            note = f"set; by formula {_number(v.value)}"
+            note = f"set by you; the formula gives {_number(v.value)}"
         elif v.clipped:
-            note = f"{'upper' if v.clipped == 'high' else 'lower'} bound, not {_number(v.raw)}"
+            note = f"{'upper' if v.clipped == 'high' else 'lower'} bound; unclipped {_number(v.raw)}"
         inputs = " ".join(
             f"{name}={value:.3g}" if name in "VP" else f"{name}={value}" for name, value in v.inputs.items()
         )
@@ -181,11 +182,11 @@ def _print_memory(console: Any, made: Plan) -> None:
         sizes = [phase.parts.get(part, 0) / GIB for phase in made.phases]
         if max(sizes) >= SMALLEST:
             rows.append((part, *(f"{size:.2f}" if size >= SMALLEST else "" for size in sizes)))
-    rows.append(("together", *(f"{phase.total / GIB:.2f}" for phase in made.phases)))
-    _print(console, f"Memory by phase, GiB, estimated (parts from {SMALLEST})", ("", *names), rows, right=-1)
+    rows.append(("total", *(f"{phase.total / GIB:.2f}" for phase in made.phases)))
+    _print(console, f"Memory by phase, GiB, estimated (parts of at least {SMALLEST})", ("", *names), rows, right=-1)
     need, have = made.largest.total / GIB, made.memory.total
     console.print(
-        f"  {made.largest.name} needs most, {need:.1f} GiB; {made.memory.name}: {have:.1f} GiB: "
+        f"  Peak: {need:.1f} GiB, in {made.largest.name}; available: {have:.1f} GiB ({made.memory.name}): "
         f"{'it fits' if made.fits else 'IT DOES NOT FIT'}.",
         markup=False,
         soft_wrap=True,
@@ -201,8 +202,8 @@ def _print_work(console: Any, made: Plan, timing: Timing | None, why: str) -> No
     if timing:
         columns.append("time")
         known = [seconds for seconds in timing.seconds.values() if seconds is not None]
-        rows.append(["together", "", "", "", "", "", _duration(sum(known))])
-    _print(console, "Work by stage, million tokens, at most", columns, rows, right=-1)
+        rows.append(["total", "", "", "", "", "", _duration(sum(known))])
+    _print(console, "Work by stage, in million tokens, at most", columns, rows, right=-1)
     console.print(f"  Time: {why.rstrip('.')}.", markup=False, soft_wrap=True)
 
 

@@ -248,7 +248,7 @@ def grade_choice(response: str, gold: str) -> Grade:
     """Grade the letter of a choice. Raises BetastarError where the gold text is not one letter from A to E."""
     right = gold.strip().strip("().").upper()
     if right not in tuple("ABCDE"):
-        raise BetastarError(f"The gold answer {gold[:60]!r} is no letter from A to E; correct task.gold.")
+        raise BetastarError(f"The gold answer {gold[:60]!r} is not a letter from A to E; correct task.gold.")
     stated = stated_letter(response)
     return Grade(stated == right, (stated or _lenient_letter(response)) == right, stated is not None)
 

@@ -67,7 +67,7 @@ def parse_pair(row: Mapping[str, Any], columns: PairColumns) -> PreferencePair:
     chosen = _text_or_messages(row, columns.chosen)
     rejected = _text_or_messages(row, columns.rejected)
     if isinstance(chosen, str) != isinstance(rejected, str):
-        raise BadRow("one response is text and the other a list of messages; use one form for both")
+        raise BadRow("one response is text and the other a list of messages; use the same form for both")
     prompt = None
     if columns.prompt is not None or "prompt" in row:
         prompt = _text_or_messages(row, columns.prompt or "prompt")
@@ -101,8 +101,8 @@ def _answer(column: str, value: Prompt) -> str:
         if len(value) != 1 or value[0].role != "assistant":
             roles = " ".join(turn.role for turn in value) or "nothing"
             raise BadRow(
-                f"after the prompt, `{column}` holds {roles} where one assistant message is due; let the "
-                "conversations differ in their last turn alone, and let that be the assistant's"
+                f"after the prompt, `{column}` has {roles} instead of one assistant message; the conversations must "
+                "differ only in their last turn, by the assistant"
             )
         value = value[0].content
     if not value.strip():
@@ -120,7 +120,7 @@ def _text_or_messages(row: Mapping[str, Any], column: str) -> Prompt:
         return tuple(_message(column, message) for message in value)
     kinds = {type(None): "null", bool: "true or false", dict: "an object", int: "a number", float: "a number"}
     kind = kinds.get(type(value), type(value).__name__)
-    raise BadRow(f"`{column}` is {kind}; make it text or a list of messages with `role` and `content`")
+    raise BadRow(f"`{column}` is {kind}; it must be text or a list of messages with `role` and `content`")
 
 
 def _message(column: str, value: object) -> Message:
@@ -128,7 +128,7 @@ def _message(column: str, value: object) -> Message:
         role, content = value.get("role"), value.get("content")
         if isinstance(role, str) and role and isinstance(content, str):
             return Message(role, content)
-    raise BadRow(f"`{column}` holds a message without text in `role` and `content`; give it both")
+    raise BadRow(f"`{column}` has a message without text in `role` or `content`; fill in both")
 
 
 SplitName = Literal["train", "validation", "test"]
@@ -172,8 +172,8 @@ def read_preferences(
     n_equal = found.n_rows - found.malformed.n - len(found.items)
     if not found.items:
         raise BetastarError(
-            f"{rows.name}: in all {n_equal} rows `{columns.chosen}` equals `{columns.rejected}`; "
-            "supply pairs that differ."
+            f"{rows.name}: in all {n_equal} rows `{columns.chosen}` equals `{columns.rejected}`; give pairs that "
+            "differ."
         )
     return LoadedPreferences(found.items, n_equal, found.malformed)
 
@@ -193,8 +193,8 @@ def split_by_prompt(pairs: Iterable[PreferencePair]) -> Splits:
         n_prompts = len({pair.prompt_id for split in splits for pair in split})
         empty = " and ".join(name for name, split in zip(Splits._fields, splits, strict=True) if not split)
         raise BetastarError(
-            f"preferences.source: no prompt falls into the {empty} split (different prompts: {n_prompts}); "
-            f"supply pairs with about {SMALLEST_SPLIT} different prompts or more."
+            f"preferences.source: no prompt falls into the {empty} split (different prompts: {n_prompts}); give pairs "
+            f"with about {SMALLEST_SPLIT} different prompts or more."
         )
     return splits
 

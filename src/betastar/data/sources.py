@@ -60,7 +60,7 @@ class Malformed(NamedTuple):
     examples: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.n} of {self.of} rows are malformed and left out: {' | '.join(self.examples)}"
+        return f"{self.n} of {self.of} rows are malformed and skipped: {' | '.join(self.examples)}"
 
     def record(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -105,7 +105,7 @@ def usable_rows(
         if len(items) == limit:
             break
     if not n_rows:
-        raise BetastarError(f"{rows.name}: there are no rows; give a dataset that has some.")
+        raise BetastarError(f"{rows.name}: the dataset is empty; give one with rows.")
     missing = {getattr(fault, "column", None) for _, fault in bad}
     if len(bad) == n_rows and len(missing) == 1 and None not in missing:
         raise BetastarError(f"{rows.name}: {bad[0][1]}.")
@@ -120,7 +120,7 @@ def _too_many(name: str, bad: list[tuple[str, BadRow]], n_rows: int, max_bad_sha
     also = f", also {' and '.join(others)}" if others else ""
     share = f"{len(bad)} of {n_rows} rows ({100 * len(bad) / n_rows:.3g} %){also}"
     return (
-        f"{name}, {where}: {fault}, or raise data.max_bad_share, now {max_bad_share:g}, to leave malformed rows out: "
+        f"{name}, {where}: {fault}, or raise data.max_bad_share, now {max_bad_share:g}, to skip malformed rows: "
         f"{share}."
     )
 
@@ -142,7 +142,7 @@ def read_jsonl(path: Path | str) -> Iterator[tuple[int, Row]]:
 
 
 def jsonl_rows(path: Path | str) -> Iterator[tuple[int, Row | BadRow]]:
-    """As `read_jsonl`, but a line that is no JSON object is yielded as a BadRow."""
+    """As `read_jsonl`, but a line that is not JSON object is yielded as a BadRow."""
     path = Path(path)
     found = False
     for number, line in _numbered_lines(path):
@@ -165,7 +165,7 @@ def parse_object(line: bytes) -> Row:
     except UnicodeDecodeError as error:
         raise BadRow(f"not UTF-8 text (byte {error.start + 1} of the line); save the file as UTF-8") from None
     except UnicodeEncodeError:
-        raise BadRow("half of a \\uD800 escape pair stands alone; mend or remove the line") from None
+        raise BadRow("an unpaired \\uD800 surrogate escape; fix or remove the line") from None
     except (ValueError, RecursionError) as error:
         reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
         raise BadRow(f"not valid JSON ({reason}); put one complete JSON object on each line") from None
@@ -176,7 +176,7 @@ def as_object(value: Any, remedy: str) -> Row:
     """A JSON value that must be an object. Raises BadRow."""
     if not isinstance(value, dict):
         kind = {list: "an array", str: "a string", type(None): "null", bool: "true or false"}
-        raise BadRow(f"{kind.get(type(value), 'a number')} where a JSON object is due; {remedy}")
+        raise BadRow(f"{kind.get(type(value), 'a number')} instead of a JSON object; {remedy}")
     return value
 
 
@@ -187,7 +187,7 @@ def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
             for number, line in enumerate(file, start=1):
                 yield number, line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
     except FileNotFoundError:
-        raise BetastarError(f"{path} does not exist; check the path, relative ones start at {Path.cwd()}.") from None
+        raise BetastarError(f"{path} does not exist; check the path (relative paths start at {Path.cwd()}).") from None
     except IsADirectoryError:
         raise BetastarError(f"{path} is a folder; name the JSON Lines file inside it.") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -300,7 +300,7 @@ def open_builder(source: DatasetSource, setting: str) -> Any:
     if isinstance(builder, Cache) and source.revision and builder.hash != source.revision:
         raise BetastarError(
             f"{setting}: the hub cannot be reached, and revision {source.revision} of {source.dataset} is not the one "
-            f"kept from before ({builder.hash}); connect, or set revision to that."
+            f"cached here ({builder.hash}); connect, or set revision to that."
         )
     return builder
 
@@ -353,16 +353,16 @@ def _fault(error: Exception, source: DatasetSource, setting: str) -> str:
     text = " ".join(f"{error} {error.__cause__ or ''}".split())
     name, start = source.dataset, f"{setting}: {source.dataset}"
     listed = re.search(r"\['(.*?)'\]", text)
-    choices = listed[1].replace("'", "") if listed else "those it has"
+    choices = listed[1].replace("'", "") if listed else "one that exists"
     if "is a gated dataset" in text:
         page = f"https://huggingface.co/datasets/{name}"
         return f"{start} is gated; ask for access at {page}, then log in with `hf auth login`."
     if isinstance(error, DatasetNotFoundError) and "Revision" in text:
-        return f"{start} has no revision {source.revision}; correct {setting}.revision or leave it out."
+        return f"{start} has no revision {source.revision}; correct or remove {setting}.revision."
     if isinstance(error, DatasetNotFoundError):
         return (
-            f"{start} is no file or folder here and no public dataset of the Hugging Face hub; correct the name, or if "
-            "it is private log in with `hf auth login`."
+            f"{start} is neither a local file or folder nor a public dataset on the Hugging Face hub; correct the "
+            "name, or log in with `hf auth login` if it is private."
         )
     if isinstance(error, ConnectionError) or type(error).__module__.startswith("httpx"):
         return str(unreachable(source, setting))
@@ -371,18 +371,16 @@ def _fault(error: Exception, source: DatasetSource, setting: str) -> str:
     if "BuilderConfig" in text:
         return f"{start} has no configuration {source.name}; set {setting}.name to one of {choices}."
     if "find cache" in text:
-        return (
-            f"{start}: configuration {source.name} is not among those kept from before ({choices}); connect to load it."
-        )
+        return f"{start}: configuration {source.name} is not cached (cached: {choices}); connect to download it."
     if "nknown split" in text:
         return f"{start} has no split {source.split or 'train'}; set {setting}.split to one of {choices}."
     if "scripts are no longer supported" in text:
         return (
-            f"{start} is made by a script, which betastar does not run; set {setting}.revision to refs/convert/parquet "
-            "if it has that branch, or give it as a file."
+            f"{start} uses a loading script, which betastar does not run; set {setting}.revision to "
+            "refs/convert/parquet if that branch exists, or give a local file."
         )
     if isinstance(error, FileNotFoundError) or "any data files" in text:
-        return f"{start} holds no data files that can be read ({text[:200]}); give a .jsonl, .csv or .parquet file."
+        return f"{start} has no readable data files ({text[:200]}); give a .jsonl, .csv or .parquet file."
     return f"{start} cannot be loaded ({type(error).__name__}: {text[:200]}); give it as a local file in {setting}."
 
 
@@ -397,10 +395,10 @@ def open_rows(source: DatasetSource, setting: str) -> Rows:
     ending = next((end for end in READERS if path.name.lower().endswith(end)), None)
     if path.is_dir():
         if source.revision:
-            raise BetastarError(f"{setting}: {path} is a folder, which has no revisions; leave revision out.")
+            raise BetastarError(f"{setting}: {path} is a folder, which has no revisions; remove revision.")
         return _prepared(source, setting, _folder_digest(path))
     if path.is_file() and ending is None:
-        raise BetastarError(f"{path}: unknown kind of file; give one of {', '.join(READERS)} in {setting}.")
+        raise BetastarError(f"{path}: unknown file type; give one of {', '.join(READERS)} in {setting}.")
     if path.is_file():
         unit, reader = READERS[ending or ""]
         try:

@@ -55,12 +55,14 @@ def custom_task(section: CustomTask) -> Task:
     for part in ("train", "test"):
         problems = getattr(made, part)
         if not isinstance(problems, list) or not problems or not all(isinstance(p, Problem) for p in problems):
-            raise BetastarError(f"{section.task}: `{part}` is not a list of Problem with at least one; return one.")
+            raise BetastarError(f"{section.task}: `{part}` must be a non-empty list of Problem; return one.")
         for p in problems:
             if not (isinstance(p.problem_id, int) and isinstance(p.question, str) and isinstance(p.gold, str)):
                 raise BetastarError(f"{section.task}: {p} is not Problem(number, text, text); correct its types.")
         if len({p.problem_id for p in problems}) < len(problems):
-            raise BetastarError(f"{section.task}: two problems of `{part}` have the same problem_id; number them.")
+            raise BetastarError(
+                f"{section.task}: two problems of `{part}` have the same problem_id; give each its own."
+            )
     grade = _checked(section.task, made.grade)
     for problem in (made.train[0], made.test[0]):
         grade("", problem.gold)

@@ -38,7 +38,9 @@ class Room:
                     "lengths.response, set compute.gradient_checkpointing, or load the base with quantization nf4."
                 )
             self.tokens = max(longest, self.tokens // 2)
-            self.reporter.say(f"out of memory: going on with {self.tokens} tokens at once (compute.tokens_per_forward)")
+            self.reporter.say(
+                f"out of memory: continuing with {self.tokens} tokens at once (compute.tokens_per_forward)"
+            )
 
     def for_rows(self, conditions: int, attempt: Callable[[int], T]) -> T:
         """`attempt(most_rows)` of sampling; out of memory, again with half as many, down to one per condition."""
@@ -52,7 +54,7 @@ class Room:
                     "lengths.generated or online.conditions_at_once."
                 )
             self.rows = max(conditions, self.rows // 2)
-            self.reporter.say(f"out of memory: going on with {self.rows} responses at once (compute.rows_per_decode)")
+            self.reporter.say(f"out of memory: continuing with {self.rows} responses at once (compute.rows_per_decode)")
 
 
 def _tried(attempt: Callable[[int], T], size: int) -> tuple[bool, T | None]:

@@ -168,7 +168,7 @@ class Store:
                     raise ValueError(f"{name} has changed")
             artefact = Artefact(manifest["stage"], manifest["key"], folder, manifest["parts"])
         except (OSError, ValueError) as error:
-            self.say(f"{folder}: damaged ({_reason(error)}); set aside and made again.")
+            self.say(f"{folder}: damaged ({_reason(error)}); set aside and rebuilt.")
             damaged = folder.with_name(f".damaged-{folder.name}-{time.time_ns()}")
             with plain_disk_errors(self.folder):
                 os.replace(folder, damaged)
@@ -289,7 +289,7 @@ class Checkpoint:
                     raise ValueError(f"{name} has changed")
             return record["step"], load_file(self.folder / record["state"])
         except (OSError, ValueError) as error:
-            self.say(f"{self.folder}: damaged checkpoint ({_reason(error)}); this stage starts again.")
+            self.say(f"{self.folder}: damaged checkpoint ({_reason(error)}); restarting this stage.")
             self.discard()
             return None
 

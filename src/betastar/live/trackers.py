@@ -57,8 +57,8 @@ def check_installed(names: Sequence[str]) -> None:
     missing = [name for name in names if not any(map(importlib.util.find_spec, PACKAGES[name]))]
     if missing:
         raise BetastarError(
-            f"tracking.to: {' and '.join(missing)} cannot be imported; install with: pip install {' '.join(missing)}, "
-            "or leave it out of tracking.to."
+            f"tracking.to: {' and '.join(missing)} cannot be imported; pip install {' '.join(missing)}, or remove it "
+            "from tracking.to."
         )
 
 
@@ -266,8 +266,8 @@ class Tracking(Reporter):
             self.sinks.pop(name, None)
             reason = (str(error).strip() or type(error).__name__).split("\n")[0].rstrip(".")
             self.tell(
-                f"tracking: {name} failed ({reason}); the run goes on without it, and the same command sends what is "
-                "missing when it is given again."
+                f"tracking: {name} failed ({reason}); the run continues without it; run the same command again to send "
+                "what is missing."
             )
 
 

@@ -115,11 +115,11 @@ def look(folder: Path, now: float | None = None) -> View:
     """The run in a folder as it is. Raises BetastarError where the folder holds no run."""
     if not folder.is_dir():
         raise BetastarError(
-            f"{folder}: no such folder; give the run directory that `betastar run` names when it begins."
+            f"{folder}: no such folder; give the run directory that `betastar run` prints when it starts."
         )
     if not is_run(folder):
         raise BetastarError(
-            f"{folder}: holds no run (no {FILE}, no store); give the folder that `betastar run` writes."
+            f"{folder}: not a run directory (no {FILE}, no store); give the folder that `betastar run` writes."
         )
     now = time.time() if now is None else now
     found = read_status(folder)

@@ -156,7 +156,7 @@ def _beta_star(x: Array, table: Array, fit: PowerLawFit, laws: PowerLaws | None,
         return BetaStar(nan, nothing, status, "", sentence, reference, n_seeds, nan, nothing)
 
     if fit.refusal == "constant AUGC":
-        return none("no dependence", "AUGC does not depend on β in this data")
+        return none("no dependence", "AUGC does not depend on β in these data")
     if fit.refusal:
         return none("refused", fit.reason or fit.refusal)
     if fit.beats_constant is False:
@@ -192,7 +192,7 @@ def _why_not_the_law(beta: Array, augc: Array) -> tuple[Status, str]:
     errors = [augc - np.polyval(curve, np.log(beta)) for curve in curves]
     scores = [aicc(float(error @ error), beta.size, degree + 2) for degree, error in enumerate(errors)]
     if min(scores) == scores[0]:
-        return "no dependence", "by AICc no dependence of AUGC on β is shown in this data"
+        return "no dependence", "by AICc the data show no dependence of AUGC on β"
     if scores[1] < scores[0] and curves[1][0] < 0:
-        return "not a rising law", "AUGC falls with β in this data, and the power law can only rise"
-    return "not a rising law", "AUGC changes with β in this data, but not by a power law that beats a constant"
+        return "not a rising law", "AUGC falls with β in these data, and the power law can only rise"
+    return "not a rising law", "AUGC changes with β in these data, but no power law beats a constant"

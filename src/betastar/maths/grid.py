@@ -32,12 +32,14 @@ def percentile_grid(deltas: ArrayLike, percentiles: Sequence[float] = (20, 50, 8
     if points.size == 0 or points[0] < 0 or points[-1] > 100 or not np.all(np.diff(points) > 0):
         raise ValueError(f"percentiles must increase inside [0, 100], got {list(percentiles)}")
     values = np.ravel(np.asarray(deltas, dtype=np.float64))
-    remedy = "check the preference pairs, move the percentiles apart, or give an explicit list of β."
+    remedy = "check the preference pairs, move the percentiles apart, or give an explicit list of values of β."
     if (finite := int(np.isfinite(values).sum())) < max(values.size, 1):
-        raise BetastarError(f"The β grid needs finite log-ratios, here {finite} of {values.size} are: {remedy}")
+        raise BetastarError(f"The β grid needs finite log-ratios, but only {finite} of {values.size} are: {remedy}")
     beta = np.percentile(values, points) / (np.median(values) + EPSILON)
     if np.median(values) == 0 or beta[0] <= 0 or not np.all(np.diff(beta) > 0):
-        raise BetastarError(f"The log-ratios give the β grid {beta.tolist()}, not positive and increasing: {remedy}")
+        raise BetastarError(
+            f"The log-ratios give the β grid {beta.tolist()}, which is not positive and increasing: {remedy}"
+        )
     return beta
 
 

@@ -81,7 +81,7 @@ def leave_one_beta_out(beta: ArrayLike, augc_by_seed: ArrayLike) -> LeaveOneOut:
     if not (x > 0).all():
         reason = NEEDS_POSITIVE
     elif x.size < 4:
-        reason = f"without one of {x.size} β too few are left for a law of three parameters"
+        reason = f"leaving out one of {x.size} values of β leaves too few for a law with three parameters"
     elif not np.isfinite(means).all():
         reason = "AUGC is undefined in some condition"
     if reason:

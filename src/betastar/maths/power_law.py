@@ -101,7 +101,9 @@ def fit_power_law(beta: ArrayLike, augc: ArrayLike) -> PowerLawFit:
     if bad := int((~np.isfinite(y)).sum()):
         return refused("undefined AUGC", f"AUGC is undefined in {bad} of {x.size} conditions")
     if levels.size < 3:
-        return refused("too few β", f"a power law has three parameters and there are {levels.size} distinct β")
+        return refused(
+            "too few β", f"a power law has three parameters, but there are only {levels.size} distinct values of β"
+        )
     if (y == y[0]).all():
         return refused("constant AUGC", f"AUGC is {y[0]:g} in every condition")
 

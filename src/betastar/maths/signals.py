@@ -142,7 +142,7 @@ def jackknife_interval(
         return Interval(np.nan, np.nan, "an interval over seeds needs two seeds")
     value, without = statistic(np.ones((1, n_blocks)))[0], statistic(1 - np.eye(n_blocks))
     if np.isnan(without).any():
-        return Interval(np.nan, np.nan, "it rests on one seed: undefined without that")
+        return Interval(np.nan, np.nan, "it depends on a single seed and is undefined without it")
     error = sqrt((n_blocks - 1) / n_blocks * ((without - without.mean()) ** 2).sum())
     reach = float(stats.t.ppf((1 + LEVEL) / 2, n_blocks - 1)) * error
     low, high = np.clip([value - reach, value + reach], *bounds)
@@ -186,7 +186,7 @@ def quiet_band(excursions: ArrayLike, repeats: ArrayLike = (), false_alarm_rate:
         expected = (leave + 1) / (quiet.size + 1)
     if repeated.size:
         widths.append(REPEAT_DEVIATIONS * float(np.sqrt(np.mean(repeated**2))))
-    reason = None if widths else "no run without onset and no repeated evaluation to set the band by"
+    reason = None if widths else "no run without onset and no repeated evaluation to set the band"
     return Band(max(widths, default=float("nan")), quiet.size, repeated.size, expected, reason)
 
 

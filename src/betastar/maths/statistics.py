@@ -180,7 +180,7 @@ def _paired(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np
 def _undefined(x: NDArray[np.float64], y: NDArray[np.float64], at_least: int) -> str | None:
     """Why a correlation of `x` and `y` is undefined, or None."""
     if x.size < at_least:
-        return f"a correlation needs {at_least} pairs, here {x.size}"
+        return f"a correlation needs {at_least} pairs, there are {x.size}"
     if np.isnan(x).any() or np.isnan(y).any():
         return "a value is undefined"
     if (x == x[0]).all() or (y == y[0]).all():

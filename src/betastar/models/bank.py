@@ -220,7 +220,7 @@ def checkpoint_layers(bank: AdapterBank) -> None:
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
         raise BetastarError(
-            f"compute.gradient_checkpointing: the layers of {model.config.model_type} are not known; set it to false."
+            f"compute.gradient_checkpointing: not supported for {model.config.model_type}; set it to false."
         )
     model.checkpointed_banks = [bank]
     for layer in layers:

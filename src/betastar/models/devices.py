@@ -38,7 +38,7 @@ def choose_device(wanted: str, *, deterministic: bool = False) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         first = str(error).strip().split("\n")[0].rstrip(".")
         if "no kernel image" in first:
-            first, remedy = f"torch {torch.__version__} has no code for this card", _remedy()
+            first, remedy = f"torch {torch.__version__} has no code for this GPU", _remedy()
         else:
             remedy = "choose cpu or auto."
         raise BetastarError(f"compute.device: {wanted} cannot be used ({first}); {remedy}") from None

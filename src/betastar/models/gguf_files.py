@@ -36,7 +36,7 @@ def check_file(path: Path) -> dict[str, Any]:
         from transformers.integrations.gguf import read_gguf_metadata
     except ImportError:
         raise BetastarError(
-            f"{path}: GGUF files need a later version of transformers; pip install 'betastar[gguf]'."
+            f"{path}: GGUF files need a newer version of transformers; pip install 'betastar[gguf]'."
         ) from None
     try:
         metadata, _ = read_gguf_metadata(str(path))
@@ -54,7 +54,7 @@ def check_file(path: Path) -> dict[str, Any]:
             f"{path}: one of {metadata['split.count']} parts of a model; join them with llama-gguf-split --merge."
         )
     if not metadata.get("tokenizer.ggml.tokens"):
-        raise BetastarError(f"{path}: there is no tokenizer in this GGUF file; give a file that holds a whole model.")
+        raise BetastarError(f"{path}: this GGUF file has no tokenizer; give a file with a complete model.")
     scaling = metadata.get(f"{architecture}.rope.scaling.type")
     if scaling not in UNSCALED and architecture not in SCALED_BY_TRANSFORMERS:
         raise BetastarError(
@@ -71,12 +71,13 @@ def damaged(error: BaseException) -> str:
         return f"Transformers cannot load this kind of GGUF file ({reason}); give the original model."
     if isinstance(error, NotImplementedError) or "GGMLQuantizationType" in reason:
         return (
-            f"the package gguf cannot unpack how its weights are stored ({reason}); upgrade it, or choose another file "
-            "of the model, such as Q8_0."
+            f"the package gguf cannot unpack its weights ({reason}); upgrade it, or choose another file of the model, "
+            "such as Q8_0."
         )
     if "ignore_mismatched_sizes" in str(error):
-        return "its weights have other sizes than Transformers concludes from its metadata; give the original model."
-    return f"the GGUF file is damaged or incomplete ({reason}); get it again."
+        return "its weights do not have the sizes that Transformers expects from its metadata; give the original "
+        "model."
+    return f"the GGUF file is damaged or incomplete ({reason}); download it again."
 
 
 def check_all_read(path: Path, architecture: str, empty: Any) -> None:
@@ -95,8 +96,8 @@ def check_all_read(path: Path, architecture: str, empty: Any) -> None:
     left = sorted(name for name in names if name not in placed)
     if left:
         raise BetastarError(
-            f"{path}: it holds weights that Transformers does not read from GGUF files ({left[0]}"
-            f"{f' and {len(left) - 1} more' if len(left) > 1 else ''}); give the original model."
+            f"{path}: it has weights that Transformers does not read from GGUF files "
+            f"({left[0]}{f' and {len(left) - 1} more' if len(left) > 1 else ''}); give the original model."
         )
 
 

@@ -228,7 +228,7 @@ def _hub_sentence(
     if caused_by(hub.DisabledRepoError):
         return BetastarError(f"{model}: the hub has disabled this model; choose another.")
     if caused_by(hub.RevisionNotFoundError):
-        return BetastarError(f"{model}: there is no revision {revision}; name a branch, tag or commit that it has.")
+        return BetastarError(f"{model}: there is no revision {revision}; give an existing branch, tag or commit.")
     if caused_by(hub.RepositoryNotFoundError, hub.HFValidationError):
         return BetastarError(
             f"{model}: no such model on the hub (or it is private) and no such folder here; correct it, or log in with "
@@ -238,8 +238,8 @@ def _hub_sentence(
         if gguf_file is not None:
             return BetastarError(f"{model}: this hub repository has no file {gguf_file}; correct gguf_file.")
         return BetastarError(
-            f"{model}: this hub repository has no config.json, so it holds no model in Transformers' format; choose "
-            "one that does."
+            f"{model}: this hub repository has no config.json, so it has no model in Transformers' format; choose one "
+            "that does."
         )
     answer = caused_by(hub.HfHubHTTPError)
     if isinstance(answer, hub.HfHubHTTPError):
@@ -262,9 +262,9 @@ def _local_sentence(chain: list[BaseException]) -> str:
     error = chain[0]
     reason = " ".join(str(error).strip().split("\n")[0].split()).rstrip(".") or type(error).__name__
     if any(isinstance(e, SafetensorError) for e in chain):
-        return f"the weights are damaged ({reason}); get them again."
+        return f"the weights are damaged ({reason}); download them again."
     if "ignore_mismatched_sizes" in str(error):
-        return "the weights have other sizes than config.json says; give the files of one model."
+        return "the weights do not match config.json; use files from the same model."
     if isinstance(error, ImportError):
         return f"a package is missing ({reason}); install it."
     if "remote code" in str(error).lower() or "trust_remote_code" in str(error):

@@ -106,7 +106,7 @@ def load_tokenizer(location: Location) -> PreTrainedTokenizerBase:
         with explained(location.where, location.commit):
             tokenizer = AutoTokenizer.from_pretrained(location.where, **location.options())
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # what transformers makes of no files at all
-        raise BetastarError(f"{location.where}: there is no tokenizer; put the files of the model's own beside it.")
+        raise BetastarError(f"{location.where}: there is no tokenizer; put the model's tokenizer files next to it.")
     if tokenizer.eos_token_id is None:
         raise BetastarError(f"{location.where}: the tokenizer has no end-of-text token; set eos_token in its config.")
     if tokenizer.pad_token_id is None:
@@ -149,7 +149,7 @@ def _load_model(
         if not is_out_of_memory(error):
             raise
         smaller = "choose a smaller model" if quantization else "set quantization: nf4 or choose a smaller model"
-        raise BetastarError(f"{location.where}: the weights do not fit the memory of {device}; {smaller}.") from None
+        raise BetastarError(f"{location.where}: the weights do not fit in the memory of {device}; {smaller}.") from None
     model, report = loaded
     if report["missing_keys"]:
         raise BetastarError(
@@ -157,7 +157,7 @@ def _load_model(
         )
     if getattr(model, "_hf_peft_config_loaded", False):
         raise BetastarError(
-            f"{location.where}: there is a PEFT adapter in it; merge it into the model first (merge_and_unload)."
+            f"{location.where}: it contains a PEFT adapter; merge it into the model first (merge_and_unload)."
         )
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

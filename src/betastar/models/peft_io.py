@@ -83,20 +83,20 @@ def import_adapter(folder: Path, bank: AdapterBank) -> tuple[Adapters, Tensor | 
         config = json.loads((folder / "adapter_config.json").read_text())
         tensors = load_file(folder / "adapter_model.safetensors")
     except (ValueError, SafetensorError) as error:
-        raise BetastarError(f"{folder}: the adapter cannot be read, it is damaged ({error}).") from None
+        raise BetastarError(f"{folder}: the adapter is damaged ({error}); export or download it again.") from None
     unsupported = [key for key in OTHER_FORMULA if config.get(key)]
     if str(config.get("init_lora_weights")).startswith(CHANGES_BASE):
         unsupported.append(f"init_lora_weights {config['init_lora_weights']}")
     if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or unsupported:
         what = ", ".join(unsupported) or f"{config.get('peft_type')} with bias {config.get('bias')}"
-        raise BetastarError(f"{folder}: only plain LoRA adapters can be imported, this one has {what}.")
+        raise BetastarError(f"{folder}: only plain LoRA adapters can be imported, but this one has {what}.")
     rank = int(config["r"])
     if rank > bank.rank:
         raise BetastarError(f"{folder}: rank {rank} does not fit the bank's rank {bank.rank}; raise adapter.rank.")
     scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
     head = next((tensors.pop(n) for n in list(tensors) if n.endswith("score.weight")), None)
     if head is not None and len(head) != 1:
-        raise BetastarError(f"{folder}: a reward model gives one score, this head has {len(head)} labels.")
+        raise BetastarError(f"{folder}: a reward model gives one score, but this head has {len(head)} labels.")
     a, b = {}, {}
     for name, (d_in, d_out) in bank.shapes.items():
         try:

@@ -51,14 +51,16 @@ def empty_model(config: PreTrainedConfig, name: str) -> Any:
     if config.is_encoder_decoder:
         raise BetastarError(f"{name}: an encoder-decoder ({config.model_type}); choose a decoder-only language model.")
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise BetastarError(f"{name}: no causal language model ({config.model_type}); choose one that writes text.")
+        raise BetastarError(
+            f"{name}: not a causal language model ({config.model_type}); choose one that generates text."
+        )
     if getattr(config, "quantization_config", None) is not None:
         raise BetastarError(
-            f"{name}: its weights are quantised already; give the original model and set quantization: nf4."
+            f"{name}: its weights are already quantised; give the original model and set quantization: nf4."
         )
     if getattr(text, "attn_logit_softcapping", None) or getattr(text, "final_logit_softcapping", None):
         raise BetastarError(
-            f"{name}: {config.model_type} caps its logits, which sampling and scoring here leave out; choose another."
+            f"{name}: {config.model_type} caps its logits, which betastar does not support; choose another model."
         )
     try:
         with torch.device("meta"):
@@ -67,10 +69,12 @@ def empty_model(config: PreTrainedConfig, name: str) -> Any:
         if "scaled_dot_product_attention" not in str(error):
             raise
         raise BetastarError(
-            f"{name}: {config.model_type} has no attention through scaled_dot_product_attention; choose another model."
+            f"{name}: {config.model_type} does not support scaled_dot_product_attention; choose another model."
         ) from error
     if model.config.get_text_config() is not model.config:
-        raise BetastarError(f"{name}: {config.model_type} reads more than text; give its language model alone.")
+        raise BetastarError(
+            f"{name}: {config.model_type} takes more than text as input; give its language model alone."
+        )
     return model
 
 
@@ -79,8 +83,8 @@ def check_quantisable(model: Any, name: str) -> None:
     for layer, (d_in, _) in adapted_layers(model, "all-linear").items():
         if d_in % BLOCK:
             raise BetastarError(
-                f"{name}: layer {layer} reads {d_in} numbers, no multiple of {BLOCK}, so it cannot be quantised to "
-                "nf4; set quantization: none."
+                f"{name}: layer {layer} reads {d_in} numbers, which is not a multiple of {BLOCK}, so it cannot be "
+                "quantised to nf4; set quantization: none."
             )
 
 
@@ -150,7 +154,7 @@ def guard_context(model: Any, most: int, name: str) -> None:
             longest = tokens.shape[1] + (0 if cache is None else cache.get_seq_length())
         if longest > most:
             raise BetastarError(
-                f"{name}: a sequence of {longest} tokens does not fit the model's context of {most}; lower "
+                f"{name}: a sequence of {longest} tokens does not fit in the model's context of {most}; lower "
                 "lengths.prompt, lengths.response or lengths.generated."
             )
 

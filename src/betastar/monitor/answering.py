@@ -33,7 +33,7 @@ def held_out(problems: Iterable[Any], gold: str) -> list[Problem]:
     result = [_problem(problem, gold, place) for place, problem in enumerate(problems)]
     if len(result) < 2:
         raise BetastarError(
-            f"GoodhartMonitor has {len(result)} held-out problems; give at least two, better 100 (docs/monitor.md)."
+            f"GoodhartMonitor has {len(result)} held-out problems; give at least 2, better 100 (docs/monitor.md)."
         )
     if len({isinstance(problem.prompt, str) for problem in result}) > 1:
         raise BetastarError("Some held-out prompts are texts and others are messages; give them all in one form.")

@@ -94,7 +94,7 @@ class GoodhartMonitor(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Evaluate the start, or find it in the file where training resumes."""
         if state is not self.trainer.state:
-            raise BetastarError("This GoodhartMonitor was made with another trainer; make one for each trainer.")
+            raise BetastarError("This GoodhartMonitor belongs to another trainer; create one for each trainer.")
         kept: list[Any] = [None]
         if state.is_world_process_zero:
             kept = [record.resume(self.path, state.global_step) if state.global_step else record.begin(self.path)]
@@ -104,7 +104,9 @@ class GoodhartMonitor(TrainerCallback):
             self._resume(rows, state)
             return
         if state.global_step:
-            logger.warning("%s holds no start of this run: step %d is taken for it.", self.path, state.global_step)
+            logger.warning(
+                "%s does not contain the start of this run; step %d is used instead.", self.path, state.global_step
+            )
         replicates = [evaluate(self.instrument, replicate) for replicate in range(self.replicates)]
         looks = self._looks(state, state.global_step)
         self._start = start_of([(found.proxy, found.true) for found in replicates], looks)
@@ -146,8 +148,8 @@ class GoodhartMonitor(TrainerCallback):
     def _resume(self, rows: list[record.Row], state: Any) -> None:
         if rows[0].get("instrument") != self._digest():
             raise BetastarError(
-                f"{self.path}: its rows are about other held-out problems or other sampling settings; give the same "
-                "ones, or another path."
+                f"{self.path}: it was written with other held-out problems or sampling settings; use the same ones, or "
+                "another path."
             )
         first, noise = rows[0]["responses"], rows[0]["gap_noise"]
         start = start_of([(first["proxy"], first["true"])], self._looks(state, rows[0]["step"]))
@@ -207,18 +209,20 @@ def _check_trainer(trainer: Any) -> None:
         )
     for name in ("tools", "rollout_func", "environment_factories"):
         if getattr(trainer, name, None):
-            raise BetastarError(f"GoodhartMonitor answers in one turn, and this trainer has {name}: it cannot be used.")
+            raise BetastarError(
+                f"GoodhartMonitor supports single-turn answers only, so it cannot be used with {name}; remove it."
+            )
     if isinstance(trainer.processing_class, ProcessorMixin):
         raise BetastarError(
-            f"GoodhartMonitor answers text alone, and this trainer has a {type(trainer.processing_class).__name__}; "
+            f"GoodhartMonitor supports text only, but this trainer has a {type(trainer.processing_class).__name__}; "
             "give the trainer its tokenizer as processing_class."
         )
     deepspeed = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
     split = trainer.is_fsdp_enabled or getattr(trainer, "is_distributed_loading_by_transformers", False)
     if split or (deepspeed is not None and deepspeed.zero_stage == 3):
         raise BetastarError(
-            "GoodhartMonitor needs the whole model in each process, and this trainer splits it (FSDP, DeepSpeed ZeRO-3 "
-            "or tensor parallel); use DDP."
+            "GoodhartMonitor needs the whole model in each process, but this trainer splits it (FSDP, DeepSpeed "
+            "ZeRO-3 or tensor parallel); use DDP."
         )
 
 
@@ -241,8 +245,8 @@ def _check_settings(
         raise BetastarError(f"GoodhartMonitor: false_alarm_rate is {rate}; give a probability up to 0.5.")
     if stop_above == "auto" and (replicates < 2 or temperature == 0):
         raise BetastarError(
-            "GoodhartMonitor: stop_above='auto' is calibrated on sampling noise, which takes 2 or more replicates and "
-            "a temperature above 0; give a number."
+            "GoodhartMonitor: stop_above='auto' is calibrated on sampling noise, which needs at least 2 replicates "
+            "and a temperature above 0; give a number."
         )
     if unknown := labels.keys() - LABELS:
         raise BetastarError(f"GoodhartMonitor: labels has {min(unknown)}; it may have variant, beta and seed.")

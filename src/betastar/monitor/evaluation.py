@@ -54,7 +54,7 @@ def begin(path: Path) -> None:
         number += 1
     with _plain_errors(path):
         path.rename(aside)
-    logger.warning("%s is of an earlier run and was renamed to %s.", path, aside.name)
+    logger.warning("%s belongs to an earlier run and was renamed to %s.", path, aside.name)
 
 
 def resume(path: Path, step: int) -> list[Row]:
@@ -76,7 +76,7 @@ def resume(path: Path, step: int) -> list[Row]:
                 kept.append(row)
         except (ValueError, TypeError, KeyError):
             raise BetastarError(
-                f"{path}, line {number}: no row of a monitor; rename the file, or give the monitor another path."
+                f"{path}, line {number}: not written by a GoodhartMonitor; rename the file, or give another path."
             ) from None
     data = b"".join(_line(row) for row in kept)
     if data != path.read_bytes():
@@ -91,7 +91,7 @@ def _plain_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise BetastarError(
-            f"{path}: cannot be written ({reason}); mend that, or give GoodhartMonitor another path."
+            f"{path}: cannot be written ({reason}); fix that, or give GoodhartMonitor another path."
         ) from error
 
 

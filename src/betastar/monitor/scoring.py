@@ -45,10 +45,11 @@ def trainer_proxy(trainer: Any) -> Proxy:
     weights = np.asarray(trainer.reward_weights.tolist(), dtype=np.float64)
     no_ensemble = None
     if len(functions) == 1:
-        no_ensemble = "one reward function has no disagreement"
+        no_ensemble = "a single reward function has no disagreement"
     elif not all(isinstance(function, torch.nn.Module) for function in functions) or np.ptp(weights) > 0:
         no_ensemble = (
-            "the trainer's reward functions are no ensemble of reward models with equal weights; proxy=[…] gives one"
+            "the trainer's reward functions are not an equally weighted ensemble of reward models; pass one with "
+            "proxy=[…]"
         )
 
     def score(problems: Sequence[Problem], completions: list[Any], ids: list[list[int]]) -> Scores:
@@ -62,7 +63,7 @@ def given_proxy(functions: RewardFunction | Sequence[RewardFunction]) -> Proxy:
     members = [functions] if callable(functions) else list(functions)
     if not members or not all(callable(member) for member in members):
         raise BetastarError("proxy must be a function of (prompts, completions), or a list of such functions.")
-    no_ensemble = "one reward function has no disagreement" if len(members) == 1 else None
+    no_ensemble = "a single reward function has no disagreement" if len(members) == 1 else None
 
     def score(problems: Sequence[Problem], completions: list[Any], ids: list[list[int]]) -> Scores:
         prompts = [problem.prompt for problem in problems]

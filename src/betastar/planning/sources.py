@@ -85,7 +85,7 @@ def data(config: Config, tokens: tuple[int, int] | None, pairs: int | None, fold
     if tokens is not None:
         found = Tokens(*tokens, tokens[1], "as given")
     else:
-        found = known_tokens or Tokens(*ASSUMED, ASSUMED[1], "assumed; say --tokens PROMPT,RESPONSE")
+        found = known_tokens or Tokens(*ASSUMED, ASSUMED[1], "assumed; set them with --tokens PROMPT,RESPONSE")
     return counted, _as_set(config, found)
 
 
@@ -159,13 +159,13 @@ def _published(config: Config) -> Pairs:
     source = config.preferences
     if not isinstance(source, DatasetPreferences):
         return Pairs(
-            int(TRAIN * source.prompts), f"at most, of {source.prompts} prompts whose two answers may be equal"
+            int(TRAIN * source.prompts), f"at most, from {source.prompts} prompts whose two answers may be equal"
         )
     rows = _rows(source.source)
     if rows is None:
         raise BetastarError(
-            f"preferences.source: how many pairs {source.source.dataset} has is not known before it is read; say "
-            "--pairs NUMBER, of those to train on."
+            f"preferences.source: how many pairs {source.source.dataset} has is unknown until it is read; give the "
+            "number to train on with --pairs NUMBER."
         )
     known = ROWS.get((source.source.dataset, source.source.split or "train")) == rows
     how = f"80 % of {rows} rows of {source.source.dataset}"

@@ -63,33 +63,33 @@ def frame_table(frame: Frame) -> str:
 
 
 CONDITION_FIELDS = {
-    "variant": "setting of the online phase",
-    "beta": "β of the offline phase, null where it is unknown",
+    "variant": "variant of the online phase",
+    "beta": "β of the offline phase; null if unknown",
     "seed": "seed of the condition",
     "n": "problems answered at each evaluation point",
-    "n_points": "evaluation points, the start included",
+    "n_points": "evaluation points, including the start",
     "alignment": "`pair_accuracy` of the implicit reward on `test_pairs` pairs; `win_rate` over the base, and who "
     "judged",
-    "base": "accuracy of the bare base on the same problems, same noise",
-    "again": "the t=0 evaluation repeated with fresh sampling noise: the instrument's own spread",
-    "start_near_zero": "whether a reward at t=0 is within 10 standard errors of zero, so that the paper's form is "
+    "base": "accuracy of the base model without an adapter, on the same problems with the same noise",
+    "again": "the t=0 evaluation repeated with fresh sampling noise, which shows the instrument's own noise",
+    "start_near_zero": "whether a reward at t=0 is within 10 standard errors of zero, which makes the paper's form "
     "unreliable",
-    "missing": "field → why it is null, where one is",
+    "missing": "field → why it is null, if it is",
     "series": "the evaluation points: `step`, both gaps, rewards and every measured quantity",
 }
 SUMMARY_FIELDS = {
-    "betas": "the β that were averaged",
-    "seeds": "the seeds that were averaged",
-    "incomplete_seeds": "seeds without some β: they count in no comparison of β",
-    "by_beta": "per β the `mean` over seeds of each measure of a summary, with `standard_error`, `interval`, `n`, "
-    "`reason`; and `onset_steps` by seed, null for none",
-    "minus_smallest_beta": "each measure minus the same at `smallest_beta`, within seeds",
-    "instrument_noise": "the gap between two evaluations of one checkpoint: `gap`, its parts `z_proxy` and `z_true`, "
-    "`gap_paper` (root mean square, beside what independent draws are `expected` to give); `augc` that such noise "
-    "alone would make; every pair in `conditions`",
+    "betas": "the values of β",
+    "seeds": "the seeds averaged over",
+    "incomplete_seeds": "seeds that lack some β; comparisons across β leave them out",
+    "by_beta": "per β, the `mean` over seeds of each measure of a summary, with `standard_error`, `interval`, `n`, "
+    "`reason`; and `onset_steps` by seed, null if there is no onset",
+    "minus_smallest_beta": "each measure minus its value at `smallest_beta`, within seeds",
+    "instrument_noise": "how much two evaluations of one checkpoint differ: in `gap`, its parts `z_proxy` and "
+    "`z_true`, `gap_paper` (root mean square, with the value `expected` of independent draws); the `augc` that this "
+    "noise alone would give; every pair is in `conditions`",
     "standardised": "how AUGC of the standardised gap depends on β, below",
     "paper": "the same for the paper's gap",
-    "missing": "field → why it is null, where one is",
+    "missing": "field → why it is null, if it is",
 }
 TABLES: dict[str, Callable[[], str]] = {
     "record": record_table,

@@ -41,11 +41,18 @@ GAPS = tuple(
             "standardised",
             "gap",
             "sd",
-            "Goodhart gap: rise of the proxy less rise of the truth, each in standard deviations at the start",
+            "Goodhart gap: rise of the proxy minus rise of the truth, each in standard deviations at the start",
             "",
             "the standard deviation of the proxy at the start",
         ),
-        ("paper", "gap, Def. 3.1", "", "Goodhart gap: proxy less truth, each over its value at the start", "Eq. 2", ""),
+        (
+            "paper",
+            "gap, Def. 3.1",
+            "",
+            "Goodhart gap: proxy minus truth, each divided by its value at the start",
+            "Eq. 2",
+            "",
+        ),
     )
 )
 
@@ -245,8 +252,8 @@ CONDITIONS_AND_SUMMARIES = (
     ),
     _condition(
         "log_ratio_noise",
-        "rounding noise of log π − log π_ref where π is π_ref, root mean square over responses of the checkpoint; "
-        "Eq. 10 takes no penalty below three times this",
+        "rounding noise of log π − log π_ref when π is π_ref, root mean square over the checkpoint's responses; Eq. "
+        "10 takes no penalty below three times this",
         symbol="noise of log-ratios",
         unit="nats",
         better="lower",
@@ -265,7 +272,7 @@ CONDITIONS_AND_SUMMARIES = (
     _summary(
         "win_rate",
         ("alignment", "win_rate"),
-        "𝒜: win rate of the checkpoint over the bare base",
+        "𝒜: win rate of the checkpoint against the base",
         symbol="win rate",
         better="higher",
         source="Def. 6.1",

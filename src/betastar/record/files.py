@@ -24,7 +24,7 @@ from betastar.record.shapes.comparison import COMPARISON_VERSION, ComparisonReco
 from betastar.record.shapes.results import SCHEMA_VERSION, ResultsRecord
 
 RESULTS, METRICS, SAMPLES, CONFIG = "results.json", "metrics.jsonl", "samples.jsonl", "config.yaml"
-AGAIN = "repeat the run or the analysis, which reuses finished work"
+AGAIN = "repeat the run or the analysis (finished work is reused)"
 
 Json = dict[str, Any]
 
@@ -54,9 +54,7 @@ def read_results(folder: Path) -> ResultsRecord:
     path = folder / RESULTS
     if not path.is_file():
         there = f"has no {RESULTS}" if folder.is_dir() else "is not a folder"
-        raise BetastarError(
-            f"{folder} {there}; name the folder of a finished `betastar run`, or the one that `betastar analyze` wrote."
-        )
+        raise BetastarError(f"{folder} {there}; give the folder of a finished `betastar run` or of `betastar analyze`.")
     return _checked(path, checker(), "schema_version", SCHEMA_VERSION)
 
 
@@ -124,7 +122,7 @@ def read_settings(folder: Path) -> Json:
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise BetastarError(f"{path} is damaged ({_first_line(error)}); {AGAIN}.") from None
     if not isinstance(found, dict):
-        raise BetastarError(f"{path} is damaged (it holds no settings); {AGAIN}.")
+        raise BetastarError(f"{path} is damaged (it has no settings); {AGAIN}.")
     return found
 
 
@@ -159,7 +157,7 @@ def _checked(path: Path, check: TypeAdapter[Any], field: str, version: int) -> A
     except (ValueError, RecursionError) as error:
         raise BetastarError(f"{path} is damaged ({_first_line(error)}); {AGAIN}.") from None
     if not isinstance(found, dict):
-        raise BetastarError(f"{path} is damaged (it holds no object); {AGAIN}.")
+        raise BetastarError(f"{path} is damaged (it is not an object); {AGAIN}.")
     if found.get(field) != version or isinstance(found[field], bool):
         raise BetastarError(_other_version(path, found, field, version))
     try:
@@ -194,7 +192,7 @@ def _fault(error: ValidationError, found: Any) -> str:
     if fault["type"] == "missing":
         return f"{field} is missing"
     if fault["type"] == "extra_forbidden":
-        return f"{field} is no field of this version"
+        return f"{field} is not a field of this version"
     shown = repr(value) if isinstance(value, str | int | float | bool) or value is None else f"a {type(value).__name__}"
     return f"{field or 'the line'} is damaged ({message}; it is {shown[:60]})"
 
@@ -237,7 +235,7 @@ def _whole(value: Any) -> Any:
 
 
 def _refused(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _first_line(error: Exception) -> str:

@@ -33,14 +33,14 @@ class Column(NamedTuple):
 
 
 CONDITION = (
-    Column("variant", "object", "", "setting of the online phase"),
-    Column("beta", "float64", "", "β of the offline phase; NaN where it is unknown"),
+    Column("variant", "object", "", "variant of the online phase"),
+    Column("beta", "float64", "", "β of the offline phase; NaN if unknown"),
     Column("seed", "int64", "", "seed of the condition"),
 )
 STEP = Column("step", "int64", "steps", "online steps taken; 0 is the checkpoint")
 MEAN = (
-    Column("variant", "object", "", "setting of the online phase"),
-    Column("beta", "float64", "", "β of the offline phase; NaN where it is unknown"),
+    Column("variant", "object", "", "variant of the online phase"),
+    Column("beta", "float64", "", "β of the offline phase; NaN if unknown"),
     Column("measure", "object", "", "name of a measure of a summary"),
     Column("mean", "float64", "", "mean over seeds, in the measure's unit"),
     Column("standard_error", "float64", "", "of the mean; NaN with one seed"),
@@ -49,7 +49,7 @@ MEAN = (
     Column("level", "float64", "", "of the interval, 0.95"),
     Column("method", "object", "", "of the interval"),
     Column("n", "int64", "", "seeds"),
-    Column("reason", "object", "", "why a number is NaN; None where none is"),
+    Column("reason", "object", "", "why a number is NaN; None if none is"),
 )
 
 
@@ -63,7 +63,7 @@ def columns(frame: Frame) -> list[Column]:
         return list(MEAN)
     counts = (
         Column("n", "Int64", "", "responses behind each mean, one to each problem"),
-        Column("n_points", "int64", "", "evaluation points, the start included"),
+        Column("n_points", "int64", "", "evaluation points, including the start"),
     )
     parts = [Column(name, "float64", m.unit, f"{m.meaning}: {path[-1]}") for name, path, m in _parts()]
     return [*CONDITION, *counts, *map(_column, REGISTRY.at("condition")), *parts]

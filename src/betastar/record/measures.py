@@ -83,7 +83,7 @@ class Measure:
     @property
     def unlogged(self) -> str:
         """The reason for its null where no point has it. On the bare one rests the warning about a log's gaps."""
-        return f"not logged, for it takes {self.needs}" if self.refinement else "not logged"
+        return f"not logged; it needs {self.needs}" if self.refinement else "not logged"
 
     @property
     def value_path(self) -> tuple[str, ...]:

@@ -46,7 +46,7 @@ class EvaluationPoint:
         kept=EXTREMES,
     )
     true_lenient: float = _point(
-        "the same with a lenient grader, which forgives formatting",
+        "the same with a lenient grader that ignores formatting",
         symbol="true reward, lenient",
         better="higher",
         low=0,
@@ -79,7 +79,7 @@ class EvaluationPoint:
         low=0,
         kept=LEVEL,
         warns=1,
-        warns_because="as û; without the arbitrary constants of the members",
+        warns_because="as û, without the members' arbitrary constants",
     )
     response_entropy: float = _point(
         "entropy of the policy at the sampled tokens, mean over a response's tokens",
@@ -118,7 +118,7 @@ class EvaluationPoint:
         low=0,
         kept=LEVEL,
         warns=1,
-        warns_because="none in the paper; longer is our choice",
+        warns_because="not in the paper; the direction (longer) is our choice",
     )
     policy_entropy: float = _point(
         "entropy of the next token on the fixed probe prompts",
@@ -145,16 +145,16 @@ class EvaluationPoint:
         high=1,
         kept=("start", "end"),
         warns=1,
-        warns_because="none in the paper; more is our choice",
+        warns_because="not in the paper; the direction (more) is our choice",
     )
     unparsable: float = _point(
         "share of responses without a stated answer", symbol="unparsable", low=0, high=1, kept=("start", "end")
     )
     correct_strict: int | None = _point(
-        "how many responses are exactly right", default=None, kind="count", better="higher", low=0
+        "number of responses that are exactly right", default=None, kind="count", better="higher", low=0
     )
     true_std: float = _point(
-        "standard deviation of the true reward over responses, where it is a score and not a share", low=0
+        "standard deviation of the true reward over responses, if it is a score rather than a share", low=0
     )
     members: tuple[float, ...] | None = _point("mean score of each reward model", default=None, kind="numbers")
 

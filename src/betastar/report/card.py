@@ -74,13 +74,13 @@ def _what(run: Run) -> Table:
         ["betastar", said(results.get("betastar"))],
         ["Python of the run", ", ".join(pythons) or "not recorded"],
         ["hardware of the run", "; ".join(machines) or "not recorded"],
-        ["packages where this report was written", ", ".join(_packages())],
+        ["packages when this report was written", ", ".join(_packages())],
         ["root seed", said(results.get("root_seed"))],
         ["seeds", said(sorted({r["seed"] for r in conditions}))],
         ["β", said(sorted({r["beta"] for r in conditions if r["beta"] is not None}))],
         ["variants", said(list(results["summary"]))],
         ["problems", said(results.get("problems"))],
-        ["prompts of adaptation", said(results.get("prompt_split"))],
+        ["adaptation prompts", said(results.get("prompt_split"))],
     ]
     return Table("What was run", ("", ""), [row for row in rows if row[1] != "none"])
 
@@ -101,7 +101,7 @@ def _difference(run: Run) -> Table:
     name, rows = nearest_preset(run.config, set(run.results.get("hyperparameters", {})))
     note = "config.yaml holds every setting."
     if name is None:
-        return Table(title, (), [], f"No preset could be read to compare with; {note}")
+        return Table(title, (), [], f"No preset could be read for comparison; {note}")
     if not rows:
         return Table(title, (), [], f"None: this is the preset {name}. {note}")
     return Table(
@@ -152,14 +152,14 @@ def _derived(results: Mapping[str, Any]) -> Table:
             title,
             ("setting", "value"),
             [row[:2] for row in rows],
-            "As configured; auto follows from the number of steps." if rows else "",
+            "As configured; auto depends on the number of steps." if rows else "",
         )
     return Table(title, ("setting", "value", "", "Appendix C", "inputs"), rows)
 
 
 def _coverage(results: Mapping[str, Any]) -> Table:
     rows = [[name.replace("_", " ").replace(".", ": "), said(value)] for name, value in flat(results.get("data") or {})]
-    return Table("Preference data and their coverage", ("", ""), rows)
+    return Table("Preference data and coverage", ("", ""), rows)
 
 
 def _timings(manifests: Sequence[Mapping[str, Any]]) -> Table:
@@ -175,7 +175,7 @@ def _timings(manifests: Sequence[Mapping[str, Any]]) -> Table:
         ]
         for stage, made in stages.items()
     ]
-    note = "Everything in store/ is counted, artefacts of other settings of this folder included." if rows else ""
+    note = "Counts everything in store/, including artefacts of other settings used in this folder." if rows else ""
     return Table("Time per stage", ("stage", "artefacts", "seconds", "finished"), rows, note)
 
 

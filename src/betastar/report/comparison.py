@@ -49,7 +49,7 @@ def setting_rows(comparison: Json) -> tuple[list[str], list[list[str]]]:
 def settings_note(comparison: Json) -> str:
     """Whose settings are not known, in a sentence; empty where all are."""
     unknown = comparison["settings_unknown"]
-    return f"Settings are kept by runs, not by logs: those of {', '.join(unknown)} are unknown." if unknown else ""
+    return f"Logs do not contain settings, so those of {', '.join(unknown)} are unknown." if unknown else ""
 
 
 def damage_rows(comparison: Json, variant: str) -> tuple[list[str], list[list[str]]]:
@@ -84,27 +84,29 @@ def difference_rows(comparison: Json, variant: str) -> list[list[str]]:
         for row in entry["by_beta"]:
             rows.append([f"{who}, β {labels[row['beta']]}", *_cells(row)])
         if len(entry["by_beta"]) > 1:
-            rows.append([f"{who}, mean over equal β", *_cells(entry["over_beta"])])
+            rows.append([f"{who}, mean over shared β", *_cells(entry["over_beta"])])
     return rows
 
 
 def notes(comparison: Json) -> list[str]:
     """What the tables leave open, in sentences."""
-    lines = ["β are compared where they are equal and nowhere else. A slope per tenfold β is over each run's own β."]
+    lines = [
+        "Runs are compared only at values of β that they share. A slope per tenfold β is over each run's own values."
+    ]
     intervals = sum(len(e["by_beta"]) for e in comparison["differences"])
     if intervals > 1:
         lines.append(
-            f"{intervals} differences by β, each with a 95 % interval over seeds: of so many, some miss by chance, and "
-            "none covers another reward ensemble or evaluation set."
+            f"There are {intervals} differences by β, each with a 95 % interval over seeds. Some will miss by chance, "
+            "and none covers another reward ensemble or evaluation set."
         )
     reference, compared = comparison["reference"], {e["variant"] for e in comparison["differences"]}
     alone = [e for e in comparison["damage"] if e["run"] == reference and e["variant"] not in compared]
     if alone:
-        lines.append(f"No other run has variant {', '.join(e['variant'] for e in alone)} of {reference}.")
+        lines.append(f"Variant {', '.join(e['variant'] for e in alone)} exists only in {reference}.")
     first = {e["variant"] for e in comparison["damage"] if e["run"] == reference}
     others = [f"{e['variant']} of {e['run']}" for e in comparison["damage"] if e["variant"] not in first]
     if others:
-        lines.append(f"Not in {reference}, and so compared with nothing: variant {', '.join(others)}.")
+        lines.append(f"Not in {reference}, so not compared: variant {', '.join(others)}.")
     return lines
 
 
@@ -118,11 +120,11 @@ def _verdict(entry: Json) -> Verdict:
     over, slope = entry["over_beta"][LEADING], entry["slope_per_tenfold_beta"][LEADING]
     many = len(entry["betas"])
     if over["mean"] is None:
-        sentence = f"No difference in AUGC at equal β: {over['reason']}."
+        sentence = f"The difference in AUGC at equal β is undefined: {over['reason']}."
     elif over["mean"] == 0 and over["standard_error"] == 0:
-        sentence = f"AUGC is the same in every seed at the β that both have, {_n(entry, over)}."
+        sentence = f"AUGC is the same in every seed at the shared values of β, {_n(entry, over)}."
     else:
-        at = "at the β that both have" if many == 1 else f"mean over the {many} β that both have"
+        at = "at the shared β" if many == 1 else f"mean over the {many} shared values of β"
         sentence = f"AUGC is {_direction(over)}: {_with_interval(over)}, {at}, {_n(entry, over)}."
         if over["interval"]["low"] is None:
             limits.append(f"No interval: {over['interval']['reason'] or over['reason']}.")
@@ -132,7 +134,7 @@ def _verdict(entry: Json) -> Verdict:
         limits.append(f"The change of AUGC per tenfold β is {_direction(slope)}: {_with_interval(slope)}.")
     lost = [f"{visible(name)}: {said(betas)}" for name, betas in entry["other_betas"].items() if betas]
     if lost:
-        limits.append(f"Compared with nothing, because the other run does not have it: β {'; '.join(lost)}.")
+        limits.append(f"Not compared, because the other run does not have it: β {'; '.join(lost)}.")
     return Verdict(heading, sentence, limits)
 
 
@@ -145,7 +147,7 @@ def _with_interval(entry: Json) -> str:
 def _direction(entry: Json) -> str:
     low, high = entry["interval"]["low"], entry["interval"]["high"]
     if low is None:
-        return "higher, how surely is unknown" if entry["mean"] > 0 else "lower, how surely is unknown"
+        return "higher, with unknown certainty" if entry["mean"] > 0 else "lower, with unknown certainty"
     if low > 0 or high < 0:
         return "higher" if low > 0 else "lower"
     return "not detectably different"

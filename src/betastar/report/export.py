@@ -98,8 +98,9 @@ SHOWN = {
 }
 COUNT, ONSET = "n", "onset step"
 NOTE = (
-    "Means over n seeds ± standard error; AUGC in gap × steps; r_UQ: Pearson's r of û and the standardised gap. Onset: "
-    "median over seeds, none counting as later than any, and how many seeds have one. p: two-sided permutation."
+    "Means over n seeds ± standard error; AUGC in gap × steps; r_UQ: Pearson's r of û and the standardised gap. "
+    "Onset: median over seeds (no onset counts as later than any step) and number of seeds with one. p: two-sided "
+    "permutation."
 )
 
 

@@ -30,7 +30,7 @@ def cut(text: str) -> str:
     if len(text) <= HEAD + TAIL:
         return visible(text)
     left_out = len(text) - HEAD - TAIL
-    return f"{visible(text[:HEAD])}\n[… {left_out:,} characters left out …]\n{visible(text[-TAIL:])}"
+    return f"{visible(text[:HEAD])}\n[… {left_out:,} characters omitted …]\n{visible(text[-TAIL:])}"
 
 
 def script_json(value: Any) -> str:
@@ -75,7 +75,11 @@ def browser_data(samples: Sequence[Mapping[str, Any]], budget: int = BUDGET) -> 
         problems = problems[: len(problems) // 2]
         data = _packed([r for r in rows if r["step"] in set(kept) and _problem(r) in set(problems)])
     lost = len(rows) - len(data["rows"])
-    note = f"{lost:,} of {len(rows):,} responses are left out for size; samples.jsonl has all of them." if lost else ""
+    note = (
+        f"{lost:,} of {len(rows):,} responses are omitted to keep the page small; samples.jsonl has all of them."
+        if lost
+        else ""
+    )
     return {**data, "note": note}
 
 

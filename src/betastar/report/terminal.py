@@ -46,7 +46,7 @@ def show(results: Mapping[str, Any], folder: Path | None, seconds: float | None 
         names += [f"{name}/" for name in ("figures", "adapters") if (folder / name).is_dir()]
         terminal.print(f"\nFiles in {folder}: {', '.join(names)}", markup=False, soft_wrap=True)
         if (folder / "report.html").is_file():
-            terminal.print(f"Look at {folder / 'report.html'}", markup=False, soft_wrap=True)
+            terminal.print(f"Open {folder / 'report.html'}", markup=False, soft_wrap=True)
     if seconds is not None:
         terminal.print(f"Took {seconds:.0f} s.", markup=False)
 
@@ -61,7 +61,7 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
         print_table(terminal, "Settings that differ", columns, rows[:MOST])
     elif not settings_note(comparison):
         print_lines(terminal, ["No setting differs."])
-    more = f"{len(rows) - MOST} more settings differ: see the page." if len(rows) > MOST else ""
+    more = f"{len(rows) - MOST} more settings differ; the page lists them." if len(rows) > MOST else ""
     print_lines(terminal, [line for line in (more, settings_note(comparison)) if line])
     for variant in dict.fromkeys(entry["variant"] for entry in comparison["damage"]):
         title = f"variant {variant}: AUGC standardised, mean over seeds [95 % interval]"
@@ -96,14 +96,15 @@ def _details(console: Any, results: Mapping[str, Any]) -> None:
     signs = results["warning_signs"]
     horizon, pooled = signs["headline_horizon"], signs["pooled"]
     title = (
-        f"Do the warning signs warn? True reward lower by {signs['drop']:g} within {horizon} points, all runs pooled"
+        f"Do the warning signs warn of a fall by {signs['drop']:g} in true reward within {horizon} points? All runs "
+        "pooled"
     )
     print_table(console, title, SIGNAL_COLUMNS, signal_rows(pooled, horizon))
     print_table(console, None, TIMING_COLUMNS, timing_rows(pooled, horizon))
     print_lines(console, signal_notes(signs))
     console.print()
     for variant, links in results["chain"].items():
-        print_table(console, f"The paper's chain, variant {variant}", CHAIN_COLUMNS, chain_rows(links))
+        print_table(console, f"The paper's causal chain, variant {variant}", CHAIN_COLUMNS, chain_rows(links))
         print_lines(console, chain_notes(links))
         console.print()
 

@@ -91,7 +91,7 @@ def _header(view: View) -> Text:
         "failed": "failed",
         "killed": "not running",
         "elsewhere": f"running on {status.host}",
-        "unknown": "without status.json",
+        "unknown": "no status.json",
     }
     style = {"running": "green", "finished": "green", "failed": "red", "killed": "red"}.get(view.phase, "yellow")
     text = Text(overflow="ellipsis", no_wrap=True)
@@ -195,18 +195,20 @@ def _ending(view: View) -> list[Text]:
     status, quiet = view.status, view.now - view.written
     since = f"{_clock(view.written, view.now)} ({duration(quiet)} ago)"
     here = "" if status.directory in ("", os.getcwd()) else f"cd {shlex.quote(status.directory)} && "
-    go_on = Text(f"Continue with: {here}{status.command}" if status.command else "Continue by running it again.")
+    go_on = Text(
+        f"Continue with: {here}{status.command}" if status.command else "Run the same command again to continue."
+    )
     if view.phase == "finished":
         took = duration(status.updated - status.began)
         return [Text(f"Finished at {_clock(status.updated, view.now)} after {took}; the results are in {view.folder}.")]
     if view.phase == "failed":
         return [Text(f"Failed at {_clock(status.updated, view.now)}: {status.message}", "red"), go_on]
     if view.phase == "stopped":
-        return [Text(f"Stopped by hand at {_clock(status.updated, view.now)}; finished work is kept."), go_on]
+        return [Text(f"Stopped by the user at {_clock(status.updated, view.now)}; finished work is kept."), go_on]
     if view.phase == "killed":
-        return [Text(f"The process is gone; nothing was written after {since}.", "red"), go_on]
+        return [Text(f"The process is gone; it last wrote at {since}.", "red"), go_on]
     if view.phase == "unknown":
-        return [Text(f"What is shown comes from the store alone; last written at {since}.")]
+        return [Text(f"There is no status.json, so this comes from the store alone; last written at {since}.")]
     if view.phase == "elsewhere" or quiet > QUIET_SECONDS:
         return [Text(f"Last written at {since}.")]
     return []

@@ -10,7 +10,7 @@ from betastar.maths.conservatism import INTERPOLATION
 from betastar.record.entries import REGISTRY
 from betastar.record.schema import FORMS
 
-BASELINES = {"constant": "(a constant)", "step": "(the clock)", "proxy": "(proxy reward)"}
+BASELINES = {"constant": "(constant)", "step": "(step number)", "proxy": "(proxy reward)"}
 
 
 def damage_columns() -> list[str]:
@@ -79,7 +79,7 @@ def conclusions(summary: Mapping[str, Any]) -> list[str]:
             trend = "" if page["p_two_sided"] is None else f"; Page's trend over seeds: p = {page['p_two_sided']:.2g}"
             lines.append(
                 f"{form}: Spearman ρ(β, mean AUGC) = {rho['rho']:+.2f}, {exact} two-sided p = {rho['p_two_sided']:.2g} "
-                f"({rho['n']} β, {seeds} seed{'s' * (seeds != 1)}){trend}."
+                f"({rho['n']} values of β, {seeds} seed{'s' * (seeds != 1)}){trend}."
             )
         lines.append(f"{form}: {_law_sentence(part)}")
     return [*lines, noise_sentence(summary)]
@@ -91,10 +91,10 @@ def noise_sentence(summary: Mapping[str, Any]) -> str:
     if noise["standard_deviation"] is None:
         return f"instrument noise unknown: {noise['reason']}."
     low, high = noise["interval"]["low"], noise["interval"]["high"]
-    interval = "" if low is None else f" (95 % {low:.2g} to {high:.2g})"
+    interval = "" if low is None else f"95 % interval {low:.2g} to {high:.2g}, "
     return (
-        f"instrument noise: two evaluations of a checkpoint differ by {noise['standard_deviation']:.2g} sd in the gap"
-        f"{interval}, n = {noise['n']}; fresh at every point, that alone would make an AUGC of {augc:.2g}."
+        f"instrument noise: two evaluations of one checkpoint differ by {noise['standard_deviation']:.2g} sd in the "
+        f"gap ({interval}n = {noise['n']}); redrawn at every point, this noise alone would give an AUGC of {augc:.2g}."
     )
 
 
@@ -130,8 +130,8 @@ def signs_sentence(results: Mapping[str, Any]) -> str:
     ahead = f"{signs['headline_horizon']} points ahead of a fall of {signs['drop']:g}"
     clock, proxy = (signals[name]["verdict"].split(":")[0] for name in ("step", "proxy"))
     return (
-        f"warning signs, {ahead}: {parts}. Baselines: the clock is {clock}, the proxy itself {proxy}; better than the "
-        f"proxy: {', '.join(better) or 'none'}."
+        f"warning signs, {ahead}: {parts}. Baselines: the step number is {clock}, the proxy itself {proxy}; better "
+        f"than the proxy: {', '.join(better) or 'none'}."
     )
 
 
@@ -202,7 +202,7 @@ def _answer(variant: str, summary: Mapping[str, Any]) -> Answer:
     seeds = _count(len(summary["seeds"]), "seed")
     if form is None:
         reason = summary["standardised"]["spearman"]["reason"]
-        return Answer(variant, "cannot be compared over β", f"No correlation of AUGC with β: {reason}; {seeds}.", [])
+        return Answer(variant, "cannot be compared across β", f"No correlation of AUGC with β: {reason}; {seeds}.", [])
     part = summary[form]
     rho, page = part["spearman"], part["page"]
     p, trend = rho["p_two_sided"], page["p_two_sided"]
@@ -210,7 +210,7 @@ def _answer(variant: str, summary: Mapping[str, Any]) -> Answer:
     exact = "exact" if rho["exact"] else "Monte Carlo"
     sentence = (
         f"In this run AUGC ({form} form) {verdict}: Spearman ρ = {_signed(rho['rho'])}, {exact} two-sided p = {p:.2g}, "
-        f"{rho['n']} β, {seeds}."
+        f"{rho['n']} values of β, {seeds}."
     )
     limits = []
     slope = part["slope_per_tenfold_beta"]
@@ -222,11 +222,12 @@ def _answer(variant: str, summary: Mapping[str, Any]) -> Answer:
             else f"no interval: {slope['interval']['reason'] or slope['reason']}"
         )
         limits.append(
-            f"Per tenfold β, AUGC changes by {_signed(slope['mean'])} gap × steps ({interval}; n = {slope['n']})."
+            f"Per tenfold increase of β, AUGC changes by {_signed(slope['mean'])} gap × steps ({interval}; n = "
+            f"{slope['n']})."
         )
     if rho["exact"] and p > LEVEL and 2 / factorial(rho["n"]) > LEVEL:
         limits.append(
-            f"The ranks of {rho['n']} β can never show it: the smallest possible two-sided p is "
+            f"The ranks of {rho['n']} values of β can never show a trend: the smallest possible two-sided p is "
             f"{2 / factorial(rho['n']):.2g}."
         )
     if trend is not None:
@@ -240,7 +241,7 @@ def _verdict(rho: Mapping[str, Any], page: Mapping[str, Any]) -> str:
         return f"{'rose' if rho['rho'] > 0 else 'fell'} with β"
     if page["p_two_sided"] is not None and page["p_two_sided"] <= LEVEL:
         way = "rose" if page["p_greater"] < page["p_less"] else "fell"
-        return f"{way} with β within seeds, not detectably in the ranks of the means"
+        return f"{way} with β within seeds, but not detectably in the ranks of the means"
     return "did not change detectably with β"
 
 
@@ -266,9 +267,9 @@ def _count(n: int, noun: str) -> str:
     return f"{n} {noun}{'s' * (n != 1)}"
 
 
-SIGNAL_COLUMNS = ("signal", "said to", "ROC area, 95 %", "verdict", "minus the proxy's", "events / others")
-TIMING_COLUMNS = ("signal", "ρ with the later gap", "lead before onset", "warned", "band ±")
-CHAIN_COLUMNS = ("link", "paper says", "its numbers", "measured", "exact p", "n", "agreement")
+SIGNAL_COLUMNS = ("signal", "expected to", "ROC area, 95 %", "verdict", "minus the proxy's", "before a fall / others")
+TIMING_COLUMNS = ("signal", "ρ with the later gap", "lead before onset", "runs warned", "band ±")
+CHAIN_COLUMNS = ("link", "paper claims", "its numbers", "measured here", "exact p", "n", "agreement")
 
 
 def signal_rows(table: Mapping[str, Any], horizon: int) -> list[list[str]]:
@@ -294,8 +295,9 @@ def signal_rows(table: Mapping[str, Any], horizon: int) -> list[list[str]]:
 def signal_notes(signs: Mapping[str, Any]) -> list[str]:
     """How far to trust the verdicts of `warning_signs`, in sentences."""
     return [
-        f"Verdicts are read {signs['headline_horizon']} points ahead, fixed in advance; of {signs['comparisons']} "
-        f"comparisons in a table, {0.05 * signs['comparisons']:.0f} intervals miss 0.5 by luck if no signal warns."
+        f"Verdicts use a horizon of {signs['headline_horizon']} points, fixed in advance. If no signal warns, "
+        f"{0.05 * signs['comparisons']:.0f} of the {signs['comparisons']} intervals in a table still miss 0.5 by "
+        "chance."
     ]
 
 
@@ -344,8 +346,8 @@ def chain_notes(links: Sequence[Mapping[str, Any]]) -> list[str]:
     if hopeless:
         least = min(link["smallest_p"] for link in hopeless)
         lines.append(
-            f"{len(hopeless)} of {len(links)} links have too few values for any result to be decided: the smallest "
-            f"possible two-sided p is {least:.2g} or more."
+            f"{len(hopeless)} of {len(links)} links have too few values to decide anything: the smallest possible "
+            f"two-sided p is {least:.2g} or more."
         )
     return lines
 

@@ -44,32 +44,34 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # names become folder names
 
 class Config(Section):
     name: str = Field(description="name of the experiment", pattern=NAME)
-    root_seed: int = Field(default=0, ge=0, description="from which every random stream is derived")
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1, description="one block of the experiment each")
-    compute: Compute = Field(default_factory=Compute, description="where and in what pieces it is computed")
+    root_seed: int = Field(default=0, ge=0, description="seed from which every random stream is derived")
+    seeds: tuple[int, ...] = Field(
+        default=(0, 1, 2), min_length=1, description="random seeds; each is one block of the experiment"
+    )
+    compute: Compute = Field(default_factory=Compute, description="device, memory and batch limits")
     base: BaseModelChoice = Field(description="the base policy π⁽⁰⁾: trained here, random, or pretrained")
     reward_base: BaseModelChoice | None = Field(
-        default=None, description="base of the reward models; empty: the policy's"
+        default=None, description="base of the reward models; empty: same as the policy's"
     )
     adapter: Adapter = Field(default_factory=Adapter, description="the LoRA adapters of policies and reward models")
     reward_adapter: Adapter | None = Field(
-        default=None, description="adapters of the reward models; empty: as `adapter`"
+        default=None, description="adapters of the reward models; empty: same as `adapter`"
     )
-    chat: Chat = Field(default_factory=Chat, description="how prompts are put to the model")
+    chat: Chat = Field(default_factory=Chat, description="how prompts are presented to the model")
     task: Task = Field(description="the verifiable task")
     preferences: Preferences = Field(description="the preference pairs")
-    data: Data = Field(default_factory=Data, description="what is done with malformed rows")
-    lengths: Lengths = Field(default_factory=Lengths, description="where preference data are cut")
+    data: Data = Field(default_factory=Data, description="how malformed rows are handled")
+    lengths: Lengths = Field(default_factory=Lengths, description="length limits, in tokens")
     rewards: Rewards = Field(default_factory=Rewards, description="the reward ensemble (Eq. 5)")
     grid: Grid = Field(default_factory=Grid, description="the conservatism grid (Eq. 6-7)")
     offline: Offline = Field(default_factory=Offline, description="offline DPO (Eq. 1)")
     online: Online = Field(default_factory=Online, description="online adaptation (Eq. 8-10)")
     variants: dict[Annotated[str, Field(pattern=NAME)], dict[str, Any]] = Field(
-        default_factory=lambda: {"paper": {}}, min_length=1, description="named overrides of `online`; null drops one"
+        default_factory=lambda: {"paper": {}}, min_length=1, description="named overrides of `online`; null removes one"
     )
     evaluation: Evaluation = Field(default_factory=Evaluation, description="what is measured, and how often")
     law: Law = Field(default_factory=Law, description="the conservatism law (Eq. 14-15, Def. 6.1)")
-    tracking: Tracking = Field(default_factory=Tracking, description="experiment trackers; none changes a result")
+    tracking: Tracking = Field(default_factory=Tracking, description="experiment trackers; they never change a result")
 
     @field_validator("variants", mode="before")
     @classmethod
@@ -86,11 +88,11 @@ class Config(Section):
             faults.append(Fault(where, problem))
 
         if len(set(self.seeds)) != len(self.seeds):
-            fault("seeds", "the same seed is listed twice; each seed is one block, list it once")
+            fault("seeds", "the same seed is listed twice; list each seed once")
         if self.preferences.kind == "micro" and self.task.kind != "micro":
-            fault("preferences.kind", "micro needs task.kind micro; give your pairs with kind: dataset")
+            fault("preferences.kind", "micro needs task.kind micro; set kind: dataset for your own pairs")
         if self.base.source == "train" and not self.task.kind == self.preferences.kind == "micro":
-            fault("base.source", "train teaches the micro language; use random or pretrained for your own files")
+            fault("base.source", "train only works for the micro language; use random or pretrained for your own files")
         if self.reward_base is not None and self.reward_base.source == "train":
             fault("reward_base.source", "use random or pretrained, or leave it empty to share the policy's base")
         for name in self.variants:
@@ -277,7 +279,9 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value} stands twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value} appears twice", key.start_mark
+                )
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
         return super().construct_mapping(node, deep)
 
@@ -298,7 +302,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise BetastarError(f"{path}: no such file; `betastar presets` lists what is built in.") from None
+        raise BetastarError(f"{path}: no such file; `betastar presets` lists the built-in presets.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise BetastarError(f"{path}: cannot be read ({error}); give a text file in UTF-8.") from None
     values = _parsed(text, str(path), "; correct the file.")
@@ -378,10 +382,10 @@ def _fault(fault: Any, root: type[BaseModel], prefix: str) -> Fault:
     if kind == "extra_forbidden":
         return Fault(where, f"unknown key; {_hint(path, sorted(set(key_paths(root))), prefix)}")
     if kind == "missing":
-        return Fault(where, "missing; give it a value (`betastar config` says what it is)")
+        return Fault(where, "missing; give it a value (`betastar config` explains it)")
     if kind == "union_tag_not_found":
         where = f"{where}.{context['discriminator'][1:-1]}"
-        return Fault(where, "missing; give it a value (`betastar config` says what it is)")
+        return Fault(where, "missing; give it a value (`betastar config` explains it)")
     given = fault.get("input")
     message = fault["msg"].removeprefix("Value error, ")
     if kind == "union_tag_invalid":
@@ -394,7 +398,7 @@ def _fault(fault: Any, root: type[BaseModel], prefix: str) -> Fault:
     elif kind == "tuple_type":
         message = "should be a list, as in [a, b]"
     elif kind == "string_pattern_mismatch":
-        message = "should consist of letters, digits, dots, hyphens and underscores, and begin with a letter or digit"
+        message = "should consist of letters, digits, dots, hyphens and underscores, and start with a letter or digit"
     shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) or given is None else ""
     return Fault(where, f"{message[0].lower() + message[1:]}{shown}")
 

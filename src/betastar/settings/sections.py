@@ -31,7 +31,7 @@ def positive(description: str, default: Any = ..., **more: Any) -> Any:
 
 def local_path(description: str) -> Any:
     """A file or folder, meant as on a command line also where a configuration file in another folder names it."""
-    return Field(description=f"{description}; relative to the current directory, ~ is the home folder")
+    return Field(description=f"{description}; relative to the current directory; ~ is the home folder")
 
 
 def _or_auto(what: str, lowest: float, *, whole: bool, included: bool = True) -> BeforeValidator:
@@ -84,7 +84,7 @@ class DatasetSource(Section):
     @model_validator(mode="after")
     def _of_a_hub_dataset(self) -> DatasetSource:
         if self.dataset.lower().endswith(FILE_ENDINGS) and (self.name or self.split or self.revision):
-            raise ValueError("name, split and revision belong to hub datasets; leave them out beside a file")
+            raise ValueError("name, split and revision belong to hub datasets; remove them when you give a file")
         return self
 
 
@@ -93,22 +93,24 @@ Source = Annotated[DatasetSource, BeforeValidator(_from_text)]
 
 class Data(Section):
     max_bad_share: float = Field(
-        default=0.0, ge=0, lt=1, description="largest share of malformed rows that are left out; more is refused"
+        default=0.0, ge=0, lt=1, description="largest share of malformed rows to skip; with more, the run is refused"
     )
 
 
 class MicroTask(Section):
-    kind: Literal["micro"] = Field(description="micro: word problems of the embedded world")
+    kind: Literal["micro"] = Field(description="micro: word problems of the built-in micro world")
     largest: int = Field(default=20, ge=2, le=200, description="largest number in a problem")
     test_problems: int = positive("held-out problems", 400)
 
 
 class DatasetTask(Section):
-    kind: Literal["dataset"] = Field(description="dataset: problems of a dataset, graded against their gold answers")
+    kind: Literal["dataset"] = Field(description="dataset: problems from a dataset, graded against their gold answers")
     train: Source = Field(description="problems to adapt on")
-    test: Source = Field(description="problems to be evaluated on")
-    prompt: str = Field(default="{{ question }}", description="Jinja template of the prompt over a row's columns")
-    gold: str = Field(default="{{ answer }}", description="Jinja template of the gold answer over a row's columns")
+    test: Source = Field(description="problems to evaluate on")
+    prompt: str = Field(
+        default="{{ question }}", description="Jinja template of the prompt; a row's columns are its variables"
+    )
+    gold: str = Field(default="{{ answer }}", description="Jinja template of the gold answer, likewise")
     grader: Literal["gsm8k", "number", "text", "choice", "math"] = Field(
         default="gsm8k",
         description="gsm8k: the number after ####; number, text, choice: the number, words or letter (A to E) after "
@@ -117,32 +119,32 @@ class DatasetTask(Section):
 
 
 class CustomTask(Section):
-    kind: Literal["custom"] = Field(description="custom: a task of your own in Python")
+    kind: Literal["custom"] = Field(description="custom: your own task in Python")
     task: str = Field(
-        description="path/to/file.py:function, or the name of an entry point in the group betastar.tasks; called with "
-        "`options`, it returns a betastar.data.tasks.Task"
+        description="path/to/file.py:function, or the name of an entry point in the group betastar.tasks; it is "
+        "called with `options` and returns a betastar.data.tasks.Task"
     )
-    options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of that function")
+    options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for that function")
 
 
 Task = Annotated[MicroTask | DatasetTask | CustomTask, Field(discriminator="kind")]
 
 
 class MicroPreferences(Section):
-    kind: Literal["micro"] = Field(description="micro: answers of the base, rated by the micro annotator")
+    kind: Literal["micro"] = Field(description="micro: pairs of the base's answers, labelled by the micro annotator")
     prompts: int = Field(
-        default=3400, ge=20, description="prompts for which the base answers twice and the annotator chooses"
+        default=3400, ge=20, description="number of prompts; the base answers each twice and the annotator picks one"
     )
-    request_share: float = Field(default=0.3, ge=0, le=1, description="share of small talk among them")
-    max_new_tokens: int = positive("limit of a sampled response, tokens", 40)
+    request_share: float = Field(default=0.3, ge=0, le=1, description="share of small talk among the prompts")
+    max_new_tokens: int = positive("longest sampled response in tokens", 40)
 
 
 class PairColumns(Section):
     prompt: str | None = Field(
         default=None,
-        description="column of the prompt; empty: `prompt` if there is one, else what both responses begin with",
+        description="column of the prompt; empty: `prompt` if it exists, else what both responses start with",
     )
-    chosen: str = Field(default="chosen", description="column of the preferred response, text or messages")
+    chosen: str = Field(default="chosen", description="column of the preferred response, as text or messages")
     rejected: str = Field(default="rejected", description="column of the other response")
 
 
@@ -157,45 +159,49 @@ Preferences = Annotated[MicroPreferences | DatasetPreferences, Field(discriminat
 
 class Lengths(Section):
     prompt: Tokens = Field(
-        default="auto", description="longest preference prompt, tokens; auto: 75th percentile (Algorithm 1)"
+        default="auto", description="longest preference prompt in tokens; auto: 75th percentile (Algorithm 1)"
     )
-    response: Tokens = Field(default="auto", description="longest preference response, tokens; auto: 75th percentile")
-    generated: Tokens = Field(default="auto", description="limit of a sampled response, tokens; auto: as `response`")
+    response: Tokens = Field(default="auto", description="longest preference response in tokens; auto: 75th percentile")
+    generated: Tokens = Field(
+        default="auto", description="longest sampled response in tokens; auto: same as `response`"
+    )
 
 
 class Compute(Section):
-    device: str = Field(default="auto", description="cpu, cuda, cuda:1, mps; auto takes a GPU if there is one")
-    threads: int | None = positive("CPU threads; empty: as many as there are cores", None)
-    tokens_per_forward: int = positive("most tokens in one forward pass; larger batches are cut into pieces", 4096)
-    rows_per_decode: int = positive("most responses sampled at the same time, over all conditions", 2048)
+    device: str = Field(default="auto", description="cpu, cuda, cuda:1 or mps; auto: a GPU if there is one")
+    threads: int | None = positive("CPU threads; empty: one per core", None)
+    tokens_per_forward: int = positive("maximum tokens in one forward pass; larger batches are split", 4096)
+    rows_per_decode: int = positive("maximum number of responses sampled at once, over all conditions", 2048)
     gradient_checkpointing: bool = Field(
-        default=False, description="compute activations again in the backward pass: less memory, about a third slower"
+        default=False, description="recompute activations in the backward pass: less memory, about a third slower"
     )
     deterministic: bool = Field(
         default=False,
-        description="on a GPU take only algorithms that give the same bits at every run, which are somewhat slower; a "
-        "CPU's always do",
+        description="on a GPU, use only algorithms that give bit-identical results in every run (somewhat slower); on "
+        "a CPU results always are",
     )
     checkpoint_seconds: float = Field(
-        default=30, ge=0, description="seconds between checkpoints of an unfinished stage; a kill loses about as much"
+        default=30,
+        ge=0,
+        description="seconds between checkpoints of an unfinished stage; a killed run loses about this much work",
     )
     memory_gb: float | None = positive(
-        "V_GB of Appendix C.3, from which `auto` batch sizes follow; empty: the device's memory", None
+        "V_GB in Appendix C.3, which determines `auto` batch sizes; empty: the device's memory", None
     )
     launch: str | None = Field(
         default=None,
-        description="what starts the trainers of engine trl, for example `accelerate launch --num_processes 8`; "
-        "empty: they run in this process",
+        description="command that starts the trainers of engine trl, for example `accelerate launch --num_processes 8`; empty: "
+        "run them in this process",
     )
 
 
 class Geometry(Section):
     """Shape of a Qwen3-architecture model."""
 
-    hidden_size: int = positive("width; a multiple of 64 can be quantised to 4 bits", 128, multiple_of=8)
+    hidden_size: int = positive("hidden width; must be a multiple of 64 for 4-bit quantisation", 128, multiple_of=8)
     intermediate_size: int = positive("width of the feed-forward layers", 384)
     layers: int = Field(
-        default=2, ge=2, description="number of layers; at least 2, as embeddings are read before the last"
+        default=2, ge=2, description="number of layers; at least 2, because embeddings are read before the last"
     )
     heads: int = positive("attention heads", 4)
     key_value_heads: int = positive("key-value heads", 4)
@@ -207,7 +213,7 @@ class Geometry(Section):
         if self.hidden_size % self.heads or self.heads % self.key_value_heads:
             raise ValueError("hidden_size must be a multiple of heads, and heads of key_value_heads")
         if self.hidden_size // self.heads % 2:
-            raise ValueError("hidden_size / heads must be even, as rotary positions turn pairs of numbers")
+            raise ValueError("hidden_size / heads must be even, because rotary positions rotate pairs of numbers")
         return self
 
 
@@ -222,36 +228,36 @@ class BaseTraining(Section):
 
 
 class TrainedBase(Section):
-    source: Literal["train"] = Field(description="train: a small model that learns the micro language here")
+    source: Literal["train"] = Field(description="train: a small model, trained here on the micro language")
     geometry: Geometry = Field(default_factory=Geometry, description="shape of the model")
-    training: BaseTraining = Field(default_factory=BaseTraining, description="how it learns the micro language")
+    training: BaseTraining = Field(default_factory=BaseTraining, description="how it is trained on the micro language")
 
 
 class RandomBase(Section):
-    source: Literal["random"] = Field(description="random: an untrained model that reads bytes, to try out your files")
+    source: Literal["random"] = Field(description="random: an untrained byte-level model, for trying out your files")
     geometry: Geometry = Field(default_factory=Geometry, description="shape of the model")
 
 
 class PretrainedBase(Section):
     source: Literal["pretrained"] = Field(
-        description="pretrained: a causal language model of the Hugging Face hub or on disk"
+        description="pretrained: a causal language model from the Hugging Face hub or from disk"
     )
     model: str = Field(
-        min_length=1, description="hub id such as Qwen/Qwen3-14B, or a local folder (begins with / . or ~, or exists)"
+        min_length=1, description="hub id such as Qwen/Qwen3-14B, or a local folder (starts with / . or ~, or exists)"
     )
     revision: str | None = Field(default=None, description="branch, tag or commit of a hub model")
     gguf_file: str | None = Field(
         default=None,
-        description="a .gguf file in that folder or hub repository, for example model.Q8_0.gguf: its weights (unpacked "
-        "to dtype), configuration and tokenizer are read, and nothing else; needs betastar[gguf]",
+        description="a .gguf file in that folder or hub repository, for example model.Q8_0.gguf: only its weights "
+        "(unpacked to dtype), configuration and tokenizer are read; needs betastar[gguf]",
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto", description="of the weights; auto: bfloat16 on a GPU, float32 on the CPU"
+        default="auto", description="data type of the weights; auto: bfloat16 on a GPU, float32 on a CPU"
     )
     quantization: Literal["none", "nf4"] = Field(default="none", description="nf4: linear layers in 4 bits (QLoRA)")
-    double_quantization: bool = Field(default=True, description="for nf4: quantise the quantisation constants too")
+    double_quantization: bool = Field(default=True, description="for nf4: also quantise the quantisation constants")
     compute_dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto", description="for nf4: in which 4-bit layers multiply; auto: as dtype"
+        default="auto", description="for nf4: data type in which 4-bit layers compute; auto: same as dtype"
     )
 
     @field_validator("gguf_file")
@@ -261,7 +267,7 @@ class PretrainedBase(Section):
             return None
         path = PurePosixPath(name)
         if path.suffix.lower() != ".gguf" or path.is_absolute() or ".." in path.parts:
-            raise ValueError("should name a .gguf file inside the folder or repository that `model` names")
+            raise ValueError("should name a .gguf file inside the folder or repository given by `model`")
         return str(path)
 
     @model_validator(mode="after")
@@ -271,8 +277,8 @@ class PretrainedBase(Section):
             raise ValueError(f"model names a file; set model: {file.parent} and gguf_file: {file.name}")
         if self.gguf_file is not None and self.quantization == "nf4":
             raise ValueError(
-                "gguf_file and quantization nf4 exclude each other, as the file is quantised already; set quantization "
-                "to none, or give the original model"
+                "gguf_file cannot be combined with quantization nf4, because the file is already quantised; set "
+                "quantization to none, or use the original model"
             )
         return self
 
@@ -290,9 +296,9 @@ BaseModelChoice = Annotated[TrainedBase | RandomBase | PretrainedBase, Field(dis
 
 class Chat(Section):
     thinking: bool | None = Field(
-        default=None, description="thinking mode of a chat template that has one (Qwen3); empty: the template's default"
+        default=None, description="thinking mode, if the chat template has one (Qwen3); empty: the template's default"
     )
-    system: str | None = Field(default=None, description="system message before every prompt that has none")
+    system: str | None = Field(default=None, description="system message, added to every prompt that has none")
 
 
 # What Appendix C derives of an adapter, and of a training loop beside its warm-up, which follows from its steps alone.
@@ -312,15 +318,17 @@ class ResolvedAdapter(NamedTuple):
 class Adapter(Section):
     rank: CountOrAuto = Field(default=8, description="LoRA rank r; auto: Appendix C.1, from the hidden size")
     alpha: PositiveOrAuto = Field(
-        default=16, description="LoRA alpha; the update is scaled by alpha / rank; auto: 2 · rank"
+        default=16, description="LoRA alpha; updates are scaled by alpha / rank; auto: 2 · rank"
     )
     dropout: FromZeroOrAuto = Field(
         default=0.0,
-        description="dropout on the adapters' input in training; auto: Appendix C.2, from the training pairs",
+        description=(
+            "dropout on the adapters' input during training; auto: Appendix C.2, from the number of training pairs"
+        ),
     )
     target_modules: Literal["attention", "all-linear"] | tuple[str, ...] = Field(
         default="attention",
-        description="adapted linear layers: attention (its projections, as in the paper), all-linear (all but the "
+        description="linear layers to adapt: attention (its projections, as in the paper), all-linear (all but the "
         "head), or a list of names",
     )
 
@@ -351,7 +359,7 @@ class Optimisation(Section):
     batch_size: CountOrAuto = Field(default=32, description=f"pairs per optimiser step; {APPENDIX_C}.3")
     learning_rate: PositiveOrAuto = Field(default=1e-3, description=f"peak learning rate; {APPENDIX_C}.4")
     weight_decay: FromZeroOrAuto = Field(default=0.0, description=f"AdamW weight decay; {APPENDIX_C}.7")
-    clip: PositiveOrAuto = Field(default=1.0, description=f"largest gradient norm of a condition; {APPENDIX_C}.5")
+    clip: PositiveOrAuto = Field(default=1.0, description=f"maximum gradient norm of a condition; {APPENDIX_C}.5")
     warmup_steps: WholeFromZeroOrAuto = Field(
         default="auto", description=f"steps of linear warm-up; {APPENDIX_C}.6, ⌊√steps⌋"
     )
@@ -369,38 +377,38 @@ class Training(Optimisation):
     """Settings of a training loop over preference pairs; after the warm-up the learning rate falls linearly to zero."""
 
     engine: Engine = Field(
-        default="bank", description="bank: all conditions in one batch; trl: TRL's trainer for one after the other"
+        default="bank", description="bank: all conditions in one batch; trl: TRL's trainer, one condition at a time"
     )
-    epochs: float = positive("passes over the training pairs; a fraction is allowed", 1.0)
+    epochs: float = positive("passes over the training pairs; can be a fraction", 1.0)
 
 
 class Offline(Training):
     """Settings of offline DPO."""
 
-    conditions_at_once: int | None = positive("most conditions in one bank; empty: all", None)
+    conditions_at_once: int | None = positive("maximum number of conditions in one bank; empty: all", None)
 
 
 class Rewards(Training):
-    members: int = Field(default=3, ge=2, description="reward models K in the ensemble")
+    members: int = Field(default=3, ge=2, description="number of reward models K in the ensemble")
 
 
 class Grid(Section):
     method: Literal["percentiles", "list", "geometric"] = Field(
-        default="percentiles", description="how the β are found"
+        default="percentiles", description="how the values of β are chosen"
     )
     percentiles: tuple[Annotated[float, Field(gt=0, lt=100)], ...] = Field(
         default=(20, 50, 80), min_length=1, description="for percentiles: p_j of Eq. 7"
     )
-    values: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(), description="for list: the β themselves")
+    values: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(), description="for list: the values of β")
     low: float | None = positive("for geometric: smallest β", None)
     high: float | None = positive("for geometric: largest β", None)
-    n: int | None = Field(default=None, ge=2, description="for geometric: how many")
+    n: int | None = Field(default=None, ge=2, description="for geometric: number of values")
 
     @model_validator(mode="after")
     def _complete(self) -> Grid:
         for name in ("percentiles", "values"):
             if len(set(getattr(self, name))) != len(getattr(self, name)):
-                raise ValueError(f"{name} holds the same number twice; list each once")
+                raise ValueError(f"{name} lists the same number twice; list each once")
         if self.method == "list" and not self.values:
             raise ValueError("method list needs values, for example values: [0.1, 0.3, 1.0]")
         if self.method != "list" and self.values:
@@ -420,7 +428,7 @@ class Kl(Section):
         default="paper", description="paper: κ = β / Q_p(|d|), Eq. 10; fixed: the same κ for every β"
     )
     percentile: float = Field(
-        default=75, ge=0, le=100, description="for paper: p of Q_p, which the paper does not give"
+        default=75, ge=0, le=100, description="for paper: p of Q_p, which the paper does not state"
     )
     kappa: float = Field(default=0.003, ge=0, description="for fixed: κ")
 
@@ -429,47 +437,50 @@ class Online(Optimisation):
     """Settings of online adaptation; after the warm-up the learning rate is constant."""
 
     batch_size: CountOrAuto = Field(
-        default=32, description=f"prompts per condition and step, one response each, at least 2; {APPENDIX_C}.3"
+        default=32, description=f"prompts per condition and step, with one response each; at least 2; {APPENDIX_C}.3"
     )
     steps: int = positive("optimiser steps T", 80)
     temperature: float = positive("sampling temperature", 1.0)
     prompt_split: Literal["train", "test"] = Field(
-        default="train", description="problems to adapt on; the paper uses test"
+        default="train", description="split of the problems to adapt on; the paper uses test"
     )
-    kl: Kl = Field(default_factory=Kl, description="the penalty that ties the policy to its checkpoint")
-    conditions_at_once: int | None = positive("most conditions in one bank; empty: all", None)
+    kl: Kl = Field(default_factory=Kl, description="the penalty that keeps the policy close to its checkpoint")
+    conditions_at_once: int | None = positive("maximum number of conditions in one bank; empty: all", None)
 
     @model_validator(mode="after")
     def _an_advantage(self) -> Online:
         if self.batch_size == 1:
-            raise ValueError("batch_size must be at least 2: the advantage compares responses of a batch")
+            raise ValueError("batch_size must be at least 2, because the advantage compares the responses in a batch")
         return self
 
 
 class Evaluation(Section):
     every: int = positive("online steps between evaluation points", 10)
-    problems: int = positive("held-out problems answered at each point", 100)
-    temperature: float = Field(default=1.0, ge=0, description="0 is greedy")
-    samples: int = Field(default=4, ge=0, description="whole responses kept per condition and point, for the report")
+    problems: int = positive("held-out problems answered at each evaluation point", 100)
+    temperature: float = Field(default=1.0, ge=0, description="sampling temperature; 0 is greedy")
+    samples: int = Field(
+        default=4, ge=0, description="full responses kept per condition and evaluation point, for the report"
+    )
 
 
 class Law(Section):
-    trade_off: float | None = positive("λ of Def. 6.1; empty: that β★ is not computed", None)
+    trade_off: float | None = positive("λ of Def. 6.1; empty: β★ by Def. 6.1 is not computed", None)
 
 
 class Tracking(Section):
     to: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = Field(
-        default=(), description="trackers that get losses and evaluation points: tensorboard, wandb, mlflow, trackio"
+        default=(),
+        description="trackers that receive losses and evaluation points: tensorboard, wandb, mlflow, trackio",
     )
     project: str = Field(
         default="betastar",
         min_length=1,
-        description="project (MLflow: experiment) of the run at wandb, mlflow, trackio",
+        description="project name at wandb, mlflow (there: experiment) and trackio",
     )
 
     @field_validator("to")
     @classmethod
     def _each_once(cls, to: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(to)) != len(to):
-            raise ValueError("names the same tracker twice; list each once")
+            raise ValueError("lists the same tracker twice; list each once")
         return to

@@ -79,26 +79,26 @@ def evaluation_points(
     for name in steps:
         step = np.where(np.isnan(step), rows[name], step)
     if not steps:
-        notes.append("no column counts steps, so the rows are numbered from 1 (--step COLUMN names one)")
+        notes.append("no column counts steps, so rows are numbered from 1 (--step COLUMN names a column)")
     if lost := int(np.isnan(step).sum()):
-        notes.append(f"{lost} rows without a step are left out")
+        notes.append(f"{lost} rows without a step are skipped")
     kept = step <= (np.inf if until is None else until)
     step = step[kept]
     if (step % 1 != 0).any():
         raise BetastarError(f"{where}: {steps[0]} is not a whole number in every row; name the step with --step.")
     if (np.diff(step) < 0).any():
-        notes.append("steps are out of order, or return after a resume: they are sorted")
+        notes.append("steps are out of order or repeat after a resume; they were sorted")
     curves = {field: _by_step(step, rows[column][kept]) for field, column in columns.items()}
     written = {reward: int((~np.isnan(rows[columns[reward]][kept])).sum()) for reward in ("proxy", "true_strict")}
     if repeated := max(count - curves[reward].steps.size for reward, count in written.items()):
         notes.append(
-            f"{repeated} values were written again for a step that had one: the last one counts, as after a "
-            "resume; where the file holds several runs, --beta and --seed name the columns that tell them apart"
+            f"{repeated} values were written twice for the same step; the last one counts, as after a resume. If the "
+            "file holds several runs, --beta and --seed name the columns that tell them apart"
         )
     table, aligned = _aligned(curves)
     if len(table) < 2:
         raise BetastarError(
-            f"{where}: a gap needs two points with both rewards, and there {'is' if len(table) else 'are'} "
+            f"{where}: a gap needs two points with both rewards, but there {'is' if len(table) else 'are'} "
             f"{len(table)}; log the true reward more often, or choose other columns with --proxy and --true."
         )
     return Points(table, [*notes, *aligned])
@@ -126,13 +126,13 @@ def _aligned(curves: Mapping[str, Curve]) -> tuple[pd.DataFrame, list[str]]:
     notes = []
     if _is_dense(dense, grid):
         notes.append(
-            f"{names[0]} is logged at {dense.steps.size} steps and {names[1]} at {grid.size}: at each of these, "
-            f"{names[0]} is the mean of its values since the one before"
+            f"{names[0]} is logged at {dense.steps.size} steps and {names[1]} at {grid.size}; at each of the latter, "
+            f"{names[0]} is its mean since the previous one"
         )
         if lost := int((~whole).sum()):
-            notes.append(f"{lost} of them have nothing to average and are left out")
+            notes.append(f"{lost} of them have nothing to average and are skipped")
     elif apart := np.setxor1d(true.steps, proxy.steps).size:
-        notes.append(f"{apart} steps have only one of the two rewards and are left out")
+        notes.append(f"{apart} steps have only one of the two rewards and are skipped")
     table = {"step": grid.astype(int), **fields}
     return pd.DataFrame({field: values[whole] for field, values in table.items()}), notes
 
@@ -199,11 +199,11 @@ def unknown(without_beta: int, without_seed: int, runs: int) -> list[str]:
     """What no column and no name says of the condition of some runs."""
     notes = []
     if without_seed:
-        notes.append(f"{_count(without_seed, runs)} without a seed: numbered from 0 (--seed or --pattern tells it)")
+        notes.append(f"{_count(without_seed, runs)} without a seed; numbered from 0 (set it with --seed or --pattern)")
     if without_beta:
         notes.append(
-            f"{_count(without_beta, runs)} without a known β: nothing is said there of how damage depends on it "
-            "(--beta or --pattern tells it)"
+            f"{_count(without_beta, runs)} without a known β, so the dependence of damage on β is unknown there (set "
+            "it with --beta or --pattern)"
         )
     return notes
 
@@ -215,14 +215,16 @@ def start(frame: Any) -> list[str]:
     first, last = starts["step"].min(), starts["step"].max()
     if last > 0:
         steps = f"{first:g}" if first == last else f"{first:g} to {last:g}"
-        notes.append(f"the earliest point, step {steps}, is taken for the start: no step 0 is logged")
+        notes.append(f"the earliest point, step {steps}, is used as the start, because no step 0 is logged")
     if "proxy_std" not in starts or starts["proxy_std"].isna().all():
         notes.append(
-            "the standard deviation of proxy rewards is not logged, so there is no standardised gap "
-            "(--column proxy_std=COLUMN or NUMBER gives it)"
+            "the standard deviation of proxy rewards is not logged, so there is no standardised gap (set it with "
+            "--column proxy_std=COLUMN or proxy_std=NUMBER)"
         )
     if "n" not in starts or starts["n"].isna().all():
-        notes.append("how many responses stand behind a true reward is not logged, and taken for many (--n gives it)")
+        notes.append(
+            "the number of responses behind each true reward is not logged, and assumed large (set it with --n)"
+        )
     return notes
 
 
@@ -282,7 +284,7 @@ def assemble(logs: Sequence[Log], options: Options) -> Assembled:
         except BetastarError as error:
             problems.append(error)
     if not runs:
-        more = f" So it is in {len(problems) - 1} more." if len(problems) > 1 else ""
+        more = f" The same holds for {len(problems) - 1} more." if len(problems) > 1 else ""
         raise BetastarError(f"{problems[0]}{more}")
     names, found = [run.log.name for run in runs], _named_by_run(runs)
     places = conditions(names, found)
@@ -295,13 +297,13 @@ def assemble(logs: Sequence[Log], options: Options) -> Assembled:
     used = {"step", *frame.columns}
     unmatched = [p for p in options.patterns if not any(compiled([p])[0].search(name) for name in names)]
     sentences = [
-        *(f"--pattern {p}: found in no run's name or path, such as {names[0]}" for p in unmatched),
+        *(f"--pattern {p}: matches no run's name or path, such as {names[0]}" for p in unmatched),
         *notes.guesses([{f: column for f, column in run.guessed.items() if f in used} for run in runs]),
         *notes.by_run([(run.log.name, run.notes) for run in runs]),
         *notes.unknown(without_beta, without_seed, len(runs)),
         *unit,
         *notes.start(frame),
-        *notes.first_few([f"passed over {error}" for error in problems]),
+        *notes.first_few([f"skipped {error}" for error in problems]),
     ]
     listed = [
         {
@@ -394,14 +396,16 @@ def _true_as_share(frame: pd.DataFrame, unit: Unit | None) -> tuple[pd.DataFrame
     if unit is None:
         unit = "share" if low >= 0 and high <= 1 else "percent" if low >= 0 and high <= 100 else "score"
         if unit == "percent":
-            said.append(f"true rewards go up to {high:g}: taken for percentages and divided by 100 (--true-unit score)")
+            said.append(
+                f"true rewards go up to {high:g}: read as percentages and divided by 100 (else --true-unit score)"
+            )
         if unit == "score":
-            said.append(f"true rewards go from {low:g} to {high:g}: taken for scores, not shares of right answers")
+            said.append(f"true rewards go from {low:g} to {high:g}: read as scores, not as shares of right answers")
     if unit == "score":
         return (frame if "true_std" in frame else frame.assign(true_std=np.nan)), said
     if unit == "share" and not (low >= 0 and high <= 1):
         raise BetastarError(
-            f"true rewards go from {low:g} to {high:g} and are no shares; say --true-unit percent or score."
+            f"true rewards go from {low:g} to {high:g}, so they are not shares; use --true-unit percent or score."
         )
     frame = frame.drop(columns="true_std", errors="ignore")
     return frame.assign(true_strict=true / 100 if unit == "percent" else true), said

@@ -46,12 +46,12 @@ def collect(paths: Sequence[Path]) -> Collected:
     notes: list[str] = []
     for path in paths:
         if not path.exists():
-            raise BetastarError(f"{path} does not exist; check the path, relative ones start at {Path.cwd()}.")
+            raise BetastarError(f"{path} does not exist; check the path (relative paths start at {Path.cwd()}).")
         found = list(_sources(path)) if path.is_dir() else [path]
         if not found:
             raise BetastarError(
-                f"{path} holds no training log; give a folder or file of a kind that is read: betastar run, "
-                f"{NAME}, TensorBoard events, {', '.join((*TABLES, *CONSOLES))}."
+                f"{path}: no training log found; give a file or folder in a supported format: betastar run, {NAME}, "
+                f"TensorBoard events, {', '.join((*TABLES, *CONSOLES))}."
             )
         for source in found:
             try:
@@ -59,10 +59,10 @@ def collect(paths: Sequence[Path]) -> Collected:
             except BetastarError as error:
                 if not path.is_dir():
                     raise
-                notes.append(f"passed over {error}")
+                notes.append(f"skipped {error}")
                 continue
             empty = [log for log in read if log.rows.empty]
-            notes += [f"passed over {log.name}: it holds no rows" for log in empty]
+            notes += [f"skipped {log.name}: it has no rows" for log in empty]
             logs += [log for log in read if not log.rows.empty]
             files += [str(file) for file in behind]
     if not logs:

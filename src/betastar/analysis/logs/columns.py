@@ -91,7 +91,7 @@ def field_name(name: str) -> str:
     fields = {*MAIN, *others()}
     if field not in fields:
         known = sorted({*fields, *ALIASES} - {"true_strict"})
-        raise BetastarError(f"{name!r} is no field of an analysis; use one of {', '.join(known)}.")
+        raise BetastarError(f"{name!r} is not a field of an analysis; use one of {', '.join(known)}.")
     return field
 
 
@@ -159,7 +159,7 @@ def _reward(free: Sequence[str], patterns: Sequence[str], flag: str, where: str,
     found = _first_match(free, patterns)
     if len({bare(name) for name in found}) == 1:
         return found
-    problem = f"{_listed(found)} could each be" if found else "no column is known to be"
+    problem = f"{_listed(found)} could each be" if found else "no column is recognised as"
     raise BetastarError(
         f"{where}: {problem} the {flag} reward; name it with --{flag} COLUMN (in Python {flag}=COLUMN). "
         f"Numeric columns: {_listed(names)}."
@@ -222,7 +222,7 @@ def split(log: Log, told: Mapping[str, str | float]) -> Iterator[tuple[Log, Iden
     if (rows[keys].nunique() == 1).all():  # one run, and a tracker may write what it is in one row alone
         rows = rows.assign(**{key: rows[key].dropna().iloc[0] for key in keys})
     elif nowhere.any():
-        note = f"{nowhere.sum()} rows have no value in {' or '.join(keys)} and are left out"
+        note = f"{nowhere.sum()} rows have no value in {' or '.join(keys)} and are skipped"
         rows, log = rows[~nowhere], log._replace(note="; ".join([*filter(None, [log.note]), note]))
     groups: Any = rows.groupby(keys, sort=False, dropna=False)
     for values, group in groups:
@@ -261,7 +261,7 @@ def compiled(patterns: Sequence[str]) -> list[re.Pattern[str]]:
         except re.error as error:
             raise BetastarError(f"--pattern {pattern}: not a regular expression ({error}).") from None
         if not {*result[-1].groupindex} & {*Identity._fields}:
-            raise BetastarError(f"--pattern {pattern}: name what it finds, for example (?P<beta>[0-9.]+).")
+            raise BetastarError(f"--pattern {pattern}: name the group, for example (?P<beta>[0-9.]+).")
     return result
 
 
@@ -327,4 +327,4 @@ def _number(value: Any, where: str, what: str) -> float:
     try:
         return float(value)
     except (TypeError, ValueError):
-        raise BetastarError(f"{where}: {what} is {value!r}, which is no number; give one for it.") from None
+        raise BetastarError(f"{where}: {what} is {value!r}, which is not a number; give one.") from None

@@ -71,7 +71,7 @@ def read_csv(path: Path, name: str) -> list[Log]:
 
 def read_json_lines(path: Path, name: str) -> Log:
     """The run of a JSON Lines file (`.gz` is unpacked). A last line that a killed run left unfinished is passed over.
-    Raises BetastarError for another line that is no JSON object."""
+    Raises BetastarError for another line that is not JSON object."""
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             lines = [(number, line) for number, line in enumerate(file, start=1) if line.strip()]
@@ -87,7 +87,7 @@ def read_json_lines(path: Path, name: str) -> Log:
         if isinstance(record, dict):
             rows.append(flat(record))
         elif place == len(lines) - 1 and rows and not line.endswith(b"\n"):
-            note = f"line {number} is unfinished and left out"
+            note = f"line {number} is incomplete and skipped"
         else:
             raise BetastarError(f"{path}, line {number}: not a JSON object; put one on each line.")
     return Log(name, pd.DataFrame(rows), "JSON Lines", note=note)
@@ -138,7 +138,7 @@ def read_events(paths: list[Path], name: str) -> Log:
                     rows.append(row)
                 row[tag] = value
         except (IndexError, KeyError, ValueError, struct.error):
-            notes.append(f"{path.name} is cut short or damaged: what stands before that is used")
+            notes.append(f"{path.name} is truncated or damaged; the part before that is used")
     return Log(name, pd.DataFrame(rows), "TensorBoard events", note="; ".join(notes) or None)
 
 
@@ -150,7 +150,7 @@ def _records(data: bytes) -> Iterator[bytes]:
         length, check = struct.unpack_from("<QI", data, place)
         start, end = place + 12, place + 12 + length
         if end + 4 > len(data) or check != _masked_crc(data[place : place + 8]):
-            raise ValueError("no whole record")
+            raise ValueError("no complete record")
         yield data[start:end]
         place = end + 4
 

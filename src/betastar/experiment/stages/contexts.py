@@ -50,7 +50,7 @@ def _longest(name: str, model: AdaptedModel, tasks: readers.Problems, lengths: d
             longest = max(longest, len(prompt) + limit)
             if room is not None and longest > room:
                 raise BetastarError(
-                    f"task.{part}: problem {problem.problem_id} has {len(prompt)} tokens, with {limit} of an answer "
-                    f"more than the {name}'s context of {room}; leave it out or lower lengths.generated."
+                    f"task.{part}: problem {problem.problem_id} has {len(prompt)} tokens; with {limit} for the answer "
+                    f"it exceeds the {name}'s context of {room}; remove it or lower lengths.generated."
                 )
     return longest

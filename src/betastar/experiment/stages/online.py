@@ -252,6 +252,6 @@ def _say_unpenalised(ctx: Context[Resolved], bank: _Bank, log: Sequence[dict[str
     total = sum(row["condition"] in coupled for row in log)
     if without:
         ctx.reporter.say(
-            f"{STAGE}: Eq. 10 took no penalty at {len(without)} of {total} updates, where log-ratios were within "
+            f"{STAGE}: Eq. 10 applied no penalty at {len(without)} of {total} updates, because log-ratios were within "
             f"{NOISE_FACTOR} times their rounding noise (about {max(bank.noise):.2g} nats)"
         )

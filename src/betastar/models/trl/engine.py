@@ -225,7 +225,7 @@ def _launch(launch: str, folder: Path, on_step: OnStep) -> None:
         reason = said.read_text() if said.exists() else lines[-1] if lines else f"status {process.returncode}"
         if reason == FULL:
             raise OutOfMemory(FULL)
-        raise BetastarError(f"Training with TRL failed ({reason.rstrip('.')}); what {program} said is in {log}.")
+        raise BetastarError(f"Training with TRL failed ({reason.rstrip('.')}); the output of {program} is in {log}.")
 
 
 def _follow(process: subprocess.Popen, folder: Path, on_step: OnStep) -> None:

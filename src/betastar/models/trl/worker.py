@@ -116,8 +116,8 @@ def arguments(job: Mapping[str, Any], compute: Mapping[str, Any], folder: Path, 
     share, left = divmod(job["batch_size"], processes)
     if left:
         raise BetastarError(
-            f"compute.launch: a batch of {job['batch_size']} pairs cannot be dealt evenly to {processes} processes; "
-            "change batch_size or the number of processes."
+            f"compute.launch: a batch of {job['batch_size']} pairs cannot be divided evenly among {processes} "
+            "processes; change batch_size or the number of processes."
         )
     fitting = max(1, compute["tokens_per_forward"] // (2 * job["longest"]))
     at_once = max(size for size in range(1, share + 1) if share % size == 0 and size <= fitting)
@@ -256,7 +256,10 @@ def unused_token(rows: Any, vocabulary: int) -> int:
     seen = {token for column in rows.columns for token in column.combine_chunks().flatten().unique().to_pylist()}
     unused = next((token for token in range(vocabulary) if token not in seen), None)
     if unused is None:
-        raise BetastarError("Engine trl pads with a token that no pair holds, and these hold all; choose engine bank.")
+        raise BetastarError(
+            "Engine trl pads with a token that occurs in no pair, but these pairs contain every token; choose engine "
+            "bank."
+        )
     return unused
 
 

@@ -91,7 +91,7 @@ def _package(name: str) -> Finding:
     least = next((r.specifier for r in wanted if r.name.lower() == name), None)
     if least is None or least.contains(version, prereleases=True):
         return Finding(name, "ok", version)
-    return Finding(name, "failure", f"{version}, where {least} is needed", f"pip install --upgrade {name}")
+    return Finding(name, "failure", f"{version}, but {least} is needed", f"pip install --upgrade {name}")
 
 
 def _device(config: Config | None, large: bool) -> Finding:
@@ -113,7 +113,7 @@ def _device(config: Config | None, large: bool) -> Finding:
         return Finding(
             "device", "failure", found, "install a CUDA build of torch and the GPU's driver, or set device: cpu"
         )
-    remedy = "a model of billions of weights needs a GPU" if large else ""
+    remedy = "a model with billions of weights needs a GPU" if large else ""
     return Finding("device", "warning" if large else "ok", found, remedy)
 
 
@@ -144,18 +144,20 @@ def _memory(plan: Plan) -> Finding:
     found = f"{plan.largest.name} needs about {need:.1f} GiB; {have.name}: {have.total:.1f} GiB"
     if plan.fits:
         return Finding("memory", "ok", found)
-    remedy = "`betastar plan` says what takes it; lower compute.rows_per_decode or compute.tokens_per_forward first"
+    remedy = "`betastar plan` shows where it goes; lower compute.rows_per_decode or compute.tokens_per_forward first"
     return Finding("memory", "warning", found, remedy)
 
 
 def _disk(folder: Path) -> Finding:
     place = _existing(folder)
     if not os.access(place, os.W_OK):
-        return Finding("disk", "failure", f"{place} cannot be written to", "run elsewhere, or give a folder with --out")
+        return Finding(
+            "disk", "failure", f"{place} cannot be written to", "run elsewhere, or give another folder with --out"
+        )
     free = shutil.disk_usage(place).free
     found = f"{free / GIB:.0f} GiB free in {place}"
     if free < LITTLE_DISK:
-        return Finding("disk", "warning", found, "free some; finished work is kept when a disk fills up")
+        return Finding("disk", "warning", found, "free some space; finished work is kept if the disk fills up")
     return Finding("disk", "ok", found)
 
 
@@ -223,7 +225,7 @@ def _looked_up(config: Config | None, reachable: bool) -> list[LookedUp]:
 
 
 def _late(item: Named) -> Finding:
-    found = f"{item.name}: the hub gave no answer within {LOOKUP_SECONDS} s"
+    found = f"{item.name}: the hub did not answer within {LOOKUP_SECONDS} s"
     return Finding(item.what, "failure", found, "try again later, or download it elsewhere and give its folder")
 
 
@@ -262,7 +264,7 @@ def _opened(item: Named) -> Finding:
         item.opening()
     except BetastarError as error:
         return Finding(item.what, "failure", *_split(str(error)))
-    return Finding(item.what, "ok", f"{item.name} is there")
+    return Finding(item.what, "ok", f"{item.name} is available")
 
 
 def _split(sentence: str) -> tuple[str, str]:
@@ -291,5 +293,5 @@ def _downloads(plan: Plan) -> Iterator[Finding]:
     place = _existing(Path(HF_HUB_CACHE))
     free = shutil.disk_usage(place).free
     found = f"about {size / GIB:.3g} GiB of weights to download, {free / GIB:.0f} GiB free in {place}"
-    remedy = "" if free > size else "free some, or set HF_HOME to a folder on a larger disk"
+    remedy = "" if free > size else "free some space, or set HF_HOME to a folder on a larger disk"
     yield Finding("download", "failure" if remedy else "ok", found, remedy)

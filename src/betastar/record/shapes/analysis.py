@@ -69,7 +69,7 @@ class Condition(TypedDict):
     beta: Beta
     seed: int
     n: Annotated[Natural | None, Field(description="responses behind each mean, one to each problem")]
-    n_points: Annotated[Natural, Field(description="evaluation points, the start included")]
+    n_points: Annotated[Natural, Field(description="evaluation points, including the start")]
     alignment: NotRequired[Alignment]
     base: NotRequired[BaseAccuracy]
     again: NotRequired[Again]
@@ -326,7 +326,9 @@ class Summary(TypedDict):
 
     betas: Annotated[list[Beta], Field(min_length=1)]
     seeds: Annotated[list[int], Field(min_length=1)]
-    incomplete_seeds: Annotated[list[int], Field(description="seeds without some β: they count in no comparison of β")]
+    incomplete_seeds: Annotated[
+        list[int], Field(description="seeds that lack some β; comparisons across β leave them out")
+    ]
     by_beta: list[dict[str, Any]]
     minus_smallest_beta: dict[str, Any]
     instrument_noise: InstrumentNoise

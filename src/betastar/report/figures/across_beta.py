@@ -28,7 +28,7 @@ from betastar.report.figures.panels import (
 )
 from betastar.report.points import Row, labels, mean_row, mean_values, number, seed_values
 
-DOTS = "Dots: seeds; diamonds: their mean with its 95 % interval"
+DOTS = "Dots: seeds; diamonds: mean with 95 % interval"
 MECHANISM = ("augc_standardised", "policy_entropy", "ood_distance_start", "disagreement")
 
 
@@ -49,7 +49,9 @@ def augc(results: Mapping[str, Any]) -> Figure:
     else:
         notes.insert(0, "No fitted law is drawn, because none beats a constant.")
     if any(part["beta_star"]["value"] is not None for part in parts):
-        notes.insert(1, "Vertical: β★, with its 95 % interval at the foot; below it safe, above it danger.")
+        notes.insert(
+            1, "Vertical line: β★, with its 95 % interval at the bottom; safe to its left, danger to its right."
+        )
     caption = f"{DOTS} over seeds. {' '.join(n for n in notes if n)}"
     return Figure("augc", title, caption, rows)
 
@@ -59,11 +61,11 @@ def entropy(results: Mapping[str, Any]) -> Figure:
     variants, title = list(results["summary"]), "Entropy at the checkpoint and its collapse (the paper's Figure 4)"
     rows = [_quantity_row(results, name, variants) for name in ("policy_entropy", "entropy_collapse")]
     if not any(rows):
-        return missing("entropy", title, "The entropy of the policy on prompts was not logged.")
+        return missing("entropy", title, "The policy's entropy on the probe prompts was not logged.")
     caption = (
-        f"{DOTS}. Collapse is the entropy of the checkpoint less that at the end of adaptation: above zero, entropy "
-        "was lost. Variants share their checkpoints. The paper says falling in Proposition 5.1 and derives ∂H/∂β ≥ 0 "
-        "in its own proof; either can be."
+        f"{DOTS}. Collapse is the checkpoint's entropy minus that at the end of adaptation: above zero, entropy was "
+        "lost. Variants share their checkpoints. The paper's Proposition 5.1 says that entropy falls, its own proof "
+        "derives ∂H/∂β ≥ 0; either can happen."
     )
     return Figure("entropy", title, caption, paired([row for row in rows if row]))
 
@@ -87,7 +89,7 @@ def variants(results: Mapping[str, Any]) -> Figure:
     title, of_beta = "Variants side by side", labels(results)
     pairs = [p for p in results["differences"] if p["by_beta"]]
     if not pairs:
-        return missing("variants", title, "There is one variant only, so nothing to compare.")
+        return missing("variants", title, "There is only one variant, so there is nothing to compare.")
     rows = []
     names = {"augc_standardised": "AUGC difference", "true_end": "true reward difference"}
     for pair in pairs:
@@ -104,7 +106,7 @@ def variants(results: Mapping[str, Any]) -> Figure:
         rows.append(row)
     if not any(rows):
         return missing("variants", title, "The differences between variants are undefined.")
-    caption = "Differences within seeds at the same β: dots are seeds, diamonds their mean with its 95 % interval."
+    caption = "Differences within seeds at the same β. Dots: seeds; diamonds: mean with 95 % interval."
     return Figure("variants", title, caption, [row for row in rows if row])
 
 
@@ -185,7 +187,7 @@ def _law_note(part: Mapping[str, Any], name: str) -> str:
     star, law = part["beta_star"], part["law"]
     exact = " (exact by construction: interpolation, not evidence)" if law["label"] == INTERPOLATION else ""
     if star["value"] is None:
-        return f"{name}: the line is no evidence{exact}." if _is_drawn(law) and exact else ""
+        return f"{name}: the line is not evidence{exact}." if _is_drawn(law) and exact else ""
     label = exact or (f" ({star['label']})" if star["label"] else "")
     low, high = number(star["interval"]["low"]), number(star["interval"]["high"])
     bounds = ", without an interval" if low is None else f", 95 % interval {low:.3g} to {high or np.inf:.3g}"

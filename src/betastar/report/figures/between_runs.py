@@ -75,10 +75,10 @@ def rewards(subjects: Sequence[Subject]) -> Figure:
         for name, axis in quantities.items()
     ]
     scale = (
-        "The proxy counts from t = 0 in standard deviations of each checkpoint's own responses, since reward models "
-        "have scales of their own. "
+        "The proxy is its change since t = 0 in standard deviations of each checkpoint's own responses, since reward "
+        "models have different scales. "
         if in_sd
-        else "Proxy rewards may be of different reward models, whose zero and scale are their own. "
+        else "Proxy rewards may come from different reward models, each with its own zero and scale. "
     )
     caption = (
         f"{scale}Lines: mean over seeds; bands: ± one standard error. Axes are shared, and a β has the same colour in "
@@ -89,7 +89,7 @@ def rewards(subjects: Sequence[Subject]) -> Figure:
 
 def damage(subjects: Sequence[Subject]) -> Figure:
     """AUGC by β, all runs in one panel for each variant."""
-    title = "Damage by β, run beside run"
+    title = "Damage by β, run by run"
     rows: dict[str, list[Row]] = {variant: [] for variant in _variants(subjects)}
     for place, subject in enumerate(subjects):
         for variant in subject.results["summary"]:
@@ -102,7 +102,10 @@ def damage(subjects: Sequence[Subject]) -> Figure:
     names = list(labels(subjects[0].results).values())
     order = [subject.name for subject in subjects]
     row = [Panel(_by_run(some, axis, names, order), f"variant {variant}") for variant, some in rows.items()]
-    caption = f"{marks(order)}. Means over seeds of the standardised form with their 95 % intervals; lines join a run."
+    caption = (
+        f"{marks(order)}. Means over seeds of the standardised form with 95 % intervals; lines connect the points of a "
+        "run."
+    )
     return Figure("damage", title, caption, [row])
 
 
@@ -130,10 +133,10 @@ def differences(subjects: Sequence[Subject], comparison: Mapping[str, Any]) -> F
             names = list(of_beta.values())
             rows.append([_difference(entry, (seeds, means), axis, names, WORDS[name]) for entry, seeds, means in drawn])
     if not rows:
-        return missing("differences", title, "No two runs can be compared at an equal β; the numbers say why.")
+        return missing("differences", title, "No two runs can be compared at an equal β; the section Numbers says why.")
     caption = (
-        f"Each run minus {reference}. Diamonds: mean difference with its 95 % interval. Dots, where runs are paired: "
-        "seeds. Axes are shared."
+        f"Each run minus {reference}. Diamonds: mean difference with 95 % interval. Dots, if runs are paired: seeds. "
+        "Axes are shared."
     )
     return Figure("differences", title, caption, rows)
 

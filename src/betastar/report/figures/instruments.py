@@ -13,8 +13,8 @@ from betastar.report.points import Row, extent, number
 from betastar.report.words import signal_name
 
 CALIBRATION = (
-    "A calibration curve needs, for every held-out pair, the predicted probability σ(margin) beside the label; the "
-    "record keeps accuracies and mean margins only, so the curve cannot be drawn."
+    "A calibration curve needs the predicted probability σ(margin) and the label of every held-out pair. The record "
+    "keeps only accuracies and mean margins, so the curve cannot be drawn."
 )
 
 
@@ -38,13 +38,13 @@ def ensemble(results: Mapping[str, Any]) -> Figure:
     order = list(dict.fromkeys(row["who"] for row in rows))
     chance = alt.Chart(data([{"at": 0.5}])).mark_rule(style="ink", strokeDash=[6, 4]).encode(alt.X("at:Q"))
     domain = extent([row[end] for row in rows for end in ("low", "high")], [0.5])
-    accuracy = _forest(rows, order, "pairs ranked right (share)", domain, ["pairs:Q"])
+    accuracy = _forest(rows, order, "pairs ranked correctly (share)", domain, ["pairs:Q"])
     margin = _forest(margins, order, "mean margin, nats", extent([row["value"] for row in margins], [0.0]), [])
     shares = ", ".join(f"{record[p]['sign_disagreement']:.0%} ({p})".replace("%", " %") for p in parts)
     caption = (
         "Circles: validation pairs, squares: test pairs. Left: share ranked as labelled, with Wilson's 95 % interval "
-        "(pairs taken as independent); dashed: chance. Right: mean difference of scores within a pair. Members "
-        f"disagree in sign on {shares} of pairs. {CALIBRATION}"
+        "(pairs treated as independent); dashed: chance. Right: mean score difference within a pair. Members disagree "
+        f"in sign on {shares} of pairs. {CALIBRATION}"
     )
     panels = [Panel(alt.layer(chance, accuracy), "accuracy"), Panel(margin, "margin")]
     return Figure("ensemble", title, caption, [panels])
@@ -70,10 +70,9 @@ def warning_signs(results: Mapping[str, Any]) -> Figure:
     areas = _forest(rows, order, "area under the ROC curve", domain, ["events:Q"])
     caption = (
         f"A point comes before a fall if the true reward is lower by {signs['drop']:g} or more within {horizon} "
-        "points. "
-        "Dots: area under the ROC curve of the signal's change since t = 0, all runs pooled; bars: 95 % interval over "
-        "seeds; dashed: chance. In brackets: baselines that cost nothing. Left of chance, the signal warns in the "
-        "other direction."
+        "points. Dots: area under the ROC curve of the signal's change since t = 0, all runs pooled; bars: 95 % "
+        "interval over seeds; dashed: chance. In brackets: free baselines. Left of chance, the signal warns in the "
+        "opposite other direction."
     )
     return Figure("signs", title, caption, [[Panel(alt.layer(chance, areas), "")]])
 

@@ -35,7 +35,7 @@ def band(results: Mapping[str, Any]) -> str:
     """What lines and bands are."""
     seeds = len({r["seed"] for r in results["conditions"]})
     if seeds == 1:
-        return "Lines: the only seed, so that there is no band of uncertainty."
+        return "Lines: the only seed, so there is no band of uncertainty."
     return f"Lines: mean over {seeds} seeds; bands: ± one standard error."
 
 
@@ -51,7 +51,7 @@ def rewards(results: Mapping[str, Any]) -> Figure:
         line_rows(rows, "proxy", "proxy reward", names, variants),
         line_rows(rows, "true_strict", true, names, variants, domain=(0.0, 1.0) if share else None),
     ]
-    caption = f"The proxy is what adaptation optimises; the true reward is only watched. {band(results)}"
+    caption = f"The proxy is what adaptation optimises; the true reward is only observed. {band(results)}"
     return Figure("rewards", "Proxy and true reward during online adaptation", caption, panels)
 
 
@@ -78,8 +78,8 @@ def gap(results: Mapping[str, Any]) -> Figure:
             row.append(Panel(chart, ", ".join(t for t in (variant_title(variant, variants), f"{form} form") if t)))
         panels.append(row)
     caption = (
-        f"{band(results)} Dashed: hacking threshold τ, the 75th percentile of all positive gaps of these "
-        "runs. Triangles at the foot: the first step at which a seed's gap is over τ, in the colour of its β."
+        f"{band(results)} Dashed: hacking threshold τ, the 75th percentile of all positive gaps of these runs. "
+        "Triangles at the bottom: the first step at which a seed's gap exceeds τ, in the colour of its β."
     )
     if "paper" in forms:
         caption += (
@@ -93,7 +93,7 @@ def signals(results: Mapping[str, Any]) -> Figure:
     """What a monitor without the truth would see, by step."""
     points, of_beta = series_frame(results), labels(results)
     variants, names = list(results["summary"]), list(of_beta.values())
-    title = "What can be seen without the truth"
+    title = "Signals that need no ground truth"
     axes = {name: REGISTRY.get("point", name).axis for name in _signals()}
     there = [name for name in axes if known(points, name)]
     if not there:
@@ -127,7 +127,7 @@ def path(results: Mapping[str, Any]) -> Figure:
         "Each line runs from the circle (t = 0) to the triangle (last step), one dot per evaluation; thick: mean over "
         "seeds, thin: each seed. Up and right is honest improvement; right and down is hacking."
     )
-    return Figure("path", "Proxy against true reward, a path through time", caption, [row])
+    return Figure("path", "Proxy against true reward over time", caption, [row])
 
 
 def _path(means: Sequence[Row], seeds: Sequence[Row], names: Sequence[str], x_domain: Any, axis: Axis) -> Any:

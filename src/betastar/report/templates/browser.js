@@ -108,7 +108,7 @@
       show(place("before"), a, inA, "del");
       show(place("after"), b, inB, "ins");
       let status = "";
-      if (after === null) status = "No response was kept here.";
+      if (after === null) status = "No response was kept at this step.";
       else if (before === null) status = "No response at t = 0 was kept here.";
       else if (long) status = "Too long to compare word by word.";
       else if (inA.size === aWords.length && inB.size === bWords.length) status = "The same words as at t = 0.";
