@@ -70,7 +70,7 @@ def test_settings_commands_functions_and_changes_are_there(site: Path) -> None:
         assert f"$ betastar {command.name}" in commands
         for parameter in command.params:
             assert all(option in commands for option in parameter.opts if option.startswith("--"))
-    assert "report.html, which needs no network, and figures/" in commands  # the list of commands has whole sentences
+    assert "report.html, which works offline, and figures/" in commands  # the list of commands has whole sentences
     first = next(line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("- "))
     assert max(first[2:].split("`")[::2], key=len)[:30].strip() in text_of(
         site / "reference" / "changelog" / "index.html"

@@ -190,8 +190,8 @@ class Compute(Section):
     )
     launch: str | None = Field(
         default=None,
-        description="command that starts the trainers of engine trl, for example `accelerate launch --num_processes 8`; empty: "
-        "run them in this process",
+        description="command that starts TRL's trainers, for example `accelerate launch --num_processes 8`; "
+        "empty: run them in this process",
     )
 
 
