@@ -292,7 +292,7 @@ def test_every_column_on_the_page_is_guessed_as_it_says() -> None:
 
 
 def test_every_flag_on_the_page_exists() -> None:
-    from betastar.cli import analyze as command
+    from betastar.cli import commands as command
 
     known = {f"--{name.replace('_', '-')}" for name in inspect.signature(command.analyze).parameters}
     assert set(re.findall(r"--[a-z][a-z-]*", PAGE.read_text())) <= known
