@@ -14,10 +14,11 @@ from scipy import stats
 
 from betastar.models import generation
 from betastar.models.bank import AdapterBank, Adapters
-from betastar.models.generation import Sample, _compact, generate
+from betastar.models.generation import _compact, generate
 from betastar.models.peft_io import export_adapter
 from betastar.models.sequences import Row
 from betastar.randomness import stream_key
+from betastar.record.responses import Response
 
 pytestmark = pytest.mark.filterwarnings(  # other libraries about one another
     "ignore:.*torch.jit:DeprecationWarning", "ignore:.*gradient_checkpointing:FutureWarning"
@@ -29,14 +30,14 @@ LIMIT = 20
 
 def sample(
     bank: AdapterBank, adapters: Adapters | None, prompts: Sequence[Sequence[Sequence[int]]], **settings: Any
-) -> list[list[Sample]]:
+) -> list[list[Response]]:
     """Every condition answers with the same keys, one per prompt."""
     keys = settings.pop("keys", [[stream_key(0, "row", b) for b in range(len(group))] for group in prompts])
     settings = {"end_tokens": ENDS, "pad": 0, "max_new_tokens": LIMIT, **settings}
     return generate(bank, adapters, prompts, keys, **settings)
 
 
-def texts(samples: Sequence[Sequence[Sample]]) -> list[list[list[int]]]:
+def texts(samples: Sequence[Sequence[Response]]) -> list[list[list[int]]]:
     return [[s.tokens for s in group] for group in samples]
 
 

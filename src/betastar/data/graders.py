@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from betastar.errors import BetastarError
+from betastar.record.responses import Grade
 
 TIMEOUT = 5
 """Seconds for reading or comparing one formula; one that takes longer counts as wrong. A model can write 9^9^9^9."""
@@ -101,14 +102,6 @@ _ANOTHER_NUMBER = rf"""
 _ANY_NUMBER = re.compile(_NUMBER, re.VERBOSE)
 _MARKER = re.compile(rf"\#{{4,}}+ (?:{_BLANKS} {_NUMBER} (?!{_ANOTHER_NUMBER}))?+", re.VERBOSE)
 _GROUPED = re.compile(r"[1-9][0-9]{0,2}(?:,[0-9]{3})++(?:\.[0-9]++)?+")
-
-
-class Grade(NamedTuple):
-    """Whether one response is right: by its `#### n` alone, by either reading, and whether it has a `#### n` at all."""
-
-    strict: bool
-    lenient: bool
-    parsable: bool
 
 
 Grader = Callable[[str, str], Grade]

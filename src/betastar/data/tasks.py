@@ -15,10 +15,11 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from betastar.data.chat import template
-from betastar.data.graders import Grade, Grader, grader
+from betastar.data.graders import Grader, grader
 from betastar.data.sources import BadRow, Malformed, Row, open_rows, usable_rows
 from betastar.disk import file_digest
 from betastar.errors import BetastarError
+from betastar.record.responses import Grade
 from betastar.settings.sections import CustomTask, DatasetSource, DatasetTask, MicroTask
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -15,12 +15,13 @@ from betastar.experiment.readers import Rewards
 from betastar.experiment.runtime import AdaptedModel
 from betastar.maths.distributions import cosine_distance_to, ensemble_score, mean_pairwise_cosine_distance
 from betastar.models.bank import Adapters
-from betastar.models.generation import Sample, generate
+from betastar.models.generation import generate
 from betastar.models.logprobs import prompt_entropy
 from betastar.models.rewards import RewardEnsemble, Scored
 from betastar.models.sequences import Row
 from betastar.randomness import numpy_generator, stream_key, torch_generator
 from betastar.record.points import EvaluationPoint, KeptResponse
+from betastar.record.responses import Response
 from betastar.settings.config import Resolved
 
 
@@ -33,23 +34,21 @@ class Scorer:
     reward_model: AdaptedModel
     ensemble: RewardEnsemble
 
-    def __call__(
-        self, questions: Sequence[str], rows: Sequence[Row], samples: Sequence[Sample], embed: bool = False
-    ) -> Scored:
+    def __call__(self, questions: Sequence[str], responses: Sequence[Response], embed: bool = False) -> Scored:
         """Score responses. With one base for both, the sampled tokens are scored as they are; else their text is."""
-        if self.reward_model.base is not self.policy.base:
-            rows = self._retokenised(questions, samples)
+        shared = self.reward_model.base is self.policy.base
+        rows = [Row.of(r) for r in responses] if shared else self._retokenised(questions, responses)
         # Conditions that share noise often give the same response: each distinct one is scored once.
         place = {row: i for i, row in enumerate(dict.fromkeys((tuple(r.prompt), tuple(r.response)) for r in rows))}
         scored = self.ctx.runtime.scored(self.reward_model, self.ensemble, [Row(*r) for r in place], embed)
         at = torch.tensor([place[tuple(r.prompt), tuple(r.response)] for r in rows], device=scored.scores.device)
         return Scored(scored.scores[:, at], None if scored.embedding is None else scored.embedding[at])
 
-    def _retokenised(self, questions: Sequence[str], samples: Sequence[Sample]) -> list[Row]:
+    def _retokenised(self, questions: Sequence[str], responses: Sequence[Response]) -> list[Row]:
         theirs = self.reward_model.chat
-        responses = theirs.responses([self.policy.chat.text(sample.tokens) for sample in samples])
+        rows = theirs.responses([self.policy.chat.text(response.tokens) for response in responses])
         # A response cut at the limit has no end token: the reward model should see that it was cut.
-        cut = [row[:-1] or row if s.hit_limit else row for row, s in zip(responses, samples, strict=True)]
+        cut = [row[:-1] or row if r.hit_limit else row for row, r in zip(rows, responses, strict=True)]
         return [Row(x, y) for x, y in zip(theirs.prompts(questions), cut, strict=True)]
 
 
@@ -57,12 +56,12 @@ NOISE_ROWS = 16  # responses of a checkpoint on which the noise of log-ratios is
 
 
 class Evaluation(NamedTuple):
-    """What is measured of one condition at one `point`, its texts, a few whole responses, and of a checkpoint the noise
-    of its log-ratios (see `log_ratio_noise`)."""
+    """What is measured of one condition at one `point`, its scored and graded responses, the few of them that are kept,
+    and of a checkpoint the noise of its log-ratios (see `log_ratio_noise`)."""
 
     point: EvaluationPoint
-    texts: list[str]
-    samples: list[KeptResponse]
+    responses: list[Response]
+    kept: list[KeptResponse]
     log_ratio_noise: float | None = None
 
 
@@ -88,11 +87,11 @@ def answer(
     keys: Sequence[Sequence[int]],
     limit: int,
     temperature: float,
-) -> list[list[Sample]]:
+) -> list[list[Response]]:
     """Responses to a grid of prompts `[C][B]`, sampled in pieces that fit `compute.rows_per_decode`."""
-    result: list[list[Sample]] = [[] for _ in prompts]
+    result: list[list[Response]] = [[] for _ in prompts]
 
-    def some(most: int) -> list[list[Sample]]:
+    def some(most: int) -> list[list[Response]]:
         start, size = len(result[0]), max(1, most // len(prompts))
         return generate(
             policy.bank,
@@ -106,43 +105,43 @@ def answer(
         )
 
     while len(result[0]) < len(prompts[0]):
-        for row, samples in zip(result, ctx.runtime.room.for_rows(len(prompts), some), strict=True):
-            row += samples
+        for row, responses in zip(result, ctx.runtime.room.for_rows(len(prompts), some), strict=True):
+            row += responses
     return result
+
+
+def rows_of(responses: Sequence[Sequence[Response]]) -> list[list[Row]]:
+    """What a model reads of a grid of responses `[C][B]`."""
+    return [[Row.of(response) for response in part] for part in responses]
 
 
 def sampled_logprobs(
     ctx: Context[Resolved],
     policy: AdaptedModel,
     adapters: Adapters,
-    samples: Sequence[Sequence[Sample]],
-    rows: Sequence[Sequence[Row]],
+    responses: Sequence[Sequence[Response]],
     temperature: float = 1.0,
 ) -> torch.Tensor:
     """Log-probabilities `[C, B]` of responses under the policy that sampled them, at this `temperature`. At 1, sampling
     in float32 has given them already, exact to rounding; in less precision decoding rounds otherwise than a whole pass
     does, so one is made."""
     if policy.base.model.dtype == torch.float32 and temperature == 1:
-        return torch.tensor([[sample.logprob for sample in part] for part in samples], device=ctx.runtime.device)
-    return ctx.runtime.row_logprobs(policy, adapters, rows, temperature)
+        return torch.tensor([[r.logprob for r in part] for part in responses], device=ctx.runtime.device)
+    return ctx.runtime.row_logprobs(policy, adapters, rows_of(responses), temperature)
 
 
 def log_ratio_noise(
-    ctx: Context[Resolved],
-    policy: AdaptedModel,
-    adapters: Adapters,
-    samples: Sequence[Sequence[Sample]],
-    rows: Sequence[Sequence[Row]],
+    ctx: Context[Resolved], policy: AdaptedModel, adapters: Adapters, responses: Sequence[Sequence[Response]]
 ) -> torch.Tensor:
     """What rounding makes of log π − log π_ref where π is π_ref: its root mean square `[C]` over a few responses, nats.
 
     The same rows are read twice: as online adaptation reads them, and one by one with adapters that differ in the last
     bit of the base's precision. Either changes how sums are rounded, as another piece or a first small update would.
     """
-    few = [list(part[:NOISE_ROWS]) for part in rows]
-    usual = sampled_logprobs(ctx, policy, adapters, [part[:NOISE_ROWS] for part in samples], few)
+    few = [part[:NOISE_ROWS] for part in responses]
+    usual, rows = sampled_logprobs(ctx, policy, adapters, few), rows_of(few)
     moved = _last_bit_moved(adapters, policy.base.model.dtype, ctx.config.root_seed)
-    columns = [ctx.runtime.row_logprobs(policy, moved, [[part[i]] for part in few]) for i in range(len(few[0]))]
+    columns = [ctx.runtime.row_logprobs(policy, moved, [[part[i]] for part in rows]) for i in range(len(rows[0]))]
     return (usual - torch.cat(columns, dim=1)).square().mean(dim=1).sqrt()
 
 
@@ -186,17 +185,14 @@ def evaluate(
     prompts = policy.chat.prompts(questions)
     keys = [[stream_key(seed, "evaluation", s, replicate, p.problem_id) for p in problems] for s in seeds]
     grid = answer(ctx, policy, adapters, [prompts] * len(seeds), keys, limit, config.evaluation.temperature)
-    rows = [[Row(x, sample.tokens) for x, sample in zip(prompts, part, strict=True)] for part in grid]
     noise: list[float | None] = [None] * len(seeds)
     if references is None:
         log_ratio = torch.zeros(len(seeds), len(problems))
-        noise = log_ratio_noise(ctx, policy, adapters, grid, rows).tolist()
+        noise = log_ratio_noise(ctx, policy, adapters, grid).tolist()
     else:
-        log_ratio = sampled_logprobs(ctx, policy, adapters, grid, rows)
-        log_ratio = log_ratio - ctx.runtime.row_logprobs(policy, references, rows)
-    flat_rows = [row for part in rows for row in part]
-    flat_samples = [sample for part in grid for sample in part]
-    scored = scorer(questions * len(seeds), flat_rows, flat_samples, embed=True)
+        log_ratio = sampled_logprobs(ctx, policy, adapters, grid)
+        log_ratio = log_ratio - ctx.runtime.row_logprobs(policy, references, rows_of(grid))
+    scored = scorer(questions * len(seeds), [response for part in grid for response in part], embed=True)
     assert scored.embedding is not None
     probed = policy.chat.prompts([p.question for p in probes])
     entropies = ctx.runtime.room.for_tokens(
@@ -207,8 +203,13 @@ def evaluate(
         scores = scored.scores[:, c * n : (c + 1) * n]
         proxy = ensemble_score(scores)
         embedding = scored.embedding[c * n : (c + 1) * n]
-        texts = [policy.chat.text(sample.tokens) for sample in part]
-        grades = [ctx.runtime.grade(text, p.gold) for text, p in zip(texts, problems, strict=True)]
+        responses = [
+            _evaluated(ctx, policy, response, problem, *measured)
+            for response, problem, *measured in zip(
+                part, problems, scores.T.tolist(), *(field.tolist() for field in proxy), strict=True
+            )
+        ]
+        grades = [r.grade for r in responses if r.grade is not None]
         point = EvaluationPoint(
             step=step,
             n=n,
@@ -224,26 +225,43 @@ def evaluate(
             true_lenient=sum(g.lenient for g in grades) / n,
             unparsable=sum(not g.parsable for g in grades) / n,
             kl=log_ratio[c].mean().item(),
-            response_entropy=sum(s.entropy for s in part) / n,
+            response_entropy=sum(r.entropy for r in responses) / n,
             policy_entropy=entropies[c].item(),
-            response_tokens=sum(len(s.tokens) for s in part) / n,
-            at_limit=sum(s.hit_limit for s in part) / n,
+            response_tokens=sum(len(r.tokens) for r in responses) / n,
+            at_limit=sum(r.hit_limit for r in responses) / n,
             ood_distance=cosine_distance_to(rewards.centroid, embedding).mean().item(),
             diversity=mean_pairwise_cosine_distance(embedding).item(),
         )
-        samples = [
-            KeptResponse(
-                problem=problems[i].problem_id,
-                question=problems[i].question,
-                gold=problems[i].gold,
-                response=texts[i],
-                proxy=proxy.mean[i].item(),
-                disagreement=proxy.disagreement[i].item(),
-                strict=grades[i].strict,
-                lenient=grades[i].lenient,
-                tokens=len(part[i].tokens),
-            )
-            for i in range(min(config.evaluation.samples, n))
-        ]
-        result.append(Evaluation(point, texts, samples, noise[c]))
+        kept = [_kept(*pair) for pair in zip(problems, responses, strict=True)][: config.evaluation.samples]
+        result.append(Evaluation(point, responses, kept, noise[c]))
     return result
+
+
+def _evaluated(
+    ctx: Context[Resolved],
+    policy: AdaptedModel,
+    response: Response,
+    problem: Problem,
+    scores: Sequence[float],
+    proxy: float,
+    disagreement: float,
+) -> Response:
+    """A response with what evaluation adds to it."""
+    text = policy.chat.text(response.tokens)
+    grade = ctx.runtime.grade(text, problem.gold)
+    return replace(response, text=text, scores=tuple(scores), proxy=proxy, disagreement=disagreement, grade=grade)
+
+
+def _kept(problem: Problem, response: Response) -> KeptResponse:
+    assert response.grade is not None  # evaluation has graded it
+    return KeptResponse(
+        problem=problem.problem_id,
+        question=problem.question,
+        gold=problem.gold,
+        response=response.text,
+        proxy=response.proxy,
+        disagreement=response.disagreement,
+        strict=response.grade.strict,
+        lenient=response.grade.lenient,
+        tokens=len(response.tokens),
+    )

@@ -34,8 +34,9 @@ class Room:
                 return result  # type: ignore[return-value]
             if self.tokens <= longest:
                 raise BetastarError(
-                    f"Out of memory with one sequence of {longest} tokens at a time; lower lengths.prompt and "
-                    "lengths.response, set compute.gradient_checkpointing, or load the base with quantization nf4."
+                    f"Out of memory with one sequence of {longest} tokens at a time",
+                    remedy="lower lengths.prompt and lengths.response, set compute.gradient_checkpointing, or load the "
+                    "base with quantization nf4",
                 )
             self.tokens = max(longest, self.tokens // 2)
             self.reporter.say(
@@ -50,8 +51,8 @@ class Room:
                 return result  # type: ignore[return-value]
             if self.rows <= conditions:
                 raise BetastarError(
-                    f"Out of memory while sampling one response for each of {conditions} conditions; lower "
-                    "lengths.generated or online.conditions_at_once."
+                    f"Out of memory while sampling one response for each of {conditions} conditions",
+                    remedy="lower lengths.generated or online.conditions_at_once",
                 )
             self.rows = max(conditions, self.rows // 2)
             self.reporter.say(f"out of memory: continuing with {self.rows} responses at once (compute.rows_per_decode)")
@@ -89,7 +90,9 @@ def one_sentence_without_memory(stage: str, conditions: int | None = None) -> It
         of = f" with {conditions} conditions at once" if conditions else ""
         smaller = f"lower {BANKS[stage]}, or " if stage in BANKS else ""
         raise BetastarError(
-            f"{stage}: out of memory{of}; {smaller}choose a smaller model or load it with quantization nf4."
+            f"out of memory{of}",
+            where=stage,
+            remedy=f"{smaller}choose a smaller model or load it with quantization nf4",
         ) from error
 
 
@@ -101,6 +104,7 @@ def named_divergence(stage: str, step: int, steps: int, names: Sequence[str]) ->
     except NotFiniteError as error:
         others = f" and {len(error.conditions) - 1} more" if len(error.conditions) > 1 else ""
         raise BetastarError(
-            f"{stage}, step {step} of {steps}: the training of {names[error.conditions[0]]}{others} has diverged "
-            f"(gradient norm {error.norms[0]:g}); lower {stage}.learning_rate or {stage}.clip."
+            f"the training of {names[error.conditions[0]]}{others} has diverged (gradient norm {error.norms[0]:g})",
+            where=f"{stage}, step {step} of {steps}",
+            remedy=f"lower {stage}.learning_rate or {stage}.clip",
         ) from None

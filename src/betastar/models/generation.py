@@ -12,6 +12,7 @@ from betastar.maths.distributions import entropy
 from betastar.models.bank import AdapterBank, Adapters
 from betastar.models.logprobs import backbone, head_logits, lm_head
 from betastar.randomness import exponential_noise
+from betastar.record.responses import Response
 
 if TYPE_CHECKING:
     from transformers.cache_utils import Cache
@@ -21,16 +22,6 @@ PREFILL_TOKENS = 4096  # prompts are read in pieces of at most so many tokens, p
 # Tokens between two looks at which rows have ended. A look makes a GPU wait for all that was asked of it; on a CPU it
 # costs nothing, and rows that leave early save work.
 LOOK_EVERY, LOOK_EVERY_ON_GPU = 1, 8
-
-
-class Sample(NamedTuple):
-    """One sampled response. `tokens` end with the end token unless `hit_limit`; `logprob` (sum, nats) and `entropy`
-    (mean over response tokens, nats) are those of the policy at temperature 1."""
-
-    tokens: list[int]
-    hit_limit: bool
-    logprob: float
-    entropy: float
 
 
 class _Rows(NamedTuple):
@@ -67,7 +58,7 @@ def generate(
     pad: int,
     max_new_tokens: int,
     temperature: float = 1.0,
-) -> list[list[Sample]]:
+) -> list[list[Response]]:
     """Sample one response for each prompt of a grid `[C][B]`; `adapters=None` is the bare base with C = 1.
 
     `row_keys [C][B]` name each row's random stream: a row's noise depends on its key alone, so its text depends on key,
@@ -110,8 +101,8 @@ def generate(
                 assert isinstance(layer, RoomyLayer)
                 layer.keep_rows(keep)
 
-    samples = _samples(output, end_tokens)
-    return [samples[i : i + len(prompts[0])] for i in range(0, len(samples), len(prompts[0]))]
+    responses = _responses(output, [prompt for group in prompts for prompt in group], end_tokens)
+    return [responses[i : i + len(prompts[0])] for i in range(0, len(responses), len(prompts[0]))]
 
 
 def _left_pad(
@@ -168,10 +159,11 @@ def _record(output: _Output, rows: _Rows, step: int, chosen: Tensor, logprobs: T
     output.entropy[rows.output] += entropy(logprobs).where(rows.live, 0.0)
 
 
-def _samples(output: _Output, end_tokens: Collection[int]) -> list[Sample]:
+def _responses(output: _Output, prompts: Sequence[Sequence[int]], end_tokens: Collection[int]) -> list[Response]:
     result = []
-    for row, length, logprob, entropies in zip(*(field.tolist() for field in output), strict=True):
-        result.append(Sample(row[:length], row[length - 1] not in end_tokens, logprob, entropies / length))
+    rows = zip(prompts, *(field.tolist() for field in output), strict=True)
+    for prompt, row, length, logprob, entropies in rows:
+        result.append(Response(prompt, row[:length], row[length - 1] not in end_tokens, logprob, entropies / length))
     return result
 
 

@@ -9,12 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from betastar.record.responses import Response
+
 
 class Row(NamedTuple):
     """One prompt with one response, as token ids. The response ends with the end token unless it hit the limit."""
 
     prompt: Sequence[int]
     response: Sequence[int]
+
+    @classmethod
+    def of(cls, response: Response) -> Row:
+        """What a model reads of a sampled response."""
+        return cls(response.prompt, response.tokens)
 
     @property
     def length(self) -> int:

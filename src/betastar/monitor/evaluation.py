@@ -17,7 +17,6 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from transformers import GenerationConfig
 
-from betastar.data.graders import Grade
 from betastar.disk import flush, write_atomically
 from betastar.errors import BetastarError
 from betastar.monitor.answering import Answer, Problem, Reference, answer, policy, tokenised, undisturbed
@@ -25,6 +24,7 @@ from betastar.monitor.gaps import is_binary
 from betastar.monitor.scoring import Proxy
 from betastar.randomness import stream_key
 from betastar.record.points import EvaluationPoint
+from betastar.record.responses import Grade
 
 Row = dict[str, Any]
 

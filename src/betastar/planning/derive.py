@@ -167,8 +167,9 @@ def _resolved(config: Config, reward_adapter: Adapter | None, values: dict[str, 
     if "auto" in wanted and batch.value < 2:
         sizes = f"{batch.inputs['V']:.3g} GiB, {batch.inputs['P']:.3g} billion parameters, {batch.inputs['ℓ']} tokens"
         raise BetastarError(
-            f"online.batch_size: Appendix C gives 1 ({sizes}), but the advantage compares the responses of a batch; "
-            "set online.batch_size to at least 2."
+            f"Appendix C gives 1 ({sizes}), but the advantage compares the responses of a batch",
+            where="online.batch_size",
+            remedy="set online.batch_size to at least 2",
         )
 
     def numbers(section: str, of: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

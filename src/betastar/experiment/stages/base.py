@@ -91,8 +91,9 @@ def _train(ctx: Context[Config], choice: TrainedBase, largest: int, out: Path, k
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         if not torch.isfinite(norm):
             raise BetastarError(
-                f"{STAGE}, step {step + 1} of {training.steps}: the training of the base has diverged (gradient norm "
-                f"{norm:g}); lower base.training.learning_rate."
+                f"the training of the base has diverged (gradient norm {norm:g})",
+                where=f"{STAGE}, step {step + 1} of {training.steps}",
+                remedy="lower base.training.learning_rate",
             )
         set_learning_rate(adam, training.learning_rate * one_cycle_schedule(step, training.steps))
         adam.step()

@@ -42,15 +42,19 @@ def _longest(name: str, model: AdaptedModel, tasks: readers.Problems, lengths: d
     room, longest = model.base.context, lengths["prompt"] + lengths["response"]
     if room is not None and longest > room:
         raise BetastarError(
-            f"lengths: prompts of {lengths['prompt']} and responses of {lengths['response']} tokens are together more "
-            f"than the {name}'s context of {room}; lower lengths.prompt or lengths.response."
+            f"prompts of {lengths['prompt']} and responses of {lengths['response']} tokens are together more than the "
+            f"{name}'s context of {room}",
+            where="lengths",
+            remedy="lower lengths.prompt or lengths.response",
         )
     for part, found in tasks._asdict().items():
         for problem, prompt in zip(found, model.chat.prompts([p.question for p in found]), strict=True):
             longest = max(longest, len(prompt) + limit)
             if room is not None and longest > room:
                 raise BetastarError(
-                    f"task.{part}: problem {problem.problem_id} has {len(prompt)} tokens; with {limit} for the answer "
-                    f"it exceeds the {name}'s context of {room}; remove it or lower lengths.generated."
+                    f"problem {problem.problem_id} has {len(prompt)} tokens; with {limit} for the answer it exceeds "
+                    f"the {name}'s context of {room}",
+                    where=f"task.{part}",
+                    remedy="remove it or lower lengths.generated",
                 )
     return longest

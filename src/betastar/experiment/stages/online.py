@@ -17,7 +17,7 @@ from betastar.disk import write_jsonl
 from betastar.experiment import readers
 from betastar.experiment.conditions import Condition, Inputs, OnlineCondition, Parts
 from betastar.experiment.context import Context
-from betastar.experiment.evaluation import Scorer, answer, evaluate, held_out, probe_prompts, sampled_logprobs
+from betastar.experiment.evaluation import Scorer, answer, evaluate, held_out, probe_prompts, rows_of, sampled_logprobs
 from betastar.experiment.making import made_parts
 from betastar.experiment.memory import named_divergence
 from betastar.experiment.runtime import AdaptedModel
@@ -28,7 +28,7 @@ from betastar.models.bank import Adapters
 from betastar.models.logprobs import response_logprobs
 from betastar.models.optimise import StackedOptimiser, constant_schedule, optimiser_state, restore_optimiser
 from betastar.models.peft_io import export_adapter
-from betastar.models.sequences import Row, pieces, right_pad
+from betastar.models.sequences import pieces, right_pad
 from betastar.randomness import numpy_generator, stream_key
 from betastar.settings.config import Resolved
 from betastar.settings.sections import Kl, Numbers, Online
@@ -142,7 +142,7 @@ def _adapt(
             named = [(str(c), point) for c, point in zip(conditions, points, strict=True)]
             checkpoint.append("metrics", [{"condition": c, **p.point.row()} for c, p in named])
             checkpoint.append(
-                "samples", [{"condition": c, "step": step, **sample.row()} for c, p in named for sample in p.samples]
+                "samples", [{"condition": c, "step": step, **sample.row()} for c, p in named for sample in p.kept]
             )
             proxy = sum(p.point.proxy for p in points) / len(points)
             true = sum(p.point.true_strict for p in points) / len(points)
@@ -174,13 +174,10 @@ def _step(ctx: Context[Resolved], bank: _Bank, settings: Online, step: int) -> l
         for c in bank.conditions
     ]
     prompts = [[bank.prompts[i] for i in row] for row in indices]
-    samples = answer(ctx, bank.policy, bank.adapters, prompts, keys, bank.limit, settings.temperature)
-    grid = [[Row(x, s.tokens) for x, s in zip(*pair, strict=True)] for pair in zip(prompts, samples, strict=True)]
-    scored = bank.scorer(
-        [bank.questions[i] for row in indices for i in row],
-        [row for rows in grid for row in rows],
-        [sample for row in samples for sample in row],
-    )
+    responses = answer(ctx, bank.policy, bank.adapters, prompts, keys, bank.limit, settings.temperature)
+    questions = [bank.questions[i] for row in indices for i in row]
+    scored = bank.scorer(questions, [response for part in responses for response in part])
+    grid = rows_of(responses)
     proxy = ensemble_score(scored.scores)
     reward = proxy.mean.view(len(grid), -1)
     advantages = advantage(reward)
@@ -189,7 +186,7 @@ def _step(ctx: Context[Resolved], bank: _Bank, settings: Online, step: int) -> l
     temperature = settings.temperature
     reference = ctx.runtime.row_logprobs(policy, bank.references, grid, temperature)
     # κ needs the whole batch's log-ratios before the first piece's gradient.
-    log_ratio = sampled_logprobs(ctx, policy, bank.adapters, samples, grid, temperature) - reference
+    log_ratio = sampled_logprobs(ctx, policy, bank.adapters, responses, temperature) - reference
     kappa = torch.stack([_kappa(bank, c, d) for c, d in enumerate(log_ratio)])
 
     def gradients(most_tokens: int) -> None:
@@ -218,7 +215,7 @@ def _step(ctx: Context[Resolved], bank: _Bank, settings: Online, step: int) -> l
             "kappa": kappa[c].item(),
             "mean_abs_log_ratio": log_ratio[c].abs().mean().item(),
             "gradient_norm": norms[c].item(),
-            "response_tokens": sum(len(s.tokens) for s in samples[c]) / bank.numbers.batch_size,
+            "response_tokens": sum(len(r.tokens) for r in responses[c]) / bank.numbers.batch_size,
         }
         for c, condition in enumerate(bank.conditions)
     ]

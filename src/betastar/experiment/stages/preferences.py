@@ -96,7 +96,7 @@ def _annotated(ctx: Context[Config], base: Artefact, source: MicroPreferences) -
     order = sorted(range(len(prompts)), key=lambda i: len(tokens[i]))
     for start in range(0, len(order), size):
         chunk = order[start : start + size]
-        samples = generate(
+        responses = generate(
             policy.bank,
             None,
             [[tokens[i] for i in chunk for _ in range(2)]],
@@ -105,7 +105,7 @@ def _annotated(ctx: Context[Config], base: Artefact, source: MicroPreferences) -
             pad=policy.pad,
             max_new_tokens=source.max_new_tokens,
         )[0]
-        decoded = [policy.chat.text(sample.tokens) for sample in samples]
+        decoded = [policy.chat.text(response.tokens) for response in responses]
         texts += [decoded[i : i + 2] for i in range(0, len(decoded), 2)]
         ctx.reporter.progress(len(texts), len(prompts), "prompts")
     pairs = []

@@ -58,7 +58,14 @@ def run(ctx: Context[Resolved], inputs: Inputs, checkpoints: Parts[Condition]) -
         base_texts = dict(zip(distinct, _base_answers(ctx, policy, distinct, chosen, limit), strict=True))
         ctx.reporter.progress(3, 3, "evaluations")
         for c, (condition, folder) in enumerate(zip(todo, folders, strict=True)):
-            wins = _wins(ctx, reward_model, learned.judge, chosen, points[0][c].texts, base_texts[condition.seed])
+            wins = _wins(
+                ctx,
+                reward_model,
+                learned.judge,
+                chosen,
+                [r.text for r in points[0][c].responses],
+                base_texts[condition.seed],
+            )
             record = {
                 "start": points[0][c].point.row(),
                 "again": points[1][c].point.row(),
@@ -68,9 +75,7 @@ def run(ctx: Context[Resolved], inputs: Inputs, checkpoints: Parts[Condition]) -
                 "log_ratio_noise": points[0][c].log_ratio_noise,
             }
             write_json(folder / "point.json", record)
-            (folder / "samples.json").write_text(
-                json.dumps([s.row() for s in points[0][c].samples], ensure_ascii=False)
-            )
+            (folder / "samples.json").write_text(json.dumps([s.row() for s in points[0][c].kept], ensure_ascii=False))
 
     return made_parts(ctx, STAGE, keys, build, ctx.config.online.conditions_at_once)
 
@@ -81,8 +86,8 @@ def _base_answers(
     """The bare base's answers per seed, with the noise that the conditions of the seed have."""
     prompts = policy.chat.prompts([p.question for p in problems])
     keys = [stream_key(ctx.config.root_seed, "evaluation", seed, 0, p.problem_id) for seed in seeds for p in problems]
-    samples = answer(ctx, policy, None, [prompts * len(seeds)], [keys], limit, ctx.config.evaluation.temperature)[0]
-    texts = [policy.chat.text(sample.tokens) for sample in samples]
+    responses = answer(ctx, policy, None, [prompts * len(seeds)], [keys], limit, ctx.config.evaluation.temperature)[0]
+    texts = [policy.chat.text(response.tokens) for response in responses]
     return [texts[i * len(problems) : (i + 1) * len(problems)] for i in range(len(seeds))]
 
 

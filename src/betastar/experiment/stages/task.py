@@ -60,5 +60,5 @@ def _micro_problems(ctx: Context[Config], part: str) -> list[Problem]:
         if len(found) == wanted:
             break
     else:
-        raise BetastarError(f"task.largest: {task.largest} gives too few distinct problems; raise it.")
+        raise BetastarError(f"{task.largest} gives too few distinct problems", where="task.largest", remedy="raise it")
     return [Problem(i, text, gold) for i, (text, gold) in enumerate(found.items())]

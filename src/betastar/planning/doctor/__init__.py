@@ -64,8 +64,8 @@ def examine(config: Config | None, folder: Path) -> Iterator[Finding]:
         if plan is not None:
             yield _memory(plan)
         elif config is not None:
-            found, remedy = _split(why)
-            yield Finding("memory", "warning", f"not estimated ({found})", remedy)
+            assert why is not None  # what else would be in the way of a plan
+            yield Finding("memory", "warning", f"not estimated ({why.found})", _remedy(why))
         yield _disk(folder)
         yield _quantisation(nf4, needed=any(base.quantization == "nf4" for base in bases))
         if any(base.gguf_file is not None for base in bases):
@@ -127,16 +127,16 @@ def _free_ram() -> float:
         return os.sysconf(free) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _plan(config: Config | None) -> tuple[Plan | None, str]:
+def _plan(config: Config | None) -> tuple[Plan | None, BetastarError | None]:
     """The plan, or why there is none."""
     if config is None:
-        return None, ""
+        return None, None
     from betastar.planning.plan import make_plan
 
     try:
-        return make_plan(config), ""
+        return make_plan(config), None
     except BetastarError as error:
-        return None, str(error)
+        return None, error
 
 
 def _memory(plan: Plan) -> Finding:
@@ -263,16 +263,13 @@ def _opened(item: Named) -> Finding:
     try:
         item.opening()
     except BetastarError as error:
-        return Finding(item.what, "failure", *_split(str(error)))
+        return Finding(item.what, "failure", error.found, _remedy(error))
     return Finding(item.what, "ok", f"{item.name} is available")
 
 
-def _split(sentence: str) -> tuple[str, str]:
-    """What is wrong, and what to do."""
-    found, _, remedy = sentence.rstrip(".").partition("; ")
-    if "HF_HUB_OFFLINE" not in os.environ:  # offline mode was our choice, not the user's
-        remedy = remedy.removeprefix("unset HF_HUB_OFFLINE and ")
-    return found, remedy
+def _remedy(error: BetastarError) -> str:
+    """What to do. That the hub's offline mode be unset is left out where it was our choice, not the user's."""
+    return error.remedy if "HF_HUB_OFFLINE" in os.environ else error.remedy.removeprefix("unset HF_HUB_OFFLINE and ")
 
 
 def _downloads(plan: Plan) -> Iterator[Finding]:
