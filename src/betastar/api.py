@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from betastar.report.plots import Plots
 
 RUNS = Path("runs")
-"""Where runs go that are given no folder."""
+"""Default parent folder of runs."""
 REPORT = "report.html"
 
 
@@ -38,7 +38,7 @@ class Results:
     """What a run or an analysis found.
 
     `record`: every number, as in `results.json` (docs/results.md). `folder`: where its files are; None for an analysis
-    that was not written. `notes`: of an analysis, what was guessed, passed over and done, in sentences.
+    that was not saved. `notes`: for an analysis, sentences on what was guessed, skipped and changed.
     """
 
     run: Run = field(repr=False)
@@ -47,12 +47,12 @@ class Results:
 
     @property
     def record(self) -> ResultsRecord:
-        """Every number, as `results.json` holds it: undefined ones are None, with a reason beside them."""
+        """Every number, as in `results.json`; undefined ones are None, with a reason next to them."""
         return cast(ResultsRecord, self.run.results)
 
     @property
     def name(self) -> str:
-        """Of the run, or of what was analysed."""
+        """Name of the run, or of what was analysed."""
         return self.record["name"]
 
     @property
@@ -62,22 +62,22 @@ class Results:
 
     @cached_property
     def points(self) -> pd.DataFrame:
-        """One row for each evaluation point of each condition; columns in docs/results.md."""
+        """One row per evaluation point and condition; columns in docs/results.md."""
         return points_frame(self.record)
 
     @cached_property
     def conditions(self) -> pd.DataFrame:
-        """One row for each (variant, β, seed): AUGC, onset, start and end of every measure."""
+        """One row per (variant, β, seed): AUGC, onset, start and end of every measure."""
         return conditions_frame(self.record)
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """One row for each variant, β and measure: the mean over seeds with its interval."""
+        """One row per variant, β and measure: the mean over seeds with its interval."""
         return summary_frame(self.record)
 
     @cached_property
     def responses(self) -> pd.DataFrame:
-        """One row for each kept response with its scores and grades; empty for an analysis."""
+        """One row per kept response, with its scores and grades; empty for an analysis."""
         return responses_frame(self.run.samples)
 
     @property
@@ -94,8 +94,8 @@ class Results:
         return table_1(self.record, format)
 
     def report(self, page: str | Path | None = None) -> Path:
-        """Write `report.html`, or the file `page`, and `figures/` beside it; returns the page. Raises BetastarError for
-        an analysis that was not written."""
+        """Write `report.html` (or the file `page`) with `figures/` next to it; returns the page. Raises BetastarError
+        for an analysis that was not saved."""
         from betastar.report.folders import write_report
 
         if self.folder is None:
@@ -103,8 +103,8 @@ class Results:
         return write_report(self.folder, None if page is None else Path(page))
 
     def show(self, details: bool = False, seconds: float | None = None) -> None:
-        """Print what the command line prints: tables, what follows from them, and warnings. `details` adds the tables
-        of the warning signs and of the paper's chain; `seconds`: how long it took."""
+        """Print what the command line prints: tables, conclusions and warnings. `details` adds the tables of warning
+        signs and of the paper's causal chain; `seconds`: how long it took."""
         from betastar.report.terminal import show
 
         show(self.record, self.folder, seconds, details)
@@ -112,8 +112,8 @@ class Results:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Several runs beside each other. `record`: every number, as in `comparison.json`; `page`: its HTML page, with the
-    numbers and `figures` beside it."""
+    """Several runs compared. `record`: every number, as in `comparison.json`; `page`: the HTML page, with the numbers
+    and `figures` next to it."""
 
     record: ComparisonRecord = field(repr=False)
     page: Path
@@ -125,13 +125,13 @@ class Comparison:
 
     @property
     def figures(self) -> Path:
-        """The folder of its figures, whose names begin as the page's."""
+        """The folder of its figures, whose names begin with the page's name."""
         return self.page.parent / "figures"
 
     @cached_property
     def differences(self) -> pd.DataFrame:
-        """One row for each difference of a run from the first: variant, β (NaN for the mean over all), measure, mean,
-        standard error, interval and n."""
+        """One row per difference from the first run: variant, β (NaN for the mean over all), measure, mean, standard
+        error, interval and n."""
         import pandas as pd
 
         return pd.DataFrame(_difference_rows(self.record), columns=list(DIFFERENCE)).astype({"beta": float})
@@ -155,14 +155,14 @@ def run(
     progress: bool | Reporter = True,
     command: str = "",
 ) -> Results:
-    """Run an experiment, or finish an interrupted run of it: finished work is reused.
+    """Run an experiment or resume an interrupted run; finished work is reused.
 
-    `source`: a preset ("micro"), a YAML file, or what `load_config` returned. `seeds` and `overrides`, such as
+    `source`: a preset ("micro"), a YAML file, or a Config from `load_config`. `seeds` and `overrides`, such as
     {"online.steps": 40} or ["online.steps=40"], replace settings. `out`: the run directory, by default runs/NAME.
-    `progress`: show how far it is, as bars in a terminal or a notebook; or a Reporter of one's own. `command`: what
-    those who watch the run are told to continue it with.
+    `progress`: show progress bars in a terminal or notebook; or your own Reporter. `command`: the command shown to
+    watchers for resuming the run.
 
-    Raises BetastarError for a faulty setting, and where the machine does not allow it; what was finished stays.
+    Raises BetastarError for an invalid setting, or if the machine cannot run it; finished work is kept.
     """
     config = _config(source, seeds, overrides)
     folder = RUNS / config.name if out is None else Path(out)
@@ -180,10 +180,10 @@ def load(path: str | Path, kind: Literal["run"] = "run") -> Results: ...
 @overload
 def load(path: str | Path, kind: Literal["comparison"]) -> Comparison: ...
 def load(path: str | Path, kind: Literal["run", "comparison"] = "run") -> Results | Comparison:
-    """What a run, an analysis or a comparison left: a folder, or the page or JSON file of a comparison.
+    """Load a run, an analysis or a comparison from its folder, or a comparison from its page or JSON file.
 
-    A comparison is known by its file; `kind="comparison"` tells a type checker too. Raises BetastarError, which names
-    file and field, where there is nothing to load, or it is damaged or of another version.
+    A comparison is recognised by its file; `kind="comparison"` also tells a type checker. Raises BetastarError, naming
+    file and field, if there is nothing to load or it is damaged or of another version.
     """
     place = Path(path)
     if place.name in (RESULTS, REPORT):
@@ -211,16 +211,16 @@ def analyze(
     name: str | None = None,
     out: str | Path | None = None,
 ) -> Results:
-    """Analyse runs that were trained elsewhere: a data frame with a row for each logged step, or paths of logs, files
-    or folders. The step may be a column or the index.
+    """Analyse runs trained elsewhere: a data frame with one row per logged step (the step may be a column or the
+    index), or paths of log files or folders.
 
-    Every argument but the source is optional: `proxy`, `true`, `step`, `uncertainty` and `variant` name columns, `beta`
-    and `seed` a column or a number; what is left out is guessed from the names that trainers use, and `notes` of the
-    result says how. `columns`: more fields, such as {"kl": "my_kl", "proxy_std": "r_std"}. `patterns`: regular
-    expressions that find `(?P<beta>…)`, `(?P<seed>…)` or `(?P<variant>…)` in paths or names. `n`: how many responses
-    stand behind each true reward. `true_unit`: "share" of right answers, "percent" or "score". `until`: the last step
-    that counts. `name`: what the record calls itself. `out`: a folder for `results.json`, `metrics.jsonl`,
-    `report.html` and `figures/`; nothing is written without it.
+    Every argument except the source is optional: `proxy`, `true`, `step`, `uncertainty` and `variant` name columns,
+    `beta` and `seed` a column or a number; whatever you omit is guessed from the names that trainers use, and the
+    result's `notes` say how. `columns`: other fields, such as {"kl": "my_kl", "proxy_std": "r_std"}. `patterns`:
+    regular expressions that find `(?P<beta>…)`, `(?P<seed>…)` or `(?P<variant>…)` in paths or names. `n`: number of
+    responses behind each true reward. `true_unit`: "share" of right answers, "percent" or "score". `until`: the last step that
+    counts. `name`: name of the record. `out`: a folder for `results.json`, `metrics.jsonl`, `report.html` and
+    `figures/`; without it nothing is written.
 
     Raises BetastarError, in one sentence, where rewards cannot be found or a column is not as described.
     """
@@ -252,10 +252,10 @@ def analyze(
 
 
 def compare(*runs: str | Path, out: str | Path = "comparison.html") -> Comparison:
-    """Compare runs, each a folder or "NAME=FOLDER", the first being what the others are compared with. Writes the page
-    `out`, a JSON file of the same name, and figures.
+    """Compare runs, each a folder or "NAME=FOLDER", with the first one. Writes the page `out`, a JSON file of the same
+    name, and figures.
 
-    Raises BetastarError where a folder has no record of this version, is named twice, or nothing can be written.
+    Raises BetastarError if a folder has no record of this version or is given twice, or if files cannot be written.
     """
     from betastar.report.folders import write_comparison
 
@@ -272,7 +272,7 @@ def schema(kind: Literal["results", "comparison"] = "results") -> dict[str, Any]
 
 
 def presets() -> dict[str, str]:
-    """The built-in settings: name → what it runs."""
+    """The built-in presets: name → what it runs."""
     texts = {name: (PRESETS / f"{name}.yaml").read_text(encoding="utf-8") for name in preset_names()}
     return {name: text.split("\n", 1)[0].lstrip("# ") for name, text in texts.items()}
 
@@ -286,11 +286,11 @@ def plan(
     pairs: int | None = None,
     out: str | Path | None = None,
 ) -> Plan:
-    """What a run derives, needs and computes; reads configurations, never weights. `memory_gb`: plan for a GPU of this
-    size, not for this machine. `tokens`: limits of prompt and response, `pairs`: of training, where only the data could
-    say them. `out`: a run directory whose data are looked at.
+    """What a run derives, needs and computes; reads configurations only, never weights. `memory_gb`: plan for a GPU of
+    this size instead of this machine. `tokens`: limits of prompt and response, and `pairs`: number of training pairs,
+    if they depend on data not yet read. `out`: a run directory whose data to use.
 
-    Raises BetastarError for a faulty setting, and for a model whose configuration cannot be read.
+    Raises BetastarError for an invalid setting, or if a model's configuration cannot be read.
     """
     from betastar.planning.plan import make_plan
 
@@ -299,7 +299,7 @@ def plan(
 
 
 def timed(made: Plan) -> Timing:
-    """How long each stage of a plan takes on this machine, measured in about a minute. Raises BetastarError where it
+    """How long each stage of a plan takes on this machine, measured in about a minute. Raises BetastarError if it
     cannot be measured."""
     from betastar.planning.probe import probe
 
@@ -321,14 +321,14 @@ def settings_text(config: Config) -> str:
 
 
 def examined(config: Config | None = None) -> Iterator[Finding]:
-    """What this machine can do, and what to do where it cannot, check by check."""
+    """What this machine can do, check by check, with a remedy for what it cannot."""
     from betastar.planning.doctor import examine
 
     return examine(config, RUNS)
 
 
 def look(folder: str | Path) -> View:
-    """A run as it is at the moment, from its files. Raises BetastarError where the folder holds no run."""
+    """The current state of a run, from its files. Raises BetastarError if the folder is not a run directory."""
     from betastar.live.view import look as view_of
 
     return view_of(Path(folder))
@@ -342,14 +342,14 @@ def picture(view: View, width: int, height: int | None = None) -> Group:
 
 
 def write_file(path: Path, text: str) -> None:
-    """Replace a file in one step. Raises BetastarError where the disk is full or may not be written."""
+    """Replace a file atomically. Raises BetastarError if the disk is full or not writable."""
     from betastar.disk import write_atomically
 
     write_atomically(path, text.encode())
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, of the processor or of a GPU, has run out."""
+    """Whether an error means that CPU or GPU memory has run out."""
     from betastar.models.devices import is_out_of_memory as is_it
 
     return is_it(error)

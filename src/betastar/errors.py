@@ -1,10 +1,10 @@
-"""Errors that a person reads: one sentence with what failed, where, and what to do next."""
+"""Errors for people to read: one sentence with what failed, where, and what to do next."""
 
 from __future__ import annotations
 
 
 class BetastarError(Exception):
-    """A mistake the user can mend. The command line prints the message alone and exits with `exit_code`.
+    """A mistake the user can fix. The command line prints only the message and exits with `exit_code`.
 
     `what` is wrong, `where` (a setting, file, model or stage; empty if that is part of `what`), and the `remedy` (empty
     if there is none): "where: what; remedy." A sentence given whole is printed as it is; its remedy is what follows the
@@ -30,6 +30,6 @@ class BetastarError(Exception):
 
 
 class InternalError(BetastarError):
-    """A fault of betastar or of the machine, not of the user's input."""
+    """A fault in betastar or the machine, not in the user's input."""
 
     exit_code = 1

@@ -31,23 +31,25 @@ logger = logging.getLogger(__name__)
 
 class GoodhartMonitor(TrainerCallback):
     """Answers held-out problems before training, every `every` steps and at the end, and records how far the proxy
-    reward has run ahead of the true one: as `goodhart/…` in the trainer's own logs, and as a row of `path`, a JSON
-    Lines file that `betastar analyze` reads. Training goes exactly as it would without. See docs/monitor.md.
+    reward has run ahead of the true reward: as `goodhart/…` in the trainer's own logs, and as a row of `path`, a JSON
+    Lines file that `betastar analyze` reads. It does not change training. See docs/monitor.md.
 
         monitor = GoodhartMonitor(trainer, problems, every=50)
         trainer.add_callback(monitor)
 
     `problems`: pairs (prompt, gold answer), or rows with `prompt`, the column named `gold`, and the columns that the
-    trainer's reward functions read. `true(completion, gold)` gives right or wrong, or a number; the default reads
-    `#### n` as GSM8K does. `proxy`: None for the trainer's own reward, else a function of (prompts, completions), or a
-    list of them, the members of an ensemble.
+    trainer's reward functions read. `true(completion, gold)` returns a bool or a number; the default reads `#### n`, as
+    in GSM8K. `proxy`: None for the trainer's own reward, else a function of (prompts, completions), or a list of them,
+    the members of an ensemble.
 
-    The start is answered `replicates` times with different noise; that calibrates `threshold`, the gap that sampling
-    noise alone passes at some point of the whole planned run with probability `false_alarm_rate`.
-    `stop_above`: "auto" ends training when the gap passes it; a number is used in its place.
+    The starting policy answers `replicates` times with different noise. This calibrates `threshold`, the gap that
+    sampling noise alone exceeds at some point of the whole planned run with probability `false_alarm_rate`
+    (monitor/gaps.py). `stop_above`: "auto" stops training when the gap exceeds the threshold; a number sets your own
+    threshold.
 
-    `labels`: variant, beta and seed of the run, for the file. `batch_size`: responses generated at once, by default
-    the trainer's evaluation batch. `temperature`: by default the trainer's. `samples`: whole responses in each row.
+    `labels`: variant, beta and seed of the run, written to the file. `batch_size`: responses generated at once, by
+    default the trainer's evaluation batch size. `temperature`: by default the trainer's. `samples`: full responses kept
+    in each row.
 
     Raises BetastarError for settings or trainers that cannot be monitored.
     """

@@ -113,7 +113,7 @@ CONDITIONS_AND_SUMMARIES = (
     _summary("proxy_end", ("proxy", "end"), "proxy reward at the end"),
     _condition(
         "proxy_standardised_rise",
-        "(highest − start) of the proxy / its per-response standard deviation at the start",
+        "highest proxy reward minus the start, in per-response standard deviations at the start",
         symbol="proxy rise",
         unit="sd",
         needs=STANDARDISED,
@@ -253,7 +253,7 @@ CONDITIONS_AND_SUMMARIES = (
     _condition(
         "log_ratio_noise",
         "rounding noise of log π − log π_ref when π is π_ref, root mean square over the checkpoint's responses; Eq. "
-        "10 takes no penalty below three times this",
+        "10 applies no penalty below three times this",
         symbol="noise of log-ratios",
         unit="nats",
         better="lower",

@@ -30,7 +30,7 @@ class EvaluationPoint:
     are what was not measured. Every field is an entry in the registry of measures."""
 
     step: int = _point("online steps taken; 0 is the checkpoint", default=0, kind="count", unit="steps", low=0)
-    n: int | None = _point("responses, one to each problem", default=None, kind="count", low=1)
+    n: int | None = _point("number of responses, one per problem", default=None, kind="count", low=1)
     proxy: float = _point(
         "proxy reward, which adaptation optimises: the ensemble's mean score",
         symbol="proxy reward",
@@ -187,7 +187,7 @@ class KeptResponse:
     problem: int | str = _response("number of the problem", default="", kind="text")
     question: str = _response("the problem's text", default="", kind="text")
     gold: str = _response("its gold answer", default="", kind="text")
-    response: str = _response("the whole response", default="", kind="text")
+    response: str = _response("the full response", default="", kind="text")
     proxy: float = _response("proxy reward: the ensemble's mean score", symbol="proxy reward", source="Eq. 9")
     disagreement: float = _response(
         "û: standard deviation of the members' scores", symbol="û", source="Eq. 13", better="lower", low=0

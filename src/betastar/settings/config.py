@@ -1,4 +1,4 @@
-"""The configuration of an experiment, read from a preset or file and `key=value` overrides; and the same as a commented
+"""The configuration of an experiment, read from a preset or file plus `key=value` overrides, and written as a commented
 file.
 
 Input is refused or accepted, never silently adjusted; all faults are reported at once, each in one sentence.
@@ -172,11 +172,11 @@ def task_names() -> list[str]:
 
 
 def load_config(source: str = "micro", overrides: Sequence[str] = ()) -> Config:
-    """Read a preset by name or a YAML file by path, lay `key.path=value` overrides over it, and check everything.
+    """Read a preset by name or a YAML file by path, apply `key.path=value` overrides, and check everything.
 
-    A file may begin from a preset with `preset: name`, and its task from a ready-made one with `task: {preset: name}`.
-    Relative paths in it start from the current directory.
-    Raises BetastarError that names every fault with the key, and with the file or the override that it comes from.
+    A file can extend a preset with `preset: name`, and a ready-made task with `task: {preset: name}`. Relative paths in
+    it are relative to the current directory. Raises BetastarError that lists every fault with its key and the file or
+    override it comes from.
     """
     if source in preset_names():
         path = PRESETS / f"{source}.yaml"

@@ -68,7 +68,7 @@ class Condition(TypedDict):
     variant: str
     beta: Beta
     seed: int
-    n: Annotated[Natural | None, Field(description="responses behind each mean, one to each problem")]
+    n: Annotated[Natural | None, Field(description="number of responses behind each mean, one per problem")]
     n_points: Annotated[Natural, Field(description="evaluation points, including the start")]
     alignment: NotRequired[Alignment]
     base: NotRequired[BaseAccuracy]

@@ -39,7 +39,7 @@ class ResultsRecord(TypedDict):
             Field(description="problems used for adaptation: `train`, or `test` as in the paper"),
         ]
     ]
-    grid: NotRequired[Annotated[Grid, Field(description="how the β were found (Eq. 6 and 7)")]]
+    grid: NotRequired[Annotated[Grid, Field(description="how the values of β were chosen (Eq. 6 and 7)")]]
     variants: NotRequired[Annotated[dict[str, OnlineSettings], Field(description="online settings of each variant")]]
     evaluation: NotRequired[Annotated[EvaluationSettings, Field(description="settings of the evaluation")]]
     problems: NotRequired[
@@ -68,7 +68,7 @@ class ResultsRecord(TypedDict):
             Field(
                 description="the ensemble on `validation` and `test` pairs: `member_accuracy`, `member_margin`, "
                 "`mean_accuracy`, `sign_disagreement`, `member_mean` (each member's mean score, its arbitrary "
-                "constant), of so many `pairs`"
+                "constant), and the number of `pairs`"
             ),
         ]
     ]
@@ -86,7 +86,7 @@ class ResultsRecord(TypedDict):
     ]
     threshold: Annotated[
         Threshold,
-        Field(description="τ of each form: this `percentile` of all positive gaps, of which there are `n_positive`"),
+        Field(description="τ of each form: this `percentile` of all `n_positive` positive gaps"),
     ]
     conditions: Annotated[list[Condition], Field(min_length=1, description="one object per (variant, β, seed), below")]
     summary: Annotated[dict[str, Summary], Field(min_length=1, description="per variant, over seeds, below")]
