@@ -41,10 +41,10 @@ def schema() -> dict[str, Any]:
         "$id": f"urn:betastar:results:{SCHEMA_VERSION}",
         **_without_titles(made),
         "title": f"results.json of betastar, schema version {SCHEMA_VERSION}",
-        "description": "Every number of a run or analysis. A null is explained: by a text in `reason` in the innermost "
-        "object around it that has that field, or by `missing` in an object around it, which names a field on the way "
-        'to the null. Bounds that are infinite are the texts "inf" and "-inf". Log-probabilities, entropies and KL are '
-        "in nats, AUGC in gap × steps. β is null where it is unknown. What each field means: docs/results.md.",
+        "description": "Every number of a run or analysis. Every null is explained: by a text in `reason` in the "
+        "innermost object around it that has that field, or by `missing` in an object around it, which names a field "
+        'on the way to the null. Infinite bounds are the texts "inf" and "-inf". Log-probabilities, entropies and KL '
+        "are in nats, AUGC in gap × steps. β is null if unknown. What each field means: docs/results.md.",
         "dependentRequired": {"grid": ["root_seed", "variants"]},
     }
 

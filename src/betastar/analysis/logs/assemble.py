@@ -261,7 +261,7 @@ class Run(NamedTuple):
 
 class Assembled(NamedTuple):
     """`frame`: all evaluation points, β NaN where unknown. `runs`: name, format, condition, columns and number of
-    points of each. `extras`: by (variant, β, seed). `notes`: sentences on what was guessed, passed over and done."""
+    points of each. `extras`: by (variant, β, seed). `notes`: sentences on what was guessed, skipped and changed."""
 
     frame: pd.DataFrame
     runs: list[dict[str, Any]]

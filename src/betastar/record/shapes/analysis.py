@@ -247,7 +247,7 @@ class LawParameters(TypedDict):
     n: Count
     n_beta: Count
     n_seeds: Count
-    label: Annotated[str, Field(description="what must be known beside the numbers")]
+    label: Annotated[str, Field(description="what must be known to read the numbers")]
     reason: Reason
 
 
@@ -260,7 +260,7 @@ class Law(LawParameters):
     beats_constant: bool | None
     refusal: Annotated[
         Literal["β not above 0", "undefined AUGC", "too few β", "constant AUGC", "no convergence"] | None,
-        Field(description="why there is no fit, in a word"),
+        Field(description="why there is no fit, in brief"),
     ]
     missing: NotRequired[Missing]
     models: Models
@@ -297,10 +297,12 @@ class BetaStarDefinition(TypedDict):
     """The measured β with the least AUGC − λ·𝒜 (Def. 6.1)."""
 
     value: Beta
-    trade_off: Annotated[Size, Field(description="λ, AUGC that one unit of alignment quality is worth")]
+    trade_off: Annotated[Size, Field(description="λ, the AUGC that one unit of alignment quality is worth")]
     alignment: Annotated[Literal["win_rate"], Field(description="what 𝒜 is")]
     share: NotRequired[
-        Annotated[list[ShareOfBeta], Field(description="of draws of the mean curves in which each β is the least")]
+        Annotated[
+            list[ShareOfBeta], Field(description="share of draws of the mean curves in which each β is the smallest")
+        ]
     ]
     interval: Interval
     n_seeds: Count

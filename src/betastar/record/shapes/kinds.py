@@ -20,7 +20,7 @@ Sign = Literal[-1, 1]
 Text = Annotated[str, Field(min_length=1)]
 Reason = Annotated[
     Text | None,
-    Field(description="why something beside it is null, or what speaks for it; null where there is nothing to say"),
+    Field(description="why a neighbouring field is null, or what supports it; null if there is nothing to say"),
 ]
 Missing = Annotated[
     dict[str, Text],

@@ -139,7 +139,7 @@ class Tau(TypedDict):
     """τ of a form of the gap."""
 
     tau: Size
-    n_positive: Annotated[Count, Field(description="positive gaps of which it is the percentile")]
+    n_positive: Annotated[Count, Field(description="number of positive gaps that it is a percentile of")]
 
 
 @with_config(CLOSED)

@@ -203,7 +203,7 @@ class Source(TypedDict):
 
     files: list[str]
     runs: list[SourceRun]
-    notes: Annotated[list[Text], Field(description="what was guessed, passed over and done")]
+    notes: Annotated[list[Text], Field(description="what was guessed, skipped and changed")]
 
 
 @with_config(CLOSED)
