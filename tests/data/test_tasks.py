@@ -220,7 +220,12 @@ def test_the_settings_on_the_page_are_accepted_and_its_table_lists_every_ready_m
     page = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text()
     blocks = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     lines = re.findall(r"`(task: \{\w+: \w+,.*\})`", page)
-    assert (len(blocks), len(lines)) == (3, 2)
+    bases = [line for block in blocks for line in block.splitlines() if line.startswith("base: ")]  # one of them each
+    blocks = [block for block in blocks if not block.startswith("base: ")]
+    assert (len(bases), len(blocks), len(lines)) == (3, 3, 2)
+    for base in bases:
+        (tmp_path / "mine.yaml").write_text(f"preset: files\nname: mine\n{base}")
+        assert load_config(str(tmp_path / "mine.yaml")).base.source == "pretrained"
     for block in (*blocks, *lines):
         (tmp_path / "mine.yaml").write_text(f"preset: files\nname: mine\n{block}")
         config = load_config(str(tmp_path / "mine.yaml"))
