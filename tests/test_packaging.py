@@ -53,7 +53,7 @@ def test_the_wheel_holds_the_package_with_its_data_and_licence(distributions: tu
     package = ROOT / "src" / "betastar"
     ours = {p.relative_to(package.parent).as_posix() for p in package.rglob("*") if p.is_file()}
     ours = {name for name in ours if "__pycache__" not in name}
-    assert {"betastar/presets/micro.yaml", "betastar/presets/tasks/gsm8k.yaml"} <= ours
+    assert {"betastar/py.typed", "betastar/presets/micro.yaml", "betastar/presets/tasks/gsm8k.yaml"} <= ours
     assert {"betastar/report/templates/page.html", "betastar/presets/models/Qwen3-14B.json"} <= ours
     rest = {name.partition(".dist-info/")[2] for name in names - ours}
     assert ours <= names
@@ -68,6 +68,7 @@ def test_the_source_distribution_holds_what_the_tests_and_the_site_need(distribu
         names = {name.partition("/")[2] for name in archive.getnames()}
     expected = {"LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "Makefile", "constraints.txt", "mkdocs.yml"}
     expected |= {"docs/index.md", "docs/hooks.py", "docs/images/report.png", "tests/conftest.py", "benchmarks/micro.py"}
+    expected |= {"docs/site.css", "examples/micro_run.ipynb"}
     assert expected <= names
     assert not [name for name in names if "__pycache__" in name]
 

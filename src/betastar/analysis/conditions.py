@@ -260,7 +260,8 @@ def _uq_gap_correlation(run: Trajectory, name: str) -> Value:
 
 @computes("log_ratio_noise")
 def _log_ratio_noise(run: Trajectory) -> Value:
-    return run.extra.get("log_ratio_noise", Undefined("not logged; only betastar's own runs measure it"))
+    noise = run.extra.get("log_ratio_noise")  # None in an analysis that is read again
+    return Undefined("not logged; only betastar's own runs measure it") if noise is None else noise
 
 
 def not_logged(points: Any) -> dict[str, str]:
