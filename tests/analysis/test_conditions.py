@@ -126,11 +126,10 @@ def test_what_is_not_logged_is_null_with_a_reason_and_the_rest_is_there() -> Non
     assert found["missing"] == {
         "n": "not logged",
         "proxy_std": "not logged",
-        "log_ratio_noise": "not logged, for only runs of betastar measure it",
+        "log_ratio_noise": "not logged; only betastar's own runs measure it",
         "disagreement": "not logged at 1 of 3 points",
         **dict.fromkeys(["response_entropy", "ood_distance", "diversity", "response_tokens"], "not logged"),
         **dict.fromkeys(["policy_entropy", "at_limit", "unparsable"], "not logged"),
-        "log_ratio_noise": "not logged; only runs of betastar measure it",
         "true_lenient": "not logged; it needs a second, lenient grading",
         "disagreement_centred": "not logged; it needs the scores of every member on validation pairs",
         **dict.fromkeys(
