@@ -119,7 +119,7 @@ def test_E3_the_record_says_so() -> None:
     (condition,) = condition_records(rows, {}).conditions
     assert condition["start_near_zero"]["true_strict"]
     assert min(condition["series"]["gap_paper"]) == pytest.approx(-0.3 / EPSILON, rel=1e-5)
-    assert any("Paper-form gap is unreliable" in text for text in build_results(rows, {}, {})["warnings"])
+    assert any("paper-form gap is unreliable" in text for text in build_results(rows, {}, {})["warnings"])
 
 
 # --- E4: the p-value of three points ----------------------------------------------------------------------------------

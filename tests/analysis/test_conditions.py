@@ -160,10 +160,10 @@ def test_the_warnings_say_what_is_missing() -> None:
         [frame([4.0, 6.0], [0.5, 0.25]), frame([4.0, 6.0, 7.0], [0.5, 0.25, 0.25]).assign(seed=1)], ignore_index=True
     )
     warnings = build_results(points, {}, {"name": "x"})["warnings"]
-    assert any(text.startswith("With one β, or none known") for text in warnings)
+    assert any(text.startswith("With fewer than two known values of β") for text in warnings)
     assert any(
         text.startswith("The standardised gap is undefined in 2 of 2 conditions: the stand") for text in warnings
     )
-    assert any(text.startswith("How near zero the rewards at t=0 are is unknown") for text in warnings)
+    assert any(text.startswith("Without the number of responses (n) and their standard deviation") for text in warnings)
     assert any("variant logged end at different steps (10 to 20)" in text for text in warnings)
     assert any(text.startswith("Not logged, so null here") and "disagreement" in text for text in warnings)

@@ -211,7 +211,7 @@ def written(**how: Any) -> Callable[[Path], None]:
             "its weights have other sizes than Transformers concludes from its metadata; give the original model",
         ),
         (written(architecture="rwkv6"), r"cannot load this kind of GGUF file \(.*rwkv6.*\); give the original model"),
-        (written(tokenizer=False), "there is no tokenizer in this GGUF file; give a file that holds a whole model"),
+        (written(tokenizer=False), "this GGUF file has no tokenizer; give a file with a complete model"),
         (written(pre="poro-chat"), r"Transformers does not know its pre-tokenizer \(poro-chat\); give the original"),
         (
             written(change=lambda writer: writer.add_tensor("rope_freqs.weight", np.ones(8, np.float32))),
@@ -252,7 +252,7 @@ def test_the_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_an_old_transformers_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_gguf(tmp_path / "m.gguf", make_model())
     monkeypatch.setitem(sys.modules, "transformers.integrations.gguf", None)
-    with pytest.raises(BetastarError, match=r"need a later version of transformers; pip install 'betastar\[gguf\]'"):
+    with pytest.raises(BetastarError, match=r"need a newer version of transformers; pip install 'betastar\[gguf\]'"):
         load(tmp_path)
 
 
