@@ -103,8 +103,8 @@ def test_faults_of_several_variants_and_seeds_are_reported_together() -> None:
         (
             ("seeds=[0]", "preferences.kind=dataset"),
             [
-                "--set preferences.kind=dataset: preferences.source: missing; give it a value (`betastar config` explains "
-                "what it is)"
+                "--set preferences.kind=dataset: preferences.source: missing; give it a value (`betastar config` "
+                "explains it)"
             ],
         ),
         (

@@ -203,7 +203,7 @@ def test_a_folders_fingerprint_changes_with_its_files(tmp_path: Path) -> None:
         ("org/disabled", None, "the hub has disabled this model"),
         ("org/old-token", None, r"the hub refused access \(HTTP status 401\); `hf auth login` again"),
         ("org/busy", None, "the hub answered with HTTP status 503; try again later"),
-        ("org/empty", None, r"has no config\.json, so it holds no model in Transformers' format"),
+        ("org/empty", None, r"has no config\.json, so it has no model in Transformers' format"),
     ],
 )
 def test_what_the_hub_refuses_is_said_in_one_sentence(

@@ -346,7 +346,7 @@ def test_a_launch_that_fails_is_explained(full: Setting, tmp_path: Path) -> None
     launcher = tmp_path / "launcher"
     launcher.write_text("#!/bin/sh\necho working\necho 'No GPU is visible.' >&2\nexit 3\n")
     launcher.chmod(0o755)
-    with pytest.raises(BetastarError, match=r"failed \(No GPU is visible\); what .*launcher said is in .*log.txt"):
+    with pytest.raises(BetastarError, match=r"failed \(No GPU is visible\); the output of .*launcher is in .*log.txt"):
         train(str(launcher))
     assert (tmp_path / "log.txt").read_text() == "working\nNo GPU is visible.\n"
 
