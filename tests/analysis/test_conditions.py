@@ -96,13 +96,13 @@ def test_scores_use_their_own_spread_whatever_their_range() -> None:
     assert found["series"]["gap_standardised"][1] == pytest.approx(0.5)
     assert record([4.0, 6.0], [-3.0, 1.0], proxy_std=2.0, true_std=8.0)["augc_standardised"] == pytest.approx(5 * 0.5)
     without = record([4.0, 6.0], [-3.0, 1.0], proxy_std=2.0, n=10)
-    assert "no share of right answers" in without["missing"]["gap_standardised"]
+    assert "not a share of right answers" in without["missing"]["gap_standardised"]
 
 
 def test_whether_values_are_shares_is_one_decision_for_all_conditions() -> None:
     one, other = frame([4.0, 6.0], [0.5, 0.9], proxy_std=2.0), frame([4.0, 6.0], [0.5, 3.0], proxy_std=2.0)
     both = condition_records(pd.concat([one, other.assign(seed=1)]), {}).conditions
-    assert ["no share" in r["missing"]["gap_standardised"] for r in both] == [True, True]
+    assert ["not a share" in r["missing"]["gap_standardised"] for r in both] == [True, True]
 
 
 @pytest.mark.parametrize(

@@ -208,14 +208,14 @@ def written(**how: Any) -> Callable[[Path], None]:
         (without_a_layer, r"its weights lack model\.layers\.2\.input_layernorm\.weight; give a complete"),
         (
             lambda path: write_gguf(path, make_model("qwen3", head_dim=32)),
-            "its weights do not have the sizes that Transformers expects from its metadata; give the original model",
+            "its weights do not have the sizes that its metadata implies; give the original model",
         ),
         (written(architecture="rwkv6"), r"cannot load this kind of GGUF file \(.*rwkv6.*\); give the original model"),
         (written(tokenizer=False), "this GGUF file has no tokenizer; give a file with a complete model"),
         (written(pre="poro-chat"), r"Transformers does not know its pre-tokenizer \(poro-chat\); give the original"),
         (
             written(change=lambda writer: writer.add_tensor("rope_freqs.weight", np.ones(8, np.float32))),
-            r"holds weights that Transformers does not read from GGUF files \(rope_freqs\.weight\); give the original",
+            r"has weights that Transformers does not read from GGUF files \(rope_freqs\.weight\); give the original",
         ),
         (
             written(change=lambda writer: [writer.add_tensor(f"blk.{i}.attn_q.bias", BIAS) for i in (0, 1)]),

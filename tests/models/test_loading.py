@@ -127,7 +127,9 @@ def test_four_bit_weights_are_those_of_bitsandbytes(folder: Path) -> None:
 def test_a_layer_that_four_bits_do_not_fit_is_named(tmp_path: Path, width: int) -> None:
     shape = GEOMETRY.model_copy(update={"intermediate_size": width})
     build_model(shape, len(TOKENIZER), root_seed=0).save_pretrained(tmp_path)
-    with pytest.raises(BetastarError, match=rf"layer model\.layers\.0\.mlp\.down_proj reads {width} numbers, no mult"):
+    with pytest.raises(
+        BetastarError, match=rf"layer model\.layers\.0\.mlp\.down_proj reads {width} numbers, which is not a mult"
+    ):
         load(tmp_path, quantization="nf4")
 
 
@@ -258,5 +260,5 @@ def test_weights_that_do_not_fit_are_one_sentence(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", full)
-    with pytest.raises(BetastarError, match=f"the weights do not fit the memory of cpu; {remedy}"):
+    with pytest.raises(BetastarError, match=f"the weights do not fit in the memory of cpu; {remedy}"):
         load(folder, quantization=quantization)
