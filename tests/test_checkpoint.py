@@ -102,7 +102,7 @@ def test_a_damaged_checkpoint_is_named_and_the_stage_starts_again(tmp_path: Path
     checkpoint.save(2, {"x": torch.tensor(2)})
     damage(tmp_path / "c" / name)
     assert checkpoint.load() is None
-    assert said == [f"{tmp_path / 'c'}: damaged checkpoint ({reason}); this stage starts again."]
+    assert said == [f"{tmp_path / 'c'}: damaged checkpoint ({reason}); restarting this stage."]
     assert checkpoint.load() is None  # and silently so: it is gone
     assert (checkpoint.log("training"), len(said)) == ([], 1)
 

@@ -145,7 +145,7 @@ def test_old_and_missing_packages_are_named(offline: None, monkeypatch: pytest.M
 
     monkeypatch.setattr(importlib.metadata, "version", version)
     found = by_name("files", tmp_path, "task={preset: math500}")
-    assert found["trl"].found.startswith("0.1, where >=")
+    assert found["trl"].found.startswith("0.1, but >=")
     assert found["trl"].remedy == "pip install --upgrade trl"
     assert found["math-verify"] == ("math-verify", "failure", "not installed", "pip install math-verify")
     assert "math-verify" not in by_name("micro", tmp_path)
@@ -212,7 +212,7 @@ def test_lookups_share_one_time_limit(hub: HTTPServer, monkeypatch: pytest.Monke
     assert named[0].finding == (
         "model",
         "failure",
-        "Qwen/Qwen3-14B: the hub gave no answer within 0.4 s",
+        "Qwen/Qwen3-14B: the hub did not answer within 0.4 s",
         "try again later, or download it elsewhere and give its folder",
     )
 

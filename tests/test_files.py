@@ -118,7 +118,7 @@ def test_a_local_model_folder_another_reward_base_and_other_kinds_of_files(tmp_p
     assert (coverage["pairs"], coverage["malformed_dropped"]) == (79, 1)
     (example,) = coverage["malformed_examples"]
     # UltraFeedback's prompt is the user's turn that both begin with; here nothing is left of one of them.
-    assert example.startswith(f"{tmp_path}/pairs.parquet, row 5: after the prompt, `chosen` holds user assistant where")
+    assert example.startswith(f"{tmp_path}/pairs.parquet, row 5: after the prompt, `chosen` has user assistant instead")
     assert f"preferences: 1 of 80 rows are malformed and skipped: {example}" in listener.said
 
 

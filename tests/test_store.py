@@ -140,7 +140,7 @@ def test_a_damaged_artefact_is_named_set_aside_and_can_be_made_again(tmp_path: P
     said: list[str] = []
     with Store(tmp_path, said.append) as store:
         assert store.find("base", KEY) is None
-        assert said == [f"{folder}: damaged ({reason}); set aside and made again."]
+        assert said == [f"{folder}: damaged ({reason}); set aside and rebuilt."]
         assert store.find("base", KEY) is None  # and silently so: it is gone
         assert len(said) == 1
         aside = list(folder.parent.glob(".damaged-*"))
@@ -180,7 +180,7 @@ def test_parts_are_found_over_all_artefacts_of_a_stage_and_not_in_damaged_ones(t
     with Store(tmp_path, said.append) as store:
         assert set(store.find_parts("offline")) == {"p2", "p3"}
         assert [re.sub(".*store/", "", text) for text in said] == [
-            f"offline/{'1' * 16}: damaged (beta-1/name.txt has changed); set aside and made again."
+            f"offline/{'1' * 16}: damaged (beta-1/name.txt has changed); set aside and rebuilt."
         ]
         assert set(store.find_parts("offline")) == {"p2", "p3"}
 

@@ -97,10 +97,10 @@ def test_seeds_that_share_nothing_are_independent_samples() -> None:
     [
         ({"seeds": (5, 6)}, "unpaired", "no seed in common"),
         ({"config": {**CONFIG, "task": {"preset": "math"}}}, "unpaired", "task.preset: math and gsm8k"),
-        ({"problems": {"test": 7}}, "unpaired", "other problems (test: 7 and None)"),
+        ({"problems": {"test": 7}}, "unpaired", "different problems (test: 7 and None)"),
         ({"config": {}}, "unpaired", "the task of one of them is not recorded"),
         ({"root_seed": None}, "unpaired", "the root seed of one of them is not recorded"),
-        ({"seeds": (5,)}, None, "no seed in common, and b has one seed"),
+        ({"seeds": (5,)}, None, "no seed in common, and b has only one seed"),
         ({"steps": (0, 2, 6)}, None, "end at different steps (6 and 4)"),
         ({"steps": (0, 1, 2, 4)}, None, "evaluated at different steps (4 and 3 points)"),
         ({"evaluation": {"temperature": 0.5}}, None, "different temperatures (0.5 and None)"),

@@ -96,13 +96,13 @@ def test_scores_use_their_own_spread_whatever_their_range() -> None:
     assert found["series"]["gap_standardised"][1] == pytest.approx(0.5)
     assert record([4.0, 6.0], [-3.0, 1.0], proxy_std=2.0, true_std=8.0)["augc_standardised"] == pytest.approx(5 * 0.5)
     without = record([4.0, 6.0], [-3.0, 1.0], proxy_std=2.0, n=10)
-    assert "no share of right answers" in without["missing"]["gap_standardised"]
+    assert "not a share of right answers" in without["missing"]["gap_standardised"]
 
 
 def test_whether_values_are_shares_is_one_decision_for_all_conditions() -> None:
     one, other = frame([4.0, 6.0], [0.5, 0.9], proxy_std=2.0), frame([4.0, 6.0], [0.5, 3.0], proxy_std=2.0)
     both = condition_records(pd.concat([one, other.assign(seed=1)]), {}).conditions
-    assert ["no share" in r["missing"]["gap_standardised"] for r in both] == [True, True]
+    assert ["not a share" in r["missing"]["gap_standardised"] for r in both] == [True, True]
 
 
 @pytest.mark.parametrize(
@@ -161,10 +161,10 @@ def test_the_warnings_say_what_is_missing() -> None:
         [frame([4.0, 6.0], [0.5, 0.25]), frame([4.0, 6.0, 7.0], [0.5, 0.25, 0.25]).assign(seed=1)], ignore_index=True
     )
     warnings = build_results(points, {}, {"name": "x"})["warnings"]
-    assert any(text.startswith("With one β, or none known") for text in warnings)
+    assert any(text.startswith("With fewer than two known values of β") for text in warnings)
     assert any(
         text.startswith("The standardised gap is undefined in 2 of 2 conditions: the stand") for text in warnings
     )
-    assert any(text.startswith("How near zero the rewards at t=0 are is unknown") for text in warnings)
+    assert any(text.startswith("Without the number of responses (n) and their standard deviation") for text in warnings)
     assert any("variant logged end at different steps (10 to 20)" in text for text in warnings)
     assert any(text.startswith("Not logged, so null here") and "disagreement" in text for text in warnings)

@@ -225,7 +225,7 @@ def test_disclosures_of_a_run_on_a_dataset_with_a_list_of_betas() -> None:
     logging = found["logging_policy"]
     assert logging["written_by"] is logging["rated_by"] is None
     assert logging["settings"] == "/preferences"
-    assert logging["reason"].startswith("which models wrote the responses of a dataset")
+    assert logging["reason"].startswith("only the dataset's own documentation says which models wrote")
 
 
 def test_what_logs_do_not_tell_is_null_with_a_reason() -> None:
@@ -258,7 +258,7 @@ def test_runs_of_ours_that_are_analysed_together_say_where_their_settings_are(tm
         rows = [point("paper", beta, 0, step, 4.0 + beta * step, 5) for beta in (0.1, 1.0) for step in (0, 2)]
         (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = protocol(analyze_paths([tmp_path / "a", tmp_path / "b"], Options()).results)["disclosures"]
-    assert found["beta_derivation"]["reason"].endswith("the record of each says it")
+    assert found["beta_derivation"]["reason"].endswith("see the record of each")
     alone = protocol(analyze_paths([tmp_path / "a"], Options()).results)["disclosures"]
     assert alone["beta_derivation"]["n_pairs"] == 72
     assert alone["evaluation_seeds"]["temperature"] == 1.0

@@ -227,7 +227,7 @@ def test_a_tracker_that_fails_is_named_once_and_gets_the_rest_from_the_next_run(
     assert len(results["conditions"]) == 3
     assert [text for text in listener.said if "track" in text] == [
         "tracking: trackio failed (the server); the run continues without it; run the same command again to send what "
-        "is when it is given again."
+        "what is missing."
     ]
     monkeypatch.setattr(fake, "fail_at", None)
     pipeline.run(config(data, "tracking.to=[trackio, mlflow]"), run)
@@ -255,8 +255,8 @@ def test_a_missing_package_is_one_sentence_before_anything_is_made(
     with pytest.raises(BetastarError) as error:
         pipeline.run(config(data, "tracking.to=[wandb, tensorboard]"), tmp_path)
     assert str(error.value) == (
-        "tracking.to: wandb and tensorboard cannot be imported; install with: pip install wandb tensorboard, or leave "
-        "it out of tracking.to."
+        "tracking.to: wandb and tensorboard cannot be imported; pip install wandb tensorboard, or remove "
+        "it from tracking.to."
     )
     assert not list((tmp_path / "store").rglob("manifest.json"))
 
@@ -264,7 +264,7 @@ def test_a_missing_package_is_one_sentence_before_anything_is_made(
 def test_no_tracker_is_the_default_and_a_repeated_or_unknown_one_is_refused(data: Path) -> None:
     assert config(data).tracking.to == ()
     with pytest.raises(
-        BetastarError, match=r"tracking\.to=\[wandb, wandb\]: names the same tracker twice; list each once"
+        BetastarError, match=r"tracking\.to=\[wandb, wandb\]: lists the same tracker twice; list each once"
     ):
         config(data, "tracking.to=[wandb, wandb]")
     with pytest.raises(BetastarError, match=r"tracking\.to\.0: input should be 'tensorboard', 'wandb'"):

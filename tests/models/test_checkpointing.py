@@ -126,5 +126,5 @@ def test_a_model_without_known_layers_is_refused() -> None:
         def get_output_embeddings(self) -> None:
             return None
 
-    with pytest.raises(BetastarError, match="gradient_checkpointing: the layers of unknown are not known; set it to"):
+    with pytest.raises(BetastarError, match="gradient_checkpointing: not supported for unknown; set it to"):
         checkpoint_layers(AdapterBank(Unknown(), ["attention"], rank=2, alpha=2))

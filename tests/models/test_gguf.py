@@ -200,22 +200,22 @@ def written(**how: Any) -> Callable[[Path], None]:
     [
         (lambda path: None, r"there is no file m\.gguf in it; correct gguf_file"),
         (lambda path: path.with_name("n.gguf").touch(), r"no file m\.gguf in it \(n\.gguf is there\); correct gguf"),
-        (lambda path: path.write_bytes(b""), "damaged or incomplete .*; get it again"),
-        (lambda path: path.write_bytes(b"not a model" * 9), "damaged or incomplete .*magic bytes.*; get it again"),
-        (cut(0.99), "damaged or incomplete .*; get it again"),
-        (cut(0.5), "damaged or incomplete .*; get it again"),
-        (cut(0.004), "damaged or incomplete .*; get it again"),
+        (lambda path: path.write_bytes(b""), "damaged or incomplete .*; download it again"),
+        (lambda path: path.write_bytes(b"not a model" * 9), "damaged or incomplete .*magic bytes.*; download it again"),
+        (cut(0.99), "damaged or incomplete .*; download it again"),
+        (cut(0.5), "damaged or incomplete .*; download it again"),
+        (cut(0.004), "damaged or incomplete .*; download it again"),
         (without_a_layer, r"its weights lack model\.layers\.2\.input_layernorm\.weight; give a complete"),
         (
             lambda path: write_gguf(path, make_model("qwen3", head_dim=32)),
-            "its weights have other sizes than Transformers concludes from its metadata; give the original model",
+            "its weights do not have the sizes that its metadata implies; give the original model",
         ),
         (written(architecture="rwkv6"), r"cannot load this kind of GGUF file \(.*rwkv6.*\); give the original model"),
-        (written(tokenizer=False), "there is no tokenizer in this GGUF file; give a file that holds a whole model"),
+        (written(tokenizer=False), "this GGUF file has no tokenizer; give a file with a complete model"),
         (written(pre="poro-chat"), r"Transformers does not know its pre-tokenizer \(poro-chat\); give the original"),
         (
             written(change=lambda writer: writer.add_tensor("rope_freqs.weight", np.ones(8, np.float32))),
-            r"holds weights that Transformers does not read from GGUF files \(rope_freqs\.weight\); give the original",
+            r"has weights that Transformers does not read from GGUF files \(rope_freqs\.weight\); give the original",
         ),
         (
             written(change=lambda writer: [writer.add_tensor(f"blk.{i}.attn_q.bias", BIAS) for i in (0, 1)]),
@@ -252,7 +252,7 @@ def test_the_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_an_old_transformers_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_gguf(tmp_path / "m.gguf", make_model())
     monkeypatch.setitem(sys.modules, "transformers.integrations.gguf", None)
-    with pytest.raises(BetastarError, match=r"need a later version of transformers; pip install 'betastar\[gguf\]'"):
+    with pytest.raises(BetastarError, match=r"need a newer version of transformers; pip install 'betastar\[gguf\]'"):
         load(tmp_path)
 
 

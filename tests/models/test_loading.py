@@ -127,7 +127,9 @@ def test_four_bit_weights_are_those_of_bitsandbytes(folder: Path) -> None:
 def test_a_layer_that_four_bits_do_not_fit_is_named(tmp_path: Path, width: int) -> None:
     shape = GEOMETRY.model_copy(update={"intermediate_size": width})
     build_model(shape, len(TOKENIZER), root_seed=0).save_pretrained(tmp_path)
-    with pytest.raises(BetastarError, match=rf"layer model\.layers\.0\.mlp\.down_proj reads {width} numbers, no mult"):
+    with pytest.raises(
+        BetastarError, match=rf"layer model\.layers\.0\.mlp\.down_proj reads {width} numbers, which is not a mult"
+    ):
         load(tmp_path, quantization="nf4")
 
 
@@ -191,13 +193,13 @@ def settings(name: str, **change: Any) -> Callable[[Path], None]:
         (lambda f: (f / "config.json").write_text("{"), "cannot be loaded .*not a valid JSON file"),
         (settings("config.json", model_type="nonsense"), "cannot be loaded .*`nonsense`"),
         (settings("config.json", model_type="nonsense", auto_map={"AutoConfig": "x.Y"}), "brings its own code, which"),
-        (settings("config.json", quantization_config={"quant_method": "gptq", "bits": 4}), "quantised already; give"),
+        (settings("config.json", quantization_config={"quant_method": "gptq", "bits": 4}), "already quantised; give"),
         (remove_weights, "no weights in safetensors format"),
         (only_pickled_weights, r"pickled ones, .bin, are refused.* convert them .*save_pretrained\(FOLDER\)"),
-        (cut_weights, "the weights are damaged .*; get them again"),
+        (cut_weights, "the weights are damaged .*; download them again"),
         (drop_a_layer, r"its weights lack model\.layers\.1\.input_layernorm\.weight; give a complete"),
-        (another_models_weights, "the weights have other sizes than config.json says"),
-        (put_an_adapter_in, "there is a PEFT adapter in it; merge it"),
+        (another_models_weights, "the weights do not match config.json"),
+        (put_an_adapter_in, "it contains a PEFT adapter; merge it"),
         (remove_tokenizer, "there is no tokenizer; put"),
         (lambda f: (f / "tokenizer.json").write_text("{"), "the model or its tokenizer cannot be loaded"),
         (another_models_tokenizer, "the tokenizer has 258 tokens but the model embeds only 64; use the"),
@@ -236,7 +238,7 @@ def test_a_sequence_beyond_the_context_is_refused(folder: Path) -> None:
     model = load(folder).model
     fitting = torch.zeros(1, 64, dtype=torch.long)
     assert model(fitting).logits.shape[1] == 64
-    with pytest.raises(BetastarError, match="a sequence of 65 tokens does not fit the model's context of 64; lower"):
+    with pytest.raises(BetastarError, match="a sequence of 65 tokens does not fit in the model's context of 64; lower"):
         model.base_model(torch.zeros(1, 65, dtype=torch.long))
     # Two responses of a packed pair share positions, so more tokens than positions may fit.
     packed = torch.zeros(1, 100, dtype=torch.long)
@@ -258,5 +260,5 @@ def test_weights_that_do_not_fit_are_one_sentence(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", full)
-    with pytest.raises(BetastarError, match=f"the weights do not fit the memory of cpu; {remedy}"):
+    with pytest.raises(BetastarError, match=f"the weights do not fit in the memory of cpu; {remedy}"):
         load(folder, quantization=quantization)

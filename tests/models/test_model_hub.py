@@ -199,11 +199,11 @@ def test_a_folders_fingerprint_changes_with_its_files(tmp_path: Path) -> None:
         ("org/missing", None, r"no such model on the hub \(or it is private\) and no such folder here; correct it, or"),
         ("org/nobody-has-it", None, "no such model on the hub"),
         ("no/such/name", None, "no such model on the hub"),
-        ("org/tiny", "v2", "there is no revision v2; name a branch, tag or commit"),
+        ("org/tiny", "v2", "there is no revision v2; give an existing branch"),
         ("org/disabled", None, "the hub has disabled this model"),
         ("org/old-token", None, r"the hub refused access \(HTTP status 401\); `hf auth login` again"),
         ("org/busy", None, "the hub answered with HTTP status 503; try again later"),
-        ("org/empty", None, r"has no config\.json, so it holds no model in Transformers' format"),
+        ("org/empty", None, r"has no config\.json, so it has no model in Transformers' format"),
     ],
 )
 def test_what_the_hub_refuses_is_said_in_one_sentence(

@@ -165,7 +165,7 @@ def test_we_read_a_reward_model_of_peft(bank: AdapterBank, make_model: Callable[
     two = classifier(2)
     two.config.pad_token_id = 0
     written_by_peft(two, tmp_path / "two", task_type="SEQ_CLS", r=4, lora_alpha=4)
-    with pytest.raises(BetastarError, match="gives one score, this head has 2 labels"):
+    with pytest.raises(BetastarError, match="gives one score, but this head has 2 labels"):
         import_adapter(tmp_path / "two", bank)
 
 
@@ -173,7 +173,7 @@ def test_we_read_a_reward_model_of_peft(bank: AdapterBank, make_model: Callable[
     ("settings", "message"),
     [
         ({"r": 5}, "rank 5 does not fit the bank's rank 4; raise adapter.rank"),
-        ({"r": 4, "use_dora": True}, "only plain LoRA adapters can be imported, this one has use_dora"),
+        ({"r": 4, "use_dora": True}, "only plain LoRA adapters can be imported, but this one has use_dora"),
         ({"r": 4, "rank_pattern": {"q_proj": 2}}, "this one has rank_pattern"),
         ({"r": 4, "alpha_pattern": {"q_proj": 2}}, "this one has alpha_pattern"),
         ({"r": 4, "lora_bias": True}, "this one has lora_bias"),
@@ -210,14 +210,14 @@ def test_missing_and_damaged_files_are_named(bank: AdapterBank, adapters: Adapte
     weights = tmp_path / "adapter_model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(BetastarError, match="cannot be read, it is damaged"):
+    with pytest.raises(BetastarError, match="the adapter is damaged"):
         import_adapter(tmp_path, bank)
     weights.unlink()
     with pytest.raises(BetastarError, match=r"\(adapter_model.safetensors is missing\)"):
         import_adapter(tmp_path, bank)
     weights.write_bytes(whole)
     (tmp_path / "adapter_config.json").write_text("{")
-    with pytest.raises(BetastarError, match="cannot be read, it is damaged"):
+    with pytest.raises(BetastarError, match="the adapter is damaged"):
         import_adapter(tmp_path, bank)
 
 

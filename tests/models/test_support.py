@@ -135,12 +135,12 @@ def test_a_supported_architecture_is_what_transformers_and_peft_compute(
     ("config", "sentence"),
     [
         (lambda: transformers.T5Config(), r"m: an encoder-decoder \(t5\); choose a decoder-only"),
-        (lambda: transformers.CLIPConfig(), r"m: no causal language model \(clip\); choose one that writes text"),
-        (lambda: transformers.Gemma3Config(), "m: gemma3 reads more than text; give its language model alone"),
+        (lambda: transformers.CLIPConfig(), r"m: not a causal language model \(clip\); choose one that generates text"),
+        (lambda: transformers.Gemma3Config(), "m: gemma3 takes more than text as input; give its language model alone"),
         (lambda: config_of("gemma2", head_dim=8), "m: gemma2 caps its logits"),
-        (lambda: config_of("qwen3", quantization_config={"quant_method": "fp8"}), "m: its weights are quantised alrea"),
-        (lambda: transformers.BloomConfig(), "m: bloom has no attention through scaled_dot_product_attention"),
-        (lambda: transformers.MambaConfig(), "m: mamba has no attention through scaled_dot_product_attention"),
+        (lambda: config_of("qwen3", quantization_config={"quant_method": "fp8"}), "m: its weights are already quanti"),
+        (lambda: transformers.BloomConfig(), "m: bloom does not support scaled_dot_product_attention"),
+        (lambda: transformers.MambaConfig(), "m: mamba does not support scaled_dot_product_attention"),
     ],
 )
 def test_a_configuration_that_cannot_work_is_refused(config: Callable[[], Any], sentence: str) -> None:

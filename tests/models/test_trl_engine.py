@@ -346,7 +346,7 @@ def test_a_launch_that_fails_is_explained(full: Setting, tmp_path: Path) -> None
     launcher = tmp_path / "launcher"
     launcher.write_text("#!/bin/sh\necho working\necho 'No GPU is visible.' >&2\nexit 3\n")
     launcher.chmod(0o755)
-    with pytest.raises(BetastarError, match=r"failed \(No GPU is visible\); what .*launcher said is in .*log.txt"):
+    with pytest.raises(BetastarError, match=r"failed \(No GPU is visible\); the output of .*launcher is in .*log.txt"):
         train(str(launcher))
     assert (tmp_path / "log.txt").read_text() == "working\nNo GPU is visible.\n"
 
@@ -364,5 +364,5 @@ def test_two_processes_train_as_one(full: Setting, tmp_path: Path) -> None:
     alone = curves(train_reward(one, head, tmp_path / "c"))
     torch.testing.assert_close(curves(train_reward(two, head, tmp_path / "d")), alone, rtol=1e-4, atol=1e-4)
     assert [row["step"] for row in told] == list(range(1, STEPS + 1))
-    with pytest.raises(BetastarError, match="a batch of 5 pairs cannot be dealt evenly to 2 processes; change"):
+    with pytest.raises(BetastarError, match="a batch of 5 pairs cannot be divided evenly among 2 processes; change"):
         train_dpo(make_job(full, make_order(0)[:, :5], compute=compute), 0.5, tmp_path / "uneven")

@@ -195,7 +195,7 @@ def test_a_resume_with_other_problems_or_settings_is_refused(make_trainer: Make,
     run(make_trainer(**settings))
     resume = str(tmp_path / "out" / "checkpoint-2")
     for more, given in [({}, {"temperature": 0.5}), ({"max_completion_length": 9}, {})]:
-        with pytest.raises(BetastarError, match=r"goodhart\.jsonl: its rows are about other .* or another path"):
+        with pytest.raises(BetastarError, match=r"goodhart\.jsonl: it was written with other .* or another path"):
             run(make_trainer(**settings, **more), resume=resume, **given)
 
 
@@ -207,7 +207,7 @@ def test_a_resume_without_its_file_starts_there_and_says_so(
     with caplog.at_level(logging.WARNING, logger="betastar"):
         monitor = run(make_trainer(**settings), resume=str(tmp_path / "out" / "checkpoint-2"))
     assert [row["step"] for row in rows(monitor)] == [2, 4]
-    assert "holds no start of this run: step 2 is taken for it" in caplog.text
+    assert "does not contain the start of this run; step 2 is used instead" in caplog.text
 
 
 def test_a_second_run_sets_the_first_aside(make_trainer: Make) -> None:
@@ -304,11 +304,11 @@ def test_what_is_no_such_trainer_is_refused(make_trainer: Make) -> None:
         GoodhartMonitor({}, pairs(4))
     trainer, other = make_trainer(), make_trainer()
     other.add_callback(GoodhartMonitor(trainer, pairs(4)))
-    with pytest.raises(BetastarError, match="was made with another trainer; make one for each"):
+    with pytest.raises(BetastarError, match="belongs to another trainer; create one for each"):
         other.train()
     processor = object.__new__(ProcessorMixin)
     tokenizer, trainer.processing_class = trainer.processing_class, processor
-    with pytest.raises(BetastarError, match="answers text alone, and this trainer has a ProcessorMixin; give"):
+    with pytest.raises(BetastarError, match="supports text only, but this trainer has a ProcessorMixin; give"):
         GoodhartMonitor(trainer, pairs(4))
     trainer.processing_class = tokenizer
     trainer.tools = [print]

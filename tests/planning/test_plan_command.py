@@ -27,7 +27,7 @@ def local(folder: Path, *overrides: str) -> list[str]:
 def test_a_preset_for_a_gpu_that_is_not_here(tmp_path: Path) -> None:
     text = plan("paper", "--memory", "40", "--tokens", "256,512", "--json", str(tmp_path / "plan.json"))
     assert "V = 80 GiB: compute.memory_gb" in text  # the paper's batch sizes, whatever the machine
-    assert "a GPU: 40.0 GiB: IT DOES NOT FIT" in text
+    assert "available: 40.0 GiB (a GPU): IT DOES NOT FIT" in text
     dropout = next(line for line in text.splitlines() if line.split()[:1] == ["adapter.dropout"])
     assert dropout.split()[1] == "0.1"
     assert "upper bound; unclipped 0.145" in dropout  # 32 / √48908

@@ -71,7 +71,7 @@ def test_the_page_and_the_terminal_say_the_difference_and_its_uncertainty(folder
     assert damage_rows(numbers, "paper")[0] == ["β", "a"]
     html = (folder / "comparison.html").read_text()
     assert verdict.sentence in html
-    assert "No other run has variant paper of a." in html
+    assert "Variant paper exists only in a." in html
 
 
 def test_a_beta_has_one_colour_in_all_runs(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_markdown_by_hand() -> None:
     assert lines[3] == "| a_b\\|c | 1 | 3 | 8 ± 2.3 | 4 ± 1.2 | 0.700 ± 0.000 | 1.00 ± 0.00 | none (0 of 3) |"
     assert lines[4] == "| a_b\\|c | 10 | 3 | 16 ± 4.6 | 8 ± 2.3 | 0.700 ± 0.000 | 1.00 ± 0.00 | 4 (2 of 3) |"
     assert lines[5] == "| a_b\\|c | Spearman ρ | 3 β | +1.00 (exact p = 0.33) | +1.00 (exact p = 0.33) |  |  |  |"
-    why = "undefined in 3 of 3 seeds: û or the gap is the same at every point"
+    why = "undefined in 3 of 3 seeds: û or the gap is constant"
     assert lines[-1] == f"Undefined (–): r_UQ: {why} (a_b|c, β 0.1)."
 
 
@@ -142,7 +142,7 @@ def test_text_and_numbers_in_latex() -> None:
 def test_an_unknown_beta_and_what_was_not_logged_are_said(kind: Format) -> None:
     frame = grid()[lambda f: (f["beta"] == 2.0) & (f["seed"] == 0)].drop(columns=["beta", "reward_std"])
     text = table_1(as_read(analyzed(frame)), kind)
-    assert "no column, name or option says what" in text
+    assert "no column, name or option gives its" in text
     assert "undefined in 1 of 1 seeds: not logged" in text
     assert "the standard deviation of the proxy rewards at the start is not given" in text
     assert "a standard error needs two values" in text
@@ -202,8 +202,8 @@ def test_mistakes_are_one_sentence_and_exit_code_2(analysed: Path, tmp_path: Pat
         if text is not None:
             (tmp_path / name / "results.json").write_text(text)
     cases: list[tuple[list[str | Path], str]] = [
-        ([tmp_path / "nowhere"], "nowhere is not a folder; name the folder of a finished `betastar run`"),
-        ([tmp_path / "empty"], "empty has no results.json; name the folder"),
+        ([tmp_path / "nowhere"], "nowhere is not a folder; give the folder of a finished `betastar run`"),
+        ([tmp_path / "empty"], "empty has no results.json; give the folder"),
         ([tmp_path / "damaged"], "results.json is damaged"),
         ([tmp_path / "list"], "results.json is damaged"),
         (

@@ -132,7 +132,7 @@ def test_a_record_of_an_analysis_is_enough(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "has no results.json; name the folder of a finished `betastar run`"),
+        (None, "has no results.json; give the folder of a finished `betastar run`"),
         ("{", "results.json is damaged ("),
         ("[]", "results.json is damaged (it is not an object)"),
         (

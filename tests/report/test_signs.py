@@ -72,7 +72,7 @@ def test_timing_rows(signs: dict[str, Any]) -> None:
 
 def test_a_note_says_how_many_comparisons_were_made() -> None:
     (line,) = signal_notes(found())
-    assert "2 points ahead" in line
+    assert "a horizon of 2 points" in line
     assert "of the 40 intervals" in line
 
 

@@ -70,7 +70,7 @@ def test_problems_of_a_dataset_and_its_malformed_rows(tmp_path: Path) -> None:
     assert statistics["malformed_dropped"] == 1
     assert said == [f"task: 1 of 21 rows are malformed and skipped: {statistics['malformed_examples'][0]}"]
     # A stricter share refuses what a milder one has let through.
-    with pytest.raises(BetastarError, match=r"now 0\.05, to leave malformed rows out"):
+    with pytest.raises(BetastarError, match=r"now 0\.05, to skip malformed rows"):
         made(tmp_path, files, "data.max_bad_share=0.05")
 
 

@@ -75,8 +75,7 @@ def damaged(error: BaseException) -> str:
             "such as Q8_0."
         )
     if "ignore_mismatched_sizes" in str(error):
-        return "its weights do not have the sizes that Transformers expects from its metadata; give the original "
-        "model."
+        return "its weights do not have the sizes that its metadata implies; give the original model."
     return f"the GGUF file is damaged or incomplete ({reason}); download it again."
 
 
