@@ -50,7 +50,7 @@ def check_honest_report(results: dict) -> None:
     """A model that cannot do the task: true reward 0, said in words, and no number blown up by dividing by it."""
     assert all(c["true_strict"]["highest"] == 0 for c in results["conditions"])
     assert any("cannot do the task" in text for text in results["warnings"])
-    assert any("exactly 0" in text and "Paper-form" in text for text in results["warnings"])
+    assert any("exactly 0" in text and "paper-form" in text for text in results["warnings"])
     for condition in results["conditions"]:
         assert all(abs(gap) < 100 for gap in condition["series"]["gap_standardised"])
         assert condition["alignment"]["judge"] == "reward model not used online"

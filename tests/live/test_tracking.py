@@ -226,7 +226,7 @@ def test_a_tracker_that_fails_is_named_once_and_gets_the_rest_from_the_next_run(
     results = pipeline.run(config(data, "tracking.to=[trackio]"), run, listener)
     assert len(results["conditions"]) == 3
     assert [text for text in listener.said if "track" in text] == [
-        "tracking: trackio failed (the server); the run continues without it; run the same command again to send what "
+        "tracking: trackio failed (the server); the run continues without it; run the same command again to send "
         "what is missing."
     ]
     monkeypatch.setattr(fake, "fail_at", None)

@@ -128,7 +128,7 @@ def test_a_layer_that_four_bits_do_not_fit_is_named(tmp_path: Path, width: int) 
     shape = GEOMETRY.model_copy(update={"intermediate_size": width})
     build_model(shape, len(TOKENIZER), root_seed=0).save_pretrained(tmp_path)
     with pytest.raises(
-        BetastarError, match=rf"layer model\.layers\.0\.mlp\.down_proj reads {width} numbers, which is not a mult"
+        BetastarError, match=rf"layer model\.layers\.0\.mlp\.down_proj reads {width} numbers, which is not"
     ):
         load(tmp_path, quantization="nf4")
 

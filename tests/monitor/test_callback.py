@@ -312,7 +312,7 @@ def test_what_is_no_such_trainer_is_refused(make_trainer: Make) -> None:
         GoodhartMonitor(trainer, pairs(4))
     trainer.processing_class = tokenizer
     trainer.tools = [print]
-    with pytest.raises(BetastarError, match="this trainer has tools"):
+    with pytest.raises(BetastarError, match="cannot be used with tools"):
         GoodhartMonitor(trainer, pairs(4))
     trainer.tools, trainer.is_fsdp_enabled = None, True
     with pytest.raises(BetastarError, match="splits it"):
