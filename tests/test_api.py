@@ -94,7 +94,7 @@ def test_a_record_without_beta_or_n_has_frames_too() -> None:
     assert found.conditions["onset_step"].dtype == "Int64"
     assert len(found.responses) == 0
     assert found.folder is None
-    with pytest.raises(BetastarError, match="was not written"):
+    with pytest.raises(BetastarError, match="was not saved"):
         found.report()
 
 
@@ -212,7 +212,7 @@ def test_run_takes_seeds_and_overrides_and_tells_its_reporter(
     assert ran.pop()[0].online.kl.coupling == "fixed"
     with pytest.raises(BetastarError, match="did you mean online"):
         bs.run("micro", overrides={"onlin.steps": 8})
-    with pytest.raises(BetastarError, match="a Config is complete"):
+    with pytest.raises(BetastarError, match="a Config is final"):
         bs.run(bs.load_config("micro"), seeds=[1])
 
 

@@ -104,7 +104,7 @@ def divergence(folder: Path) -> None:
     [
         (small_batch, "online.batch_size", "Appendix C gives 1", "set online.batch_size to at least 2"),
         (no_preset, "", "micor: neither a preset", "did you mean micro?"),
-        (no_file, "", "none.yaml: no such file", "`betastar presets` lists what is built in"),
+        (no_file, "", "none.yaml: no such file", "`betastar presets` lists the built-in presets"),
         (two_writers, "", "another betastar is writing", "wait for it or give another folder with --out"),
         (a_folder_for_a_file, "", "page.html: is a folder", "give a file with --out"),
         (one_sequence, "", "Out of memory with one sequence of 64 tokens", "lower lengths.prompt and lengths.response"),

@@ -157,6 +157,6 @@ def test_a_problem_longer_than_the_context_is_refused_before_training(files: Pat
     rows = [{"question": "many words " * 300, "answer": "#### 1"}, *problems(files, "train", 40)]
     (tmp_path / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = load_config("files", settings(files, f"task.train={tmp_path}/long.jsonl"))
-    with pytest.raises(BetastarError, match=r"task\.train: problem 0 has \d+ tokens, .* context of 512; remove it"):
+    with pytest.raises(BetastarError, match=r"task\.train: problem 0 has \d+ tokens; .* context of 512; remove it"):
         pipeline.run(config, tmp_path / "run")
     assert not list((tmp_path / "run/store").glob("rewards/*"))
