@@ -102,7 +102,7 @@ def test_damage_anywhere_is_one_sentence_or_harmless(folder: Path) -> None:
     draw = random.Random(3)
     wrong: list[Any] = [None, "x", -1, 1.5, [], {}, True, [[[]]], float("nan"), "inf"]
     refused = 0
-    for _ in range(300):
+    for _ in range(100):
         found = copy.deepcopy(record())
         parent, key = draw.choice(list(places(found)))
         if draw.random() < 0.3:
@@ -116,7 +116,7 @@ def test_damage_anywhere_is_one_sentence_or_harmless(folder: Path) -> None:
             refused += len(str(error).splitlines())
             continue
         assert min(map(len, (results.points, results.summary, results.conditions))) > 0
-    assert 200 < refused < 300  # one line each
+    assert 60 < refused < 100  # one line each
 
 
 def test_a_row_that_is_damaged_is_named_by_line_and_field(folder: Path) -> None:
