@@ -214,13 +214,13 @@ def analyze(
     """Analyse runs trained elsewhere: a data frame with one row per logged step (the step may be a column or the
     index), or paths of log files or folders.
 
-    Every argument except the source is optional: `proxy`, `true`, `step`, `uncertainty` and `variant` name columns,
-    `beta` and `seed` a column or a number; whatever you omit is guessed from the names that trainers use, and the
-    result's `notes` say how. `columns`: other fields, such as {"kl": "my_kl", "proxy_std": "r_std"}. `patterns`:
-    regular expressions that find `(?P<beta>…)`, `(?P<seed>…)` or `(?P<variant>…)` in paths or names. `n`: number of
-    responses behind each true reward. `true_unit`: "share" of right answers, "percent" or "score". `until`: the last
-    step that counts. `name`: name of the record. `out`: a folder for `results.json`, `metrics.jsonl`, `report.html` and
-    `figures/`; without it nothing is written.
+    Every argument except the source is optional: `proxy`, `true`, `step`, `uncertainty` and `variant` name
+    columns, `beta` and `seed` a column or a number; whatever you omit is guessed from the names that trainers
+    use, and the result's `notes` say how. `columns`: other fields, such as {"kl": "my_kl", "proxy_std":
+    "r_std"}. `patterns`: regular expressions that find `(?P<beta>…)`, `(?P<seed>…)` or `(?P<variant>…)` in
+    paths or names. `n`: number of responses behind each true reward. `true_unit`: "share" of right answers,
+    "percent" or "score". `until`: the last step that counts. `name`: name of the record. `out`: a folder for
+    `results.json`, `metrics.jsonl`, `report.html` and `figures/`; without it nothing is written.
 
     Raises BetastarError, in one sentence, where rewards cannot be found or a column is not as described.
     """
