@@ -29,11 +29,6 @@ def positive(description: str, default: Any = ..., **more: Any) -> Any:
     return Field(default, gt=0, description=description, **more)
 
 
-def local_path(description: str) -> Any:
-    """A file or folder, meant as on a command line also where a configuration file in another folder names it."""
-    return Field(description=f"{description}; relative to the current directory; ~ is the home folder")
-
-
 def _or_auto(what: str, lowest: float, *, whole: bool, included: bool = True) -> BeforeValidator:
     """Accepts `auto` or a number in range, and says in one sentence what else it is not."""
     kind = int if whole else float
