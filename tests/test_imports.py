@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "progress": set(),
     "disk": {"errors"},
     "maths": {"errors", "randomness"},
-    "record": {"errors"},
+    "record": {"disk", "errors"},
     "settings": {"errors", "maths"},
     "data": {"errors", "randomness", "disk", "record", "settings"},
     "models": {"errors", "randomness", "disk", "maths", "record", "settings"},
