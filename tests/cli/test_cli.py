@@ -9,26 +9,27 @@ from pathlib import Path
 
 import pytest
 from experiment.test_files import SMALL, write_files
+from forked import betastar
 
 from betastar.experiment.store import Store
 
 
-def betastar(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "betastar", *arguments], capture_output=True, text=True, cwd=folder, timeout=120
-    )
+def cold(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """In a Python that has loaded nothing yet."""
+    command = [sys.executable, "-m", "betastar", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-def files_run(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+def files_run(folder: Path, *overrides: str) -> list[str]:
     settings = [part for text in (*SMALL, *write_files(folder), *overrides) for part in ("--set", text)]
-    return betastar("run", "files", "--out", str(folder / "run"), *settings)
+    return ["run", "files", "--out", str(folder / "run"), *settings]
 
 
 def test_help_answers_in_half_a_second() -> None:
     times = []
     for _ in range(3):
         started = time.perf_counter()
-        done = betastar("--help")
+        done = cold("--help")
         times.append(time.perf_counter() - started)
         assert done.returncode == 0
         assert "reward hacking" in done.stdout
@@ -73,10 +74,10 @@ def test_wrong_settings_are_one_sentence_and_exit_code_2(tmp_path: Path, overrid
 def test_broken_data_names_file_and_line(tmp_path: Path) -> None:
     write_files(tmp_path)
     lines = (tmp_path / "pairs.jsonl").read_text().splitlines()
-    settings = [part for text in (*SMALL, *write_files(tmp_path)) for part in ("--set", text)]
+    command = files_run(tmp_path)
     for broken, message in (('{"prompt": ', "not valid JSON"), ('{"prompt": "x", "chosen": "y"}', "rejected")):
         (tmp_path / "pairs.jsonl").write_text("\n".join([*lines[:4], broken, *lines[5:]]))
-        done = betastar("run", "files", "--out", str(tmp_path / "run"), *settings)
+        done = betastar(*command)
         assert done.returncode == 2
         assert "pairs.jsonl, line 5" in done.stderr.splitlines()[-1]
         assert message in done.stderr
@@ -87,7 +88,7 @@ def test_broken_data_names_file_and_line(tmp_path: Path) -> None:
 def test_a_hub_that_cannot_be_reached_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    done = files_run(tmp_path, "task={preset: arc_challenge}")
+    done = cold(*files_run(tmp_path, "task={preset: arc_challenge}"))
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
         "betastar: task.train: allenai/ai2_arc: the Hugging Face hub cannot be reached; connect, or give a local file "
@@ -98,13 +99,13 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(tmp_path: Path, monkeypatc
 
 def test_a_locked_run_directory_is_refused(tmp_path: Path) -> None:
     with Store(tmp_path / "run"):
-        done = files_run(tmp_path)
+        done = betastar(*files_run(tmp_path))
     assert done.returncode == 2
     assert "another betastar is writing to this run directory" in done.stderr
 
 
 def test_a_run_prints_tables_conclusions_warnings_and_where_the_files_are(tmp_path: Path) -> None:
-    done = files_run(tmp_path)
+    done = betastar(*files_run(tmp_path))
     assert done.returncode == 0, done.stderr
     for text in ("variant paper: κ ∝ β", "variant fixed: κ = 0.003", "AUGC standardised", "No β★: ", "Warning: "):
         assert text in done.stdout
@@ -116,8 +117,7 @@ def test_a_run_prints_tables_conclusions_warnings_and_where_the_files_are(tmp_pa
 def test_interrupting_says_how_to_go_on(tmp_path: Path) -> None:
     import signal
 
-    settings = [part for text in (*SMALL, "online.steps=500", *write_files(tmp_path)) for part in ("--set", text)]
-    command = [sys.executable, "-m", "betastar", "run", "files", "--out", str(tmp_path / "run"), *settings]
+    command = [sys.executable, "-m", "betastar", *files_run(tmp_path, "online.steps=500")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     seen: list[str] = []

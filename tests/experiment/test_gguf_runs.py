@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from experiment.test_files import SMALL, write_files
+from forked import betastar
 
 from betastar.disk import file_digest
 from betastar.experiment import pipeline
@@ -83,10 +84,7 @@ def test_a_file_that_cannot_be_used_is_one_sentence_and_exit_code_2(
     given = settings(tmp_path)
     (tmp_path / "model/damaged.gguf").write_bytes((tmp_path / "model/policy.gguf").read_bytes()[:-999])
     command = [part for text in (*given, override) for part in ("--set", text)]
-    done = subprocess.run(
-        [sys.executable, "-m", "betastar", "run", "files", "--out", str(tmp_path / "run"), *command],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    done = betastar("run", "files", "--out", tmp_path / "run", *command)
     assert done.returncode == 2
     assert sentence in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr

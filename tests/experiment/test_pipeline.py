@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from analysis.records import check
+from forked import Command
 
 from betastar.analysis.analyze import analyze_paths
 from betastar.analysis.logs.log import Options
@@ -46,11 +43,6 @@ class Listener(Reporter):
 
     def say(self, text: str) -> None:
         self.said.append(text)
-
-
-def command(folder: Path, *overrides: str) -> list[str]:
-    settings = [part for override in (*TINY, *overrides) for part in ("--set", override)]
-    return [sys.executable, "-m", "betastar", "run", "micro", "--out", str(folder), *settings]
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +123,7 @@ def test_another_beta_changes_no_other_conditions_text(finished: Path, tmp_path:
     assert len(together) == len(alone) * 3 // 2
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_new_beta_trains_only_itself_and_online_settings_keep_the_checkpoints(finished: Path) -> None:
     listener = Listener()
     pipeline.run(load_config("micro", [*TINY, "grid.values=[0.1, 0.5, 1.0]"]), finished, listener)
@@ -144,28 +137,24 @@ def test_a_new_beta_trains_only_itself_and_online_settings_keep_the_checkpoints(
     assert len(results["conditions"]) == 8
 
 
-@pytest.mark.parametrize("attempt", [0, 1])
-def test_killed_at_any_moment_a_rerun_ends_with_the_same_results(finished: Path, tmp_path: Path, attempt: int) -> None:
-    rng = random.Random(attempt)
-    environment = {**os.environ, "GOMP_SPINCOUNT": "1000"}
-    kills = 0
-    while kills < 4:
-        process = subprocess.Popen(
-            command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
-        )
-        try:
-            process.communicate(timeout=4 + 8 * rng.random())
-            break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            kills += 1
-    done = subprocess.run(command(tmp_path), capture_output=True, text=True, env=environment)
+def test_killed_at_any_moment_a_rerun_ends_with_the_same_results(finished: Path, tmp_path: Path) -> None:
+    """Nine SIGKILLs, a random share of the CPU time apart that an unbroken run takes."""
+    settings = [part for override in TINY for part in ("--set", override)]
+
+    def begin(folder: Path) -> Command:
+        return Command("run", "micro", "--out", folder, *settings, drawn=False)
+
+    unbroken, rng = begin(tmp_path / "unbroken"), random.Random(0)
+    assert unbroken.done().returncode == 0
+    kills = sum(begin(tmp_path / "run").killed_after(unbroken.used * rng.uniform(0.05, 0.35)) for _ in range(9))
+    assert kills >= 3
+    done = begin(tmp_path / "run").done()
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "results.json").read_bytes() == (finished / "results.json").read_bytes()
-    assert (tmp_path / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+    for name in ("results.json", "metrics.jsonl"):
+        assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_damaged_artefact_is_named_and_made_again(finished: Path) -> None:
     before = (finished / "results.json").read_bytes()
     victim = next((finished / "store" / "task").glob("*/test.json"))

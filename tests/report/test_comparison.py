@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import betastar
 from report.records import BETAS, HOSTILE, record, results, run_folder
 
 from betastar.analysis.compare import Subject
@@ -141,8 +140,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path: Path, places: list[
     run_folder(tmp_path / "b", {})
     run_folder(tmp_path / "old", {}, {**record(), "schema_version": 1})
     (tmp_path / "empty").mkdir()
-    command = [sys.executable, "-m", "betastar", "compare", *places]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    done = betastar("compare", *places, folder=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -157,8 +155,7 @@ def test_no_record_is_replaced(tmp_path: Path, out: str) -> None:
 
 def test_the_command_prints_the_table_and_the_files(tmp_path: Path) -> None:
     two_runs(tmp_path)
-    command = [sys.executable, "-m", "betastar", "compare", "a", "[b]=b", "--out", "both.html"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    done = betastar("compare", "a", "[b]=b", "--out", "both.html", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "[b] − a, paired" in done.stdout
     assert "[b] minus a, variant fixed: AUGC is higher" in done.stdout

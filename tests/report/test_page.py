@@ -6,11 +6,10 @@ import base64
 import hashlib
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import betastar
 from report.records import REWARDS, page_of, record, run_folder
 
 from betastar.analysis.compare import flat
@@ -106,10 +105,6 @@ def test_a_setting_that_was_derived_is_no_difference() -> None:
     changed[section][setting] = 5
     assert nearest_preset(changed, set())[1] == [[derived, "auto", "5"]]
     assert nearest_preset(changed, {derived}) == ("paper", [])
-
-
-def betastar(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "betastar", *arguments], capture_output=True, text=True, timeout=120)
 
 
 def test_a_record_of_an_analysis_is_enough(tmp_path: Path) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import betastar
 from rich.console import Console
 
 from betastar.live.reading import Named
@@ -152,15 +151,11 @@ def test_no_rate_before_there_are_two_moments() -> None:
 
 
 def test_the_command_prints_one_frame_without_a_terminal_and_refuses_other_folders(tmp_path: Path) -> None:
-    def watch(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "betastar", "watch", str(folder), *more]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
-
     (tmp_path / "store").mkdir()
-    done = watch(tmp_path)
+    done = betastar("watch", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "is starting" in done.stdout
-    done = watch(tmp_path / "nowhere", "--once")
+    done = betastar("watch", tmp_path / "nowhere", "--once")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert "no such folder" in done.stderr
