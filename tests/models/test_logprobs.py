@@ -161,7 +161,7 @@ def test_the_slope_at_a_temperature_is_autograds(temperature: float) -> None:
     torch.testing.assert_close(mine.grad, plain_one.grad)
 
 
-def test_wide_products_give_what_the_head_itself_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+def testwide_products_give_what_the_head_itself_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a device multiplies bfloat16 into float32, bias and hidden places are added by hand: against a head that
     is called. The product is stood in for, as a CPU has none."""
     bank_head = nn.Linear(8, 64, dtype=torch.bfloat16).requires_grad_(False)
@@ -173,7 +173,7 @@ def test_wide_products_give_what_the_head_itself_gives(monkeypatch: pytest.Monke
     hide_padding(Model(), 50)
     hidden = torch.randn(5, 8, generator=torch.Generator().manual_seed(2)).bfloat16()
     called = head_logits(bank_head, hidden)
-    monkeypatch.setattr(logprobs, "_wide_products", lambda device, dtype: True)
+    monkeypatch.setattr(logprobs, "wide_products", lambda device, dtype: True)
     monkeypatch.setattr(torch, "mm", lambda a, b, out_dtype: a.to(out_dtype) @ b.to(out_dtype))
     wide = head_logits(bank_head, hidden)
     assert wide.dtype == called.dtype == torch.float32
