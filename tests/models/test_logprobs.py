@@ -161,7 +161,7 @@ def test_the_slope_at_a_temperature_is_autograds(temperature: float) -> None:
     torch.testing.assert_close(mine.grad, plain_one.grad)
 
 
-def testwide_products_give_what_the_head_itself_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wide_products_give_what_the_head_itself_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a device multiplies bfloat16 into float32, bias and hidden places are added by hand: against a head that
     is called. The product is stood in for, as a CPU has none."""
     bank_head = nn.Linear(8, 64, dtype=torch.bfloat16).requires_grad_(False)
