@@ -50,9 +50,7 @@ def undrawn_run(source: str, folder: Path, settings: Sequence[str], kill_at: tup
 class Run:
     """A run that has begun in a process of its own; what it prints goes to `FOLDER.log`."""
 
-    def __init__(
-        self, source: str, folder: Path, settings: Sequence[str], kill_at: tuple[str, int] = ("", 0)
-    ):
+    def __init__(self, source: str, folder: Path, settings: Sequence[str], kill_at: tuple[str, int] = ("", 0)):
         # A fork has all modules loaded already. But a process forked from one that has used a GPU can use it no more,
         # not even to ask about it, so next to a GPU every run begins anew, those on the CPU too.
         context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")

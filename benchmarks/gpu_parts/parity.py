@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from betastar.models.bank import AdapterBank, Adapters
+from betastar.models.devices import set_up
 from betastar.models.generation import generate
-from betastar.models.logprobs import wide_products, grid_logprobs, token_logprobs
+from betastar.models.logprobs import grid_logprobs, token_logprobs, wide_products
 from betastar.models.peft_io import export_adapter
 from betastar.models.sequences import Row
 from gpu_parts.check import Check
@@ -28,6 +29,7 @@ GREEDY_ROWS, GREEDY_TOKENS = 2, 24  # per condition: PEFT and `generate` take so
 
 
 def run(check: Check) -> None:
+    set_up()
     for dtype in (torch.float32, torch.bfloat16):
         for p in LIKELIHOODS:
             slope(check, p, dtype)

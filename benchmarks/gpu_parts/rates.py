@@ -7,6 +7,7 @@ import importlib.util
 import platform
 import shutil
 import subprocess
+from typing import Any
 
 import torch
 
@@ -48,7 +49,7 @@ def run(check: Check) -> None:
         real = torch.cuda.is_bf16_supported(including_emulation=False)
         check.record("bfloat16", "in hardware" if real else "emulated", limit="in hardware", ok=real)
     before, after = torch.backends.cuda.cudnn_sdp_enabled(), after_betastar(check)
-    grows = cuda and torch.cuda.memory._snapshot()["allocator_settings"]["expandable_segments"]
+    grows = cuda and allocator_settings()["expandable_segments"]
     check.record(
         "allocator",
         "expandable segments" if grows else "default settings",
@@ -83,6 +84,12 @@ def run(check: Check) -> None:
     x = torch.zeros(1, device=check.device)
     seconds(check.device, lambda: x.add_(1), 20)
     check.record("kernel launch", seconds(check.device, lambda: x.add_(1), 2000) * 1e6, "µs", case="add to one number")
+
+
+def allocator_settings() -> dict[str, Any]:
+    """What CUDA's allocator says of itself, whoever set it."""
+    snapshot: Any = torch.cuda.memory._snapshot()  # its type names fewer entries than it has
+    return snapshot["allocator_settings"]
 
 
 def version(package: str) -> str | None:

@@ -13,7 +13,7 @@ import torch
 
 from betastar.errors import BetastarError
 from betastar.models import devices
-from betastar.models.devices import choose_device, set_up
+from betastar.models.devices import choose_device
 from betastar.models.loading import weights_dtype
 
 

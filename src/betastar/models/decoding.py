@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from betastar.models.devices import is_out_of_memory
+from betastar.models.logprobs import wide_products
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,29 @@ def grouped_attention(
     packed = query.reshape(rows, shared, heads // shared, width)
     output = F.scaled_dot_product_attention(packed, key, value, attn_mask=attention_mask, scale=scaling)
     return output.reshape(rows, 1, heads, value.shape[-1]), None
+
+
+def attention_by_products(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    scaling: float,
+    **_more: Any,
+) -> tuple[Tensor, None]:
+    """The same by two batched products with the scores in between, in float32."""
+    rows, heads, _, width = query.shape
+    shared, columns = key.shape[1:3]
+    packed, keys = query.reshape(rows * shared, heads // shared, width), key.flatten(0, 1).transpose(1, 2)
+    if wide_products(query.device, query.dtype):
+        scores = torch.bmm(packed, keys, out_dtype=torch.float32)
+    else:
+        scores = torch.bmm(packed, keys).float()
+    scores = torch.add(attention_mask, scores.view(rows, shared, heads // shared, columns), alpha=scaling)
+    weights = scores.softmax(dim=-1).to(value.dtype)
+    output = torch.bmm(weights.flatten(0, 1), value.flatten(0, 1))
+    return output.view(rows, 1, heads, value.shape[-1]), None
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def generate(
     from betastar.models.cache import RoomyLayer, roomy_cache  # loads transformers, which a reused run can do without
 
     cache = roomy_cache(model.config.get_text_config().num_hidden_layers, rows.bias.shape[1], blank=fixed)
-    repeated: _FixedStep | None = None
+    repeated: _Repeated | None = None
     with ExitStack() as stack:
         if on_gpu and not bank.plain_decoding:
             stack.enter_context(unpacked_weights(model, _cache_bytes(model, rows)))
@@ -104,10 +104,13 @@ def generate(
             else:
                 if step == 1:
                     stack.enter_context(lean_layers(model))
-                if repeated is None or repeated.full:
-                    repeated = None  # a graph keeps its memory: the old one goes before the new one comes
-                    repeated = _FixedStep(bank, active, cache, output, tokens, rows, step, ends, temperature)
-                repeated()
+                if repeated is None:
+                    shape = _FixedShape(bank, active, cache, rows)
+                    repeated = _Repeated(shape, output, tokens, step, ends, temperature)
+                if not repeated():
+                    if on_gpu:
+                        torch.cuda.synchronize()
+                    repeated = None  # its graph and the memory of that go before the next one comes
             if (step + 1) % look_every:
                 continue
 
@@ -180,71 +183,71 @@ def _sample(
     return chosen[:, None], rows._replace(live=rows.live & ~ended)
 
 
-class _FixedStep:
-    """One more token for every row, again and again, in the first `seen` columns of a cache: every call has the same
-    shapes and works in the same places, so that a GPU can replay it. `tokens [R, 1]`, those that were drawn last, and
-    `rows.live` change in place."""
+class _FixedShape:
+    """Reads one more token of every row, again and again, with the same shapes and in the same places: into the first
+    `seen` columns of the cache, of which what is not written yet is hidden."""
 
-    def __init__(
-        self,
-        bank: AdapterBank,
-        active: Adapters | None,
-        cache: Cache,
-        output: _Output,
-        tokens: Tensor,
-        rows: _Rows,
-        step: int,
-        ends: Tensor,
-        temperature: float,
-    ):
-        self.bank, self.active, self.cache = bank, active, cache
-        self.output, self.tokens, self.rows = output, tokens, rows
-        self.ends, self.temperature = ends, temperature
+    def __init__(self, bank: AdapterBank, active: Adapters | None, cache: Cache, rows: _Rows):
+        self.bank, self.active, self.cache, self.rows = bank, active, cache, rows
         self.filled = cache.get_seq_length()
         self.seen = columns_ahead(self.filled, rows.bias.shape[1])
         self.column = torch.tensor([self.filled], device=bank.device)
-        self.step = torch.tensor([step], device=bank.device)
-        # What is not written yet is hidden, each column until its turn.
         self.bias = rows.bias[:, : self.seen].clone()
         self.bias[:, self.filled :] = torch.finfo(self.bias.dtype).min / 2
-        self.replayed = Replayed(self._work, bank.device)
 
-    @property
-    def full(self) -> bool:
-        return self.filled == self.seen
-
-    def __call__(self) -> None:
-        for layer in self.layers():
+    def read(self, tokens: Tensor) -> Tensor:
+        """The states `[R, d]` after `tokens [R, 1]`. Only what is on the device counts its columns: see `forward`."""
+        self.bias.index_fill_(1, self.column, 0.0)
+        for layer in self._layers():
             layer.column, layer.seen = self.column, self.seen
         try:
-            self.replayed()
+            with self.bank.use(self.active):
+                states = backbone(self.bank.model)(
+                    input_ids=tokens,
+                    attention_mask=self.bias[:, None, None],
+                    position_ids=(self.column - self.rows.start)[:, None],
+                    past_key_values=self.cache,
+                    use_cache=True,
+                )
         finally:
-            for layer in self.layers():
+            for layer in self._layers():
                 layer.column = None
-        self.filled += 1
-        for layer in self.layers():
-            layer.length = self.filled
+        self.column += 1
+        return states.last_hidden_state[:, -1]
 
-    def layers(self) -> list[RoomyLayer]:
+    def forward(self) -> bool:
+        """Count a column here, too; whether there is another."""
+        self.filled += 1
+        for layer in self._layers():
+            layer.length = self.filled
+        return self.filled < self.seen
+
+    def _layers(self) -> list[RoomyLayer]:
         return self.cache.layers  # type: ignore[return-value]
 
+
+class _Repeated:
+    """A step of fixed shape for every row: `tokens [R, 1]`, those that were drawn last, and `rows.live` change in
+    place. Where there are graphs it is a replay."""
+
+    def __init__(
+        self, shape: _FixedShape, output: _Output, tokens: Tensor, step: int, ends: Tensor, temperature: float
+    ):
+        self.shape, self.output, self.tokens, self.ends, self.temperature = shape, output, tokens, ends, temperature
+        self.step = torch.tensor([step], device=tokens.device)
+        self.replayed = Replayed(self._work, tokens.device)
+
+    def __call__(self) -> bool:
+        """Draw a token for every row; whether it may be called again."""
+        self.replayed()
+        return self.shape.forward()
+
     def _work(self) -> None:
-        self.bias.index_fill_(1, self.column, 0.0)
-        with self.bank.use(self.active):
-            states = backbone(self.bank.model)(
-                input_ids=self.tokens,
-                attention_mask=self.bias[:, None, None],
-                position_ids=(self.column - self.rows.start)[:, None],
-                past_key_values=self.cache,
-                use_cache=True,
-            )
-        hidden = states.last_hidden_state[:, -1]
-        tokens, after = _sample(
-            self.bank.model, self.output, hidden, self.rows, self.step, self.ends, self.temperature
-        )
+        rows, model = self.shape.rows, self.shape.bank.model
+        hidden = self.shape.read(self.tokens)
+        tokens, after = _sample(model, self.output, hidden, rows, self.step, self.ends, self.temperature)
         self.tokens.copy_(tokens)
-        self.rows.live.copy_(after.live)
-        self.column += 1
+        rows.live.copy_(after.live)
         self.step += 1
 
 
@@ -284,42 +287,29 @@ _REPEATABLE: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # whether
 
 
 def _is_repeatable(bank: AdapterBank) -> bool:
-    """Whether a step of fixed shape gives the state that a growing one gives: an architecture might count its tokens in
-    ways of its own."""
+    """Whether reading with a fixed shape gives the state that reading with a growing one gives: an architecture might
+    count its tokens in ways of its own."""
     from betastar.models.cache import roomy_cache
 
     model = bank.model
-    states, texts = [], [[[1, 2, 3, 4, 5], [6, 7, 8]]]
-    try:
-        for fixed in (False, True):
-            tokens, rows = _left_pad(bank, texts, [[1, 2]], 0, 2, BLOCK)
-            cache = roomy_cache(model.config.get_text_config().num_hidden_layers, BLOCK, blank=True)
-            with bank.use(None):
-                _read(model, cache, tokens[:, :-1], rows)
+    tokens, rows = _left_pad(bank, [[[1, 2, 3, 4, 5], [6, 7, 8]]], [[1, 2]], 0, 1, BLOCK)
+
+    def state(fixed: bool) -> Tensor:
+        cache = roomy_cache(model.config.get_text_config().num_hidden_layers, BLOCK, blank=True)
+        with bank.use(None):
+            _read(model, cache, tokens[:, :-1], rows)
             if not fixed:
-                with bank.use(None):
-                    states.append(_read(model, cache, tokens[:, -1:], rows))
-                continue
-            # The state itself: what `_FixedStep` draws from.
-            seen: list[Tensor] = []
-            hook = backbone(model).register_forward_hook(lambda _m, _a, out: seen.append(out.last_hidden_state[:, -1]))
-            counters = [torch.zeros(2, device=bank.device) for _ in range(3)]
-            output = _Output(tokens.new_zeros(2, 2), counters[0].long(), *counters[1:])
-            none = torch.empty(0, dtype=torch.long, device=bank.device)
-            step = _FixedStep(bank, None, cache, output, tokens[:, -1:].clone(), rows, 0, none, 0.0)
-            step.replayed.may_record = False
-            try:
-                with lean_layers(model):
-                    step()
-            finally:
-                hook.remove()
-            states += seen
+                return _read(model, cache, tokens[:, -1:], rows).float()
+        with lean_layers(model):
+            return _FixedShape(bank, None, cache, rows).read(tokens[:, -1:]).float()
+
+    try:
+        growing, repeated = state(fixed=False), state(fixed=True)
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # whatever an unknown architecture does with what it does not expect
-        log.info("no steps of fixed shape: %s", error)
+        log.info("no steps of fixed shape for %s: %s", model.config.model_type, error)
         return False
-    growing, repeated = (state.float() for state in states)
     most = TOLERANCE[torch.bfloat16 if getattr(model, "is_quantized", False) else model.dtype]
     return bool((repeated - growing).norm() <= most * growing.norm())
 
@@ -329,7 +319,8 @@ def _choose(logprobs: Tensor, keys: Tensor, step: int | Tensor, temperature: flo
     if temperature == 0:
         return logprobs.argmax(dim=-1)
     noise = exponential_noise(keys, step, logprobs.shape[-1])
-    return (logprobs / temperature - noise.log_()).argmax(dim=-1)
+    scaled = logprobs if temperature == 1 else logprobs / temperature
+    return (scaled - noise.log_()).argmax(dim=-1)
 
 
 def _record(output: _Output, rows: _Rows, step: int | Tensor, chosen: Tensor, logprobs: Tensor) -> None:

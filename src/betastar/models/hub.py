@@ -268,7 +268,7 @@ def _package_sentence(error: BaseException) -> str | None:
 
         if "pip install" in reason:  # how transformers asks for a package
             return f"a package is missing ({reason}); install it."
-        return f"a package is older than its reader needs ({reason}; transformers {transformers.__version__}); upgrade it."
+        return f"a package is too old ({reason}; transformers {transformers.__version__}); upgrade it."
     return None
 
 
