@@ -295,7 +295,7 @@ def _is_repeatable(bank: AdapterBank) -> bool:
     tokens, rows = _left_pad(bank, [[[1, 2, 3, 4, 5], [6, 7, 8]]], [[1, 2]], 0, 1, BLOCK)
 
     def state(fixed: bool) -> Tensor:
-        cache = roomy_cache(model.config.get_text_config().num_hidden_layers, BLOCK, blank=True)
+        cache = roomy_cache(model.config.get_text_config().num_hidden_layers, rows.bias.shape[1], blank=True)
         with bank.use(None):
             _read(model, cache, tokens[:, :-1], rows)
             if not fixed:
