@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import transformers
 from analysis.test_results import point
 from scipy import stats
 
@@ -20,7 +21,8 @@ from betastar.analysis.results import build_results
 from betastar.data.tasks import Problem
 from betastar.experiment.evaluation import held_out
 from betastar.experiment.stages.online import _prompts_of_step
-from betastar.maths.appendix_c import batch_size, lora_dropout, lora_rank
+from betastar.maths.appendix_c import batch_size, learning_rate, lora_dropout, lora_rank
+from betastar.maths.conservatism import definition_beta_star
 from betastar.maths.constants import EPSILON
 from betastar.maths.distributions import (
     cosine_distance_to,
@@ -30,10 +32,30 @@ from betastar.maths.distributions import (
     mean_pairwise_cosine_distance,
 )
 from betastar.maths.goodhart import area_under_positive_gap, paper_gap, share_positive, standardised_gap
-from betastar.maths.objectives import advantage, bradley_terry_loss, kl_coefficient, online_loss
-from betastar.maths.power_law import PowerLaws, Reference, first_above, fit_power_law, fit_power_laws
+from betastar.maths.grid import log_ratio_magnitude, percentile_grid
+from betastar.maths.objectives import (
+    advantage,
+    bradley_terry_loss,
+    dpo_loss,
+    implicit_reward_margin,
+    kl_coefficient,
+    online_loss,
+)
+from betastar.maths.power_law import (
+    TOLERATED_DAMAGE,
+    PowerLaws,
+    Reference,
+    first_above,
+    fit_power_law,
+    fit_power_laws,
+)
 from betastar.maths.statistics import spearman_exact
+from betastar.models.bank import AdapterBank, Adapters
+from betastar.models.logprobs import backbone, grid_logprobs, lm_head, prompt_entropy, token_statistics
+from betastar.models.random_models import build_model
+from betastar.models.sequences import Row
 from betastar.settings.config import load_config, preset_names
+from betastar.settings.sections import Geometry
 
 # arXiv:2606.30627 Table 1
 BETA = np.array([0.310, 1.000, 2.379])
@@ -259,6 +281,50 @@ def test_E6_the_coupling_alone_decides_who_moves() -> None:
     assert len(set(adapted([0.1, 0.310, 1.0, 2.379], kappa=0.003))) == 1
 
 
+def log_ratios(dtype: torch.dtype, sizes: list[float]) -> dict[float, torch.Tensor]:
+    """d of 8 responses of 150 tokens under a random eight-layer model whose adapter has moved by each of `sizes`; the
+    policy reads them in one batch, the reference one by one."""
+    sizes_of_model = {"vocab_size": 256, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 8}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = transformers.Qwen3Config(**sizes_of_model, **heads, attn_implementation="sdpa")
+        model = transformers.Qwen3ForCausalLM(config)
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                torch.nn.init.normal_(weight, std=0.2)
+    bank = AdapterBank(model.eval().to(dtype), ["q_proj", "v_proj"], rank=4, alpha=8)
+    start, generator = bank.create([0]), torch.Generator().manual_seed(1)
+    direction = {name: torch.randn(b.shape, generator=generator) for name, b in start.b.items()}
+    tokens = torch.randint(3, 256, (8, 160), generator=generator).tolist()
+    rows = [Row(tuple(row[:10]), tuple(row[10:])) for row in tokens]
+    reference = torch.cat([grid_logprobs(bank, start, [[row]], 0, 10**6) for row in rows], dim=1)
+    found = {}
+    for size in sizes:
+        moved = Adapters(start.a, {name: size * towards for name, towards in direction.items()}, start.scale)
+        found[size] = (grid_logprobs(bank, moved, [rows], 0, 10**6) - reference)[0]
+    return found
+
+
+def test_E6_in_bfloat16_the_percentile_has_a_floor() -> None:
+    """A tenth of the way is a tenth of |d| in float32. In bfloat16 |d| stays where rounding puts it, at a few tenths of
+    a nat, so κ stays finite, and what it weighs is noise, over 50 times the true log-ratio at the smallest move."""
+    exact, rounded = (log_ratios(dtype, [1e-2, 1e-4, 1e-5]) for dtype in (torch.float32, torch.bfloat16))
+    q, floor = ({size: float(d.abs().quantile(0.75)) for size, d in of.items()} for of in (exact, rounded))
+    assert q[1e-2] / q[1e-4] == pytest.approx(100, rel=0.2)
+    assert q[1e-4] / q[1e-5] == pytest.approx(10, rel=0.1)
+    assert 0.5 < floor[1e-4] / floor[1e-5] < 2
+    assert 0.1 < floor[1e-5] < 1
+    assert floor[1e-5] > 100 * q[1e-5]
+    off = {size: float((rounded[size] - exact[size]).norm() / exact[size].norm()) for size in exact}
+    assert off[1e-2] < 1
+    assert off[1e-5] > 50
+    # Below three times such noise, κ is 0 here.
+    noise = rounded[1e-5].square().mean().sqrt()
+    kappa = kl_coefficient(torch.stack([rounded[1e-5], rounded[1e-2]]), doubles(1, 1), 75, noise)
+    assert kappa[0] == 0 < kappa[1]
+
+
 # --- E7: a negative gap with a large area -----------------------------------------------------------------------------
 
 
@@ -401,3 +467,316 @@ def test_E12_raw_disagreement_can_fall_while_the_members_part() -> None:
     agreeing, parted = constants + 0.0, constants + doubles(0.5, 0, -0.5)[:, None]
     assert disagreement(agreeing, validation) == pytest.approx((1, 0), abs=1e-12)
     assert disagreement(parted, validation) == pytest.approx((0.5, 0.5))
+
+
+# --- E13: a start near zero hides damage ------------------------------------------------------------------------------
+
+# 21 evaluation points over 200 steps; the proxy goes from 1 to 3 in a straight line.
+STEPS = np.arange(0, 201, 10)
+RISING = 1 + STEPS / 100
+
+
+def accuracy(start: float, later: float | np.ndarray) -> np.ndarray:
+    """[21]: `start` at the first point, `later` at the others."""
+    return np.concatenate([[start], np.broadcast_to(later, 20)])
+
+
+def areas(start: float, later: float | np.ndarray) -> tuple[float, float]:
+    """AUGC with the accuracies of 200 problems: in the paper's form and in the standardised one, at s_proxy = 1."""
+    true = accuracy(start, later)
+    standardised = standardised_gap(RISING, true, 1.0, round(200 * start), 200).gap
+    return area_under_positive_gap(STEPS, paper_gap(RISING, true)), area_under_positive_gap(STEPS, standardised)
+
+
+def test_E13_the_nearer_to_zero_a_start_the_less_the_same_proxy_weighs() -> None:
+    """Accuracy 0.36 from the second point on. From 0.36 the gap rises from 0 to 2: 200. From 1/200 it is 0, then 1.1 −
+    72 and so on: 0. From 0 it is 1, then −3×10⁶: the first interval's triangle, (1 + 0)/2·10 = 5."""
+    found = [areas(start, 0.36)[0] for start in (0.36, 1 / 200, 0.0)]
+    assert found == pytest.approx([200, 0, 5], abs=1e-3)
+
+
+def test_E13_a_fall_after_a_start_near_zero_is_not_seen() -> None:
+    """Accuracy 0.36 up to step 100 and 0.05 after it, six sevenths lost: as little AUGC as without the fall. The gap
+    in standard deviations has 261, 102 and 77."""
+    falling = np.where(STEPS[1:] <= 100, 0.36, 0.05)
+    found = np.array([areas(start, falling) for start in (0.36, 1 / 200, 0.0)])
+    assert found[:, 0] == pytest.approx([282, 0, 5], abs=0.5)
+    assert found[:, 1] == pytest.approx([261, 102, 77], abs=0.5)
+
+
+def test_E13_that_orders_three_equal_conditions_as_the_paper_does() -> None:
+    """Low β starts without a right answer, which its swings to −0.36/ε = −3×10⁶ need, the others at 0.36: proxies and
+    later accuracies are the same, and the low β has the least AUGC, not the most."""
+    low, middle, high = (areas(start, 0.36)[0] for start in (0.0, 0.36, 0.36))
+    assert paper_gap(RISING, accuracy(0.0, 0.36)).min() == pytest.approx(-3.0e6, rel=0.01)
+    assert low < middle == high
+
+
+# --- E14: a proxy that starts below zero ------------------------------------------------------------------------------
+
+
+def test_E14_the_gap_at_the_start_depends_on_signs() -> None:
+    """G(0) is sign(proxy₀) − 1 where the accuracy is above 0, and sign(proxy₀) where it is 0."""
+    starts = {(p, t): paper_gap([p], [t])[0] for p in (1.0, -1.0) for t in (0.36, 0.0)}
+    expected = {(1.0, 0.36): 0, (-1.0, 0.36): -2, (1.0, 0.0): 1, (-1.0, 0.0): -1}
+    assert starts == pytest.approx(expected, abs=1e-6)
+
+
+def test_E14_the_same_rise_has_an_area_of_200_or_of_none() -> None:
+    """At a constant accuracy the proxy rises by 2 in 200 steps: from 1 the gap goes from 0 to 2, from −1 from −2 to
+    0. In standard deviations both go from 0 to 2."""
+    true = accuracy(0.36, 0.36)
+    proxies = RISING, RISING - 2
+    paper = [area_under_positive_gap(STEPS, paper_gap(proxy, true)) for proxy in proxies]
+    ours = [area_under_positive_gap(STEPS, standardised_gap(proxy, true, 1.0, 72, 200).gap) for proxy in proxies]
+    assert paper == pytest.approx([200, 0], abs=1e-3)
+    assert ours == pytest.approx([200, 200])
+
+
+# --- E15: what the grid of β knows of the preferences -----------------------------------------------------------------
+
+
+def test_E15_the_grid_does_not_see_the_size_of_the_log_ratios() -> None:
+    deltas = np.random.default_rng(0).gamma(0.7, 30.0, 2000)
+    grid = percentile_grid(deltas)
+    assert percentile_grid(100 * deltas) == pytest.approx(grid, rel=1e-6)
+    assert grid[1] == pytest.approx(1)  # whatever the data
+
+
+def test_E15_exponential_log_ratios_give_the_published_grid() -> None:
+    """Percentile p of an exponential is −log(1 − p) times its mean, so 20, 50 and 80 over the median are 0.322, 1 and
+    2.322; the paper has 0.310, 1.000 and 2.379."""
+    share = np.array([0.2, 0.5, 0.8])
+    deltas = stats.expon.ppf((np.arange(100_000) + 0.5) / 100_000)
+    expected = np.log(1 - share) / np.log(0.5)
+    assert expected == pytest.approx([0.322, 1, 2.322], abs=5e-4)
+    assert percentile_grid(deltas) == pytest.approx(expected, rel=1e-3)
+    assert expected == pytest.approx(BETA, rel=0.04)
+
+
+def test_E15_so_do_pairs_without_any_preference_from_their_lengths_alone() -> None:
+    """Both responses come from one policy: about 1 nat per token, geometric lengths of mean 150, and no label that
+    means anything. δ is the difference of the lengths."""
+    rng = np.random.default_rng(0)
+    tokens = rng.geometric(1 / 150, (2, 50_000))
+    logprob = -tokens + rng.normal(size=tokens.shape) * np.sqrt(tokens)
+    deltas = log_ratio_magnitude(*logprob)
+    assert np.corrcoef(deltas, np.abs(tokens[0] - tokens[1]))[0, 1] > 0.98
+    assert percentile_grid(deltas) == pytest.approx(BETA, rel=0.05)
+
+
+# --- E16: the entropy of prompts --------------------------------------------------------------------------------------
+
+
+def test_E16_checkpoints_that_answer_differently_can_have_the_same_policy_entropy() -> None:
+    """Two checkpoints that differ only once the token 7 has been read, which stands in responses and not in prompts:
+    Eq. 11 cannot tell them apart, the entropy over responses can."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "layers": 2, "heads": 4, "key_value_heads": 2}
+    model = build_model(Geometry(**sizes, context=64, initializer_range=0.25), 64, root_seed=0)
+    bank = AdapterBank(model, ["q_proj"], rank=2, alpha=4)
+    generator = torch.Generator().manual_seed(0)
+    prompts = torch.randint(8, 64, (4, 10), generator=generator)
+    answers = torch.cat([prompts, torch.full((4, 5), 7)], dim=1)
+    certain = 100 * model.get_input_embeddings().weight[9].detach().clone()
+
+    def after_seven(_module: Any, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        return output + certain * (args[0] == 7)[..., None]
+
+    def both() -> tuple[float, float]:
+        hidden = backbone(model)(input_ids=answers).last_hidden_state[:, 10:].flatten(0, 1)
+        of_responses = token_statistics(hidden, torch.zeros(len(hidden), dtype=torch.long), lm_head(model)).entropy
+        return prompt_entropy(bank, None, prompts.tolist(), 0, 1000).item(), of_responses.mean().item()
+
+    policy, response = both()
+    model.get_input_embeddings().register_forward_hook(after_seven)
+    changed_policy, changed_response = both()
+    assert changed_policy == policy > 0
+    assert changed_response < response / 2
+
+
+# --- E17: which β collapses -------------------------------------------------------------------------------------------
+
+# Figure 4b: entropy of the checkpoint minus that after online adaptation; the middle is "near zero".
+COLLAPSE = np.array([0.004, 0.0, -0.0025])
+
+
+def test_E17_the_text_and_the_figure_have_opposite_signs() -> None:
+    (claim,) = (claim for claim in CLAIMS if (claim.cause, claim.effect) == ("β", "entropy collapse"))
+    assert claim.stated == +1  # section 5.1
+    assert spearman_exact(BETA, COLLAPSE).rho == claim.paper_measured == -1
+
+
+def test_E17_a_negative_collapse_is_a_gain() -> None:
+    """ΔH = H_DPO − H_online: an entropy that goes from 0.81 to 0.8125 has −0.0025."""
+    rows = [
+        {**point("paper", beta, 0, step, 4.0, 5), "policy_entropy": 0.81 - (collapse if step else 0)}
+        for beta, collapse in zip(BETA, COLLAPSE, strict=True)
+        for step in (0, 2)
+    ]
+    found = [c["policy_entropy"] for c in condition_records(pd.DataFrame(rows), {}).conditions]
+    assert [c["collapse"] for c in found] == pytest.approx(COLLAPSE)
+    assert found[2]["end"] > found[2]["checkpoint"]
+    # A third of a percent to half a percent of the entropy that it is a change of.
+    assert np.abs(COLLAPSE[[0, 2]]) / 0.81 == pytest.approx([0.005, 0.003], abs=5e-4)
+
+
+# --- E18: what Eq. 15 and Prop. 6.2 say -------------------------------------------------------------------------------
+
+
+def test_E18_definition_6_1_needs_what_equation_15_does_not_have() -> None:
+    """Win rates 0.5, 0.7 and 0.6: without weight the least AUGC wins; at λ = 100 the costs are −18.9, −27 and 85.8; at
+    10⁴ the best win rate; were it the highest β's, that would win. Eq. 15 gives 1.105 whichever it is."""
+
+    def chosen(quality: list[float], lam: float) -> float:
+        return definition_beta_star(BETA, AUGC[None], [quality], lam, rng=np.random.default_rng(0)).value
+
+    assert [chosen([0.5, 0.7, 0.6], lam) for lam in (0, 100, 1e4)] == [0.310, 1.0, 1.0]
+    assert chosen([0.5, 0.6, 0.7], 1e4) == 2.379
+
+
+def test_E18_the_factor_sets_beta_star() -> None:
+    """a·β^b + c = f·(a·β_min^b + c), solved for β."""
+    a, b, c = (float(value[0]) for value in fit_power_law(BETA, AUGC).as_laws())
+    found = [(((f - 1) * c + f * a * BETA[0] ** b) / a) ** (1 / b) for f in (1.1, TOLERATED_DAMAGE, 2, 3)]
+    assert found == pytest.approx([0.623, 1.105, 1.437, 1.877], abs=5e-4)
+
+
+def test_E18_nothing_happens_to_the_curvature_at_beta_star() -> None:
+    """a·b·(b−1)·β^(b−2) is above 0 for every β > 0, and a law with 1 < b < 2 bends less beyond β★ than before it."""
+    fit = fit_power_law(BETA, AUGC)
+
+    def curvature(b: float, beta: np.ndarray) -> np.ndarray:
+        h = 1e-3 * beta
+        value = [fit.a * (beta + k * h) ** b + fit.c for k in (-1, 0, 1)]
+        return (value[0] - 2 * value[1] + value[2]) / h**2
+
+    at = np.array([0.031, 0.310, 1.105, 2.379])
+    assert curvature(fit.b, at) == pytest.approx(fit.a * fit.b * (fit.b - 1) * at ** (fit.b - 2), rel=1e-4)
+    assert (curvature(fit.b, at) > 0).all()
+    assert (np.diff(curvature(1.5, at)) < 0).all()
+
+
+@pytest.mark.parametrize(("middle", "super_linear"), [(43.0, True), (69.0, True), (69.7, False), (75.0, False)])
+def test_E18_whether_b_exceeds_one_is_whether_one_number_lies_under_a_chord(middle: float, super_linear: bool) -> None:
+    """The straight line from (0.310, 31.1) to (2.379, 145.8) passes β = 1 at 69.35. Three parameters pass through any
+    three such points exactly, so R² is 1 on both sides of it."""
+    assert np.interp(1.0, BETA[[0, 2]], AUGC[[0, 2]]) == pytest.approx(69.35, abs=5e-3)
+    fit = fit_power_law(BETA, [AUGC[0], middle, AUGC[2]])
+    assert (fit.b > 1) == super_linear
+    assert fit.r_squared == pytest.approx(1)
+
+
+# --- E19: the optimum of DPO, and training that stops before it -------------------------------------------------------
+
+# All ordered pairs of the three answers of E1, labelled by Bradley–Terry with the reward of E1.
+WON, LOST = map(torch.tensor, zip(*((i, j) for i in range(3) for j in range(3) if i != j), strict=True))
+
+
+def dpo(beta: float, steps: int, optimiser: Any, rate: float) -> tuple[float, float]:
+    """KL to the reference and entropy, nats, of a policy over three answers after some steps of the expected loss."""
+    share, log_reference = (REWARD[WON] - REWARD[LOST]).sigmoid(), REFERENCE
+    logits = log_reference.clone().requires_grad_(True)
+    steps_of = optimiser([logits], lr=rate)
+    for _ in range(steps):
+        logprob = logits.log_softmax(0)
+        margin = implicit_reward_margin(
+            logprob[WON], logprob[LOST], log_reference[WON], log_reference[LOST], doubles(beta)
+        )
+        steps_of.zero_grad()
+        (share * dpo_loss(margin)).mean().backward()
+        steps_of.step()
+    logprob = logits.detach().log_softmax(0)
+    return float((logprob.exp() * (logprob - log_reference)).sum()), float(entropy(logprob))
+
+
+def test_E19_the_gibbs_distribution_is_where_training_ends() -> None:
+    """Its KL to the reference falls with β, 1.92, 0.34 and 0.05 nats; its entropy rises and falls again (E1)."""
+    kl, h = zip(*(dpo(beta, 800, torch.optim.Adam, 0.02) for beta in BETA), strict=True)
+    assert kl == pytest.approx([1.916, 0.335, 0.049], abs=2e-3)
+    assert h == pytest.approx([entropy(gibbs(beta)).item() for beta in BETA], abs=2e-3)
+    assert h == pytest.approx([0.317, 1.090, 0.981], abs=2e-3)
+
+
+def test_E19_the_first_step_goes_further_the_larger_beta() -> None:
+    """The gradient at the reference is proportional to β, so KL is to β² after one small step of gradient descent: 59
+    times as large at the highest β as at the lowest, the reverse of the optimum's order."""
+    kl = [dpo(beta, 1, torch.optim.SGD, 0.01)[0] for beta in BETA]
+    assert kl[2] / kl[0] == pytest.approx((BETA[2] / BETA[0]) ** 2, rel=0.02)
+
+
+def test_E19_adam_goes_as_far_for_every_beta_until_it_nears_the_optimum() -> None:
+    """Adam divides the gradient by its own size. After 50 small steps the entropies are 0.847, 0.847 and 0.846, whose
+    marginal decrease is Figure 4a's pattern, and the KL is a twentieth of the nearest optimum's, or less."""
+    kl, h = zip(*(dpo(beta, 50, torch.optim.Adam, 0.002) for beta in BETA), strict=True)
+    assert max(kl) / min(kl) < 1.1
+    assert max(kl) < 0.049 / 20
+    assert h == pytest.approx([0.8474, 0.8469, 0.8458], abs=5e-4)
+    assert h[0] > h[1] > h[2]
+
+
+def test_E19_labels_given_once_have_no_optimum() -> None:
+    """The loss of a pair falls however large the margin already is, so no reward bounds it."""
+    margin = torch.arange(0.0, 40, dtype=torch.float64)
+    assert (dpo_loss(margin).diff() < 0).all()
+
+
+# --- E20: one run for each β ------------------------------------------------------------------------------------------
+
+
+def test_E20_the_papers_table_does_not_pass_its_own_protocol() -> None:
+    """A linear gap that reaches AUGC/100 at step 200 gives Table 1's areas: one number for each β."""
+    rows = [
+        point("paper", beta, 0, step, 4.0 * (1 + area / 100 * step / 200), 5)
+        for beta, area in zip(BETA, AUGC, strict=True)
+        for step in (0, 100, 200)
+    ]
+    results = build_results(pd.DataFrame(rows), {}, {})
+    found = results["protocol"]["metrics"]["augc"]["rows"]
+    assert [row["paper"]["mean"] for row in found] == pytest.approx(AUGC, rel=1e-5)
+    assert [row["enough_seeds"] for row in found] == [False] * 3
+    assert all(math.isnan(row["paper"]["standard_error"]) for row in found)
+
+
+def test_E20_its_grid_spans_less_than_one_order_of_magnitude() -> None:
+    """Appendix G asks for five to eight β over two orders, and the preset `paper-strict` has seven."""
+    assert np.log10(BETA[2] / BETA[0]) == pytest.approx(0.885, abs=5e-4)
+    grid = load_config("paper-strict").grid
+    assert (grid.method, grid.n) == ("geometric", 7)
+    assert grid.low
+    assert grid.high
+    assert grid.high / grid.low >= 100
+
+
+# --- E21: the learning rate that the adapter does not set -------------------------------------------------------------
+
+
+def attention_adapter(hidden: int, layers: int, queries: int, keys: int) -> int:
+    """Parameters of LoRA on q, k, v and o at the rank of Eq. B.1; `queries` and `keys` are heads × head size."""
+    return int(layers * lora_rank(hidden).value * (2 * (hidden + queries) + 2 * (hidden + keys)))
+
+
+def test_E21_below_ten_million_the_rate_is_its_upper_bound() -> None:
+    """η₀ is η_max and n₀ is 10⁷, so the formula exceeds its bound exactly where n < n₀."""
+    assert {learning_rate(n).value for n in (10**4, 10**5, 10**6, 9_999_999, 10**7)} == {2e-4}
+    assert [learning_rate(n).clipped for n in (10**4, 9_999_999, 10**7)] == ["high", "high", None]
+    assert learning_rate(40_000_000).value == pytest.approx(1e-4)
+
+
+def test_E21_the_lower_bound_needs_an_adapter_larger_than_any_model_here() -> None:
+    """2×10⁻⁴/√(n/10⁷) = 5×10⁻⁷ at n = 400²·10⁷ = 1.6×10¹²."""
+    assert learning_rate(int(1.59e12)).clipped is None
+    assert learning_rate(int(1.61e12)).clipped == "low"
+
+
+@pytest.mark.parametrize(
+    ("shape", "parameters", "rate"),
+    [
+        ((5120, 40, 5120, 1024), 83_886_080, 6.9e-5),  # Qwen3-14B, the policy
+        ((2048, 28, 2048, 1024), 25_690_112, 1.25e-4),  # Qwen3-1.7B, the reward models
+        ((1024, 28, 2048, 1024), 9_175_040, 2e-4),  # Qwen3-0.6B: at the bound
+    ],
+)
+def test_E21_the_papers_own_adapters_are_above_it(shape: tuple[int, ...], parameters: int, rate: float) -> None:
+    n = attention_adapter(*shape)
+    assert n == parameters
+    assert learning_rate(n).value == pytest.approx(rate, rel=0.01)

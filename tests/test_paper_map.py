@@ -251,7 +251,7 @@ def test_the_reader_of_equations_reads_lists_and_ranges() -> None:
 
 def test_links_between_the_pages_lead_to_a_finding() -> None:
     headings = re.findall(r"^## (E\d+)$", ERRATA.read_text(), re.MULTILINE)
-    assert headings == [f"E{i}" for i in range(1, 13)]
+    assert headings == [f"E{i}" for i in range(1, 22)]
     for page in (MAP, ERRATA):
         for label, anchor in re.findall(r"\[(\w+)\]\((?:errata\.md)?#(\w+)\)", page.read_text()):
             assert label in headings

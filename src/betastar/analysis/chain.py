@@ -48,7 +48,7 @@ class Claim:
 
 CLAIMS = (
     Claim("β", "entropy", -1, -1, "Prop. 5.1 says falling; its proof, Eq. A.4, derives ∂H/∂β ≥ 0; both can be (E1)"),
-    Claim("β", "entropy collapse", +1, -1, "section 5.1: high β collapses more; Figure 4b: it gains entropy"),
+    Claim("β", "entropy collapse", +1, -1, "section 5.1: high β collapses more; Figure 4b: it gains entropy (E17)"),
     Claim("entropy", "diversity", +1),
     Claim("entropy", "OOD distance", -1, +1, "Figure 2's caption: out of distribution; Figure 6: closer (E9)"),
     Claim("β", "OOD distance", +1, -1, "Figure 2's caption: out of distribution; Figure 6: closer (E9)"),

@@ -57,8 +57,10 @@ def online_loss(logprob: Tensor, reference_logprob: Tensor, advantages: Tensor, 
     """-mean(Â·log π) + κ·mean(d²) of each condition, d = log π - log π_ref; `[C, B]` and `kappa [C]` → `[C]`
     (arXiv:2606.30627 Eq. 8).
 
-    On responses sampled from π, its gradient is on average that of -E[Â] + 2κ·KL(π‖π_ref). Read literally, the
-    gradient of κ·E[d²] has the score-function term κ·E[d²·∇log π] more, which neither the paper nor this takes.
+    On responses sampled from π, with Â and κ held fixed, its gradient is on average that of -E[Â] + 2κ·KL(π‖π_ref).
+    The gradient of Eq. 8 read literally has the score-function terms E[(κ·d² - Â·log π)·∇log π] besides; they are left
+    out, as in any policy gradient. Responses sampled at a temperature other than 1 bias the gradient unless both
+    log-probabilities are taken at that temperature, as `token_logprobs` does on request.
     """
     log_ratio = logprob - reference_logprob
     return -(advantages * logprob).mean(dim=-1) + kappa * log_ratio.square().mean(dim=-1)
