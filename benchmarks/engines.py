@@ -32,7 +32,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does; re
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models
-from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from betastar.experiment.memory import Room

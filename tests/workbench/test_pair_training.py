@@ -43,7 +43,8 @@ def pairs() -> list[Pair]:
 def train(
     bank: AdapterBank, pairs: list[Pair], conditions: range, most_tokens: int, fits: int | None = None
 ) -> list[Any]:
-    """Losses, norms and log-probabilities of every step and the weights at the end; with `fits`, a device on which larger passes fail."""
+    """Losses, norms and log-probabilities of every step and the weights at the end; with `fits`, a device on which
+    larger passes fail."""
     adapters = bank.create([5 + c % 2 for c in conditions]).trainable()
 
     def losses(part: Part) -> Losses:

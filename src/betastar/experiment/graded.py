@@ -41,7 +41,10 @@ def graded(
     grid = answer(ctx, policy, adapters, prompts, keys, limit, ctx.config.evaluation.temperature)
     scored = scorer(questions * len(keys), [response for part in grid for response in part])
     grades = [
-        [ctx.runtime.grade(policy.chat.text(response.tokens), p.gold) for p, response in zip(problems, part, strict=True)]
+        [
+            ctx.runtime.grade(policy.chat.text(response.tokens), p.gold)
+            for p, response in zip(problems, part, strict=True)
+        ]
         for part in grid
     ]
     return Graded(

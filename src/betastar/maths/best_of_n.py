@@ -32,9 +32,9 @@ def best_of_n(proxy: ArrayLike, reward: ArrayLike, n: int) -> Array:
     """Expected `reward` of the answer with the highest `proxy` among n of the N answers, by problem: `[..., N]` twice →
     `[...]`.
 
-    The mean over all C(N, n) subsets, which estimates what n fresh answers give without bias: with answers in the order
-    of the proxy, Σ_{i=n..N} C(i−1, n−1)/C(N, n) · reward_(i). Of answers that tie, each is as likely to be the one kept.
-    Give the proxy as `reward` for the proxy's own rise. Raises ValueError where n is not in 1..N or a proxy is NaN.
+    The mean over all C(N, n) subsets, an unbiased estimate of what n fresh answers give: with answers in the order of
+    the proxy, Σ_{i=n..N} C(i−1, n−1)/C(N, n) · reward_(i). Answers that tie are equally likely to be kept. Give the
+    proxy as `reward` for the proxy's own rise. Raises ValueError where n is not in 1..N or a proxy is NaN.
     """
     scores, values = np.asarray(proxy, dtype=np.float64), np.asarray(reward, dtype=np.float64)
     if scores.shape != values.shape:

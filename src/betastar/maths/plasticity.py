@@ -35,8 +35,8 @@ def stable_rank(values: Tensor) -> Tensor:
 
 
 def is_dormant(activity: Tensor) -> Tensor:
-    """Whether each unit of a layer is dormant, `[..., U]` bool, from its mean |activation| `[..., U]`: at most `DORMANT`
-    times the mean over the layer's units (Sokar et al. 2023, definition 3.1). All are, in a layer that is silent."""
+    """Whether each unit of a layer is dormant, `[..., U]`: its mean |activation|, given as `[..., U]`, is at most
+    `DORMANT` times the mean over the layer's units (Sokar et al. 2023, definition 3.1). In a silent layer all are."""
     return activity <= DORMANT * activity.mean(dim=-1, keepdim=True)
 
 

@@ -3,7 +3,7 @@ gradients that single texts ask for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, Literal, NamedTuple
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from betastar.models.bank import AdapterBank, Adapters
+from betastar.models.loading import hidden_size
 from betastar.models.logprobs import backbone, response_logprobs
 from betastar.models.sequences import Row, pieces, right_pad
 
@@ -27,17 +28,17 @@ class Features(NamedTuple):
     units: Units
 
 
-def inner_units(model: nn.Module) -> list[nn.Module]:
+def inner_units(model: nn.Module) -> list[tuple[nn.Module, int]]:
     """The linear layers that lead from the inner units of feed-forward blocks back to the hidden width, in the model's
-    order; their inputs are those units. None where a model has no such linear layers, as with fused experts."""
-    width = model.get_input_embeddings().weight.shape[1]  # type: ignore[operator]
-    found: list[nn.Module] = []
+    order, with the number of those units, which are their inputs. None where a model has no such layers, as with
+    experts."""
+    found: list[tuple[nn.Module, int]] = []
     for name, module in backbone(model).named_modules():
-        if any("attn" in part or "attention" in part for part in name.split(".")):
-            continue
         sizes = _in_and_out(module)
-        if sizes is not None and sizes[1] == width != sizes[0]:
-            found.append(module)
+        # An expert sees some tokens only, and no longer row by row.
+        elsewhere = any(word in name for word in ("attn", "attention", "expert"))
+        if sizes is not None and not elsewhere and sizes[1] == hidden_size(model) != sizes[0]:
+            found.append((module, sizes[0]))
     return found
 
 
@@ -45,7 +46,7 @@ def _in_and_out(module: Any) -> tuple[int, int] | None:
     if isinstance(module, nn.Linear):
         return module.in_features, module.out_features
     if type(module).__name__ == "Conv1D":  # GPT-2's, whose weight is [in, out]
-        return tuple(module.weight.shape)  # type: ignore[return-value]
+        return tuple(module.weight.shape)
     return None
 
 
@@ -55,48 +56,45 @@ def features(
 ) -> Features:
     """Read `rows` with every condition. Where they have more than `most_states` response tokens, states are kept at
     that many of them, evenly spread."""
-    device, conditions = bank.device, len(adapters)
+    device, conditions, width = bank.device, len(adapters), hidden_size(bank.model)
     lengths = torch.tensor([len(row.response) for row in rows])
     total = int(lengths.sum())
     kept = torch.linspace(0, total - 1, min(total, most_states), dtype=torch.float64).round().long()
     slot = torch.full((total,), -1).index_put((kept,), torch.arange(len(kept))).to(device)
     first = (lengths.cumsum(0) - lengths).to(device)
-    states = torch.empty(0)
     layers = inner_units(bank.model)
-    activity: list[Tensor] = [torch.empty(0)] * max(1, len(layers))
+    states = torch.empty(conditions, len(kept), width, device=device)
+    active = [torch.zeros(conditions, units, device=device) for units in [n for _, n in layers] or [width]]
 
     for part, places, items in pieces([rows] * conditions, most_tokens):
         batch = right_pad(items, pad, device)
         row, column = batch.response.nonzero(as_tuple=True)
         condition = part.start + row // places.shape[1]
 
-        def add(layer: int, value: Tensor, at: tuple[Tensor, Tensor, Tensor]) -> None:
-            row, column, condition = at
-            if activity[layer].numel() == 0:
-                activity[layer] = torch.zeros(conditions, value.shape[-1], device=device)
-            activity[layer].index_add_(0, condition, value[row, column].abs().float())
-
         with ExitStack() as hooks, bank.use(adapters[part]):
-            for i, module in enumerate(layers):
-                hook = module.register_forward_pre_hook(
-                    lambda _, args, i=i, at=(row, column, condition): add(i, args[0], at)
-                )
+            for (module, _), sums in zip(layers, active, strict=False):
+                hook = module.register_forward_pre_hook(_adding_to(sums, row, column, condition))
                 hooks.callback(hook.remove)
             hidden = backbone(bank.model)(input_ids=batch.tokens, use_cache=False).last_hidden_state
         if not layers:
-            add(0, hidden, (row, column, condition))
-        if states.numel() == 0:
-            states = torch.empty(conditions, len(kept), hidden.shape[-1], device=device)
+            _adding_to(active[0], row, column, condition)(None, (hidden,))
         text = places.to(device).flatten()[row]
         start = torch.tensor([len(item.prompt) for item in items], device=device)[row]
         at = slot[first[text] + column - start]
         states[condition[at >= 0], at[at >= 0]] = hidden[row, column][at >= 0].float()
-    return Features(states, [sums / total for sums in activity], "feed-forward" if layers else "last hidden state")
+    return Features(states, [sums / total for sums in active], "feed-forward" if layers else "last hidden state")
 
 
-def gradient_products(
-    bank: AdapterBank, adapters: Adapters, rows: Sequence[Row], pad: int, most_tokens: int
-) -> Tensor:
+def _adding_to(sums: Tensor, row: Tensor, column: Tensor, condition: Tensor) -> Callable[..., None]:
+    """A hook that adds |values| `[R, T, U]` at (row, column) [N] to the sums `[C, U]` of their condition [N]."""
+
+    def add(_module: Any, args: tuple[Tensor, ...]) -> None:
+        sums.index_add_(0, condition, args[0][row, column].abs().float())
+
+    return add
+
+
+def gradient_products(bank: AdapterBank, adapters: Adapters, rows: Sequence[Row], pad: int, most_tokens: int) -> Tensor:
     """Inner products `[E, E]`, float64, of the gradients by one adapter's weights (`adapters`, a stack of one) of each
     row's loss, −log π(response | prompt) per token.
 

@@ -389,8 +389,8 @@ class Offline(Training):
     def _adapters_on_the_way(self) -> Offline:
         if self.evaluate_every is not None and self.engine == "trl":
             raise ValueError(
-                "evaluate_every needs engine bank, because TRL's trainer keeps no adapters on the way; set engine: bank "
-                "or leave evaluate_every empty"
+                "evaluate_every needs engine bank, because TRL's trainer keeps no adapters on the way; set engine: "
+                "bank or leave evaluate_every empty"
             )
         return self
 
@@ -479,7 +479,7 @@ class Evaluation(Section):
         "0: none",
     )
 
-    BESIDE: ClassVar = frozenset({"best_of", "best_of_problems", "plasticity"})
+    BESIDE: ClassVar[set[str]] = {"best_of", "best_of_problems", "plasticity"}
     """Settings of stages of their own, on which no evaluation point depends."""
 
     @model_validator(mode="after")

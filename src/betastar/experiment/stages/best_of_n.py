@@ -1,5 +1,5 @@
-"""Stage: several answers of every checkpoint to each problem, scored and graded. From them follows what best-of-n gives,
-before any training; kept by checkpoint, as the probe is."""
+"""Stage: several answers of every checkpoint to each problem, scored and graded, before any training. What best-of-n
+gives follows from them. Kept by checkpoint, as the probe is."""
 
 from __future__ import annotations
 

@@ -41,7 +41,12 @@ def run(
     ctx: Context[Resolved], inputs: Inputs, checkpoints: Parts[Condition], probes: Parts[Condition]
 ) -> Parts[OnlineCondition]:
     config = ctx.config
-    shared = [VERSION, config.evaluation.model_dump(exclude=Evaluation.BESIDE), config.lengths.generated, config.root_seed]
+    shared = [
+        VERSION,
+        config.evaluation.model_dump(exclude=Evaluation.BESIDE),
+        config.lengths.generated,
+        config.root_seed,
+    ]
     sources = [artefact.key for artefact in inputs]
     banks: dict[str, list[str]] = {}
     for name in config.variants:

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from betastar.disk import write_json, write_jsonl
 from betastar.experiment import readers
