@@ -32,11 +32,10 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does; re
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models
-from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from betastar.experiment.memory import Room
-from betastar.experiment.training import PairTrainer, Part
+from betastar.experiment.training import Losses, PairTrainer, Part
 from betastar.maths.objectives import bradley_terry_loss, dpo_loss, implicit_reward_margin
 from betastar.models.bank import AdapterBank
 from betastar.models.loading import load_base
@@ -121,28 +120,30 @@ def time_bank(work: Work) -> dict[str, Any]:
         losses = dpo_losses(work, bank, adapters) if work.dpo else reward_losses(bank, ensemble)
         room = Room(work.options.tokens, 1, Reporter())
         trainer = PairTrainer("engines", ["a", "b", "c"], work.settings, weights, work.pairs, work.order, losses, room)
-        curve = [trainer.step(step)[0] for step in range(trainer.steps)]
+        curve = [trainer.step(step).loss for step in range(trainer.steps)]
     return meter.result(list(zip(*curve, strict=True)))
 
 
-def reward_losses(bank: AdapterBank, ensemble: RewardEnsemble) -> Callable[[Part], Tensor]:
-    def losses(part: Part) -> Tensor:
+def reward_losses(bank: AdapterBank, ensemble: RewardEnsemble) -> Callable[[Part], Losses]:
+    def losses(part: Part) -> Losses:
         batch = pair_pad(part.items, 0, CPU)
-        return bradley_terry_loss(*pair_scores(bank, ensemble[part.conditions], batch, part.dropout).unbind(-1))
+        scores = pair_scores(bank, ensemble[part.conditions], batch, part.dropout)
+        return Losses(bradley_terry_loss(*scores.unbind(-1)))
 
     return losses
 
 
-def dpo_losses(work: Work, bank: AdapterBank, adapters: Any) -> Callable[[Part], Tensor]:
+def dpo_losses(work: Work, bank: AdapterBank, adapters: Any) -> Callable[[Part], Losses]:
     base_logprobs = grid_pair_logprobs(bank, None, [work.pairs], 0, work.options.tokens)[:, 0]
     betas = torch.tensor(BETAS)[:, None]
 
-    def losses(part: Part) -> Tensor:
+    def losses(part: Part) -> Losses:
         with bank.use(adapters[part.conditions], part.dropout):
             logprobs = pair_logprobs(bank.model, pair_pad(part.items, 0, CPU))
         chosen, rejected = logprobs.view(*part.which.shape, 2).unbind(-1)
         base_chosen, base_rejected = base_logprobs[:, part.which]
-        return dpo_loss(implicit_reward_margin(chosen, rejected, base_chosen, base_rejected, betas[part.conditions]))
+        margin = implicit_reward_margin(chosen, rejected, base_chosen, base_rejected, betas[part.conditions])
+        return Losses(dpo_loss(margin))
 
     return losses
 

@@ -14,7 +14,10 @@ STAGES = (
     "rewards",
     "offline",
     "probe",
+    "best_of_n",
+    "offline_curve",
     "online",
+    "plasticity",
     "results",
     "report",
 )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from betastar.errors import BetastarError
 from betastar.experiment.memory import Room, one_sentence_without_memory
-from betastar.experiment.training import PairTrainer, Part, batches
+from betastar.experiment.training import Losses, PairTrainer, Part, batches
 from betastar.maths.objectives import dpo_loss
 from betastar.models.bank import AdapterBank
 from betastar.models.logprobs import pair_logprobs
@@ -43,16 +43,17 @@ def pairs() -> list[Pair]:
 def train(
     bank: AdapterBank, pairs: list[Pair], conditions: range, most_tokens: int, fits: int | None = None
 ) -> list[Any]:
-    """Losses and norms of every step and the weights at the end; with `fits`, a device on which larger passes fail."""
+    """Losses, norms and log-probabilities of every step and the weights at the end; with `fits`, a device on which
+    larger passes fail."""
     adapters = bank.create([5 + c % 2 for c in conditions]).trainable()
 
-    def losses(part: Part) -> Tensor:
+    def losses(part: Part) -> Losses:
         batch = pair_pad(part.items, 0, "cpu")
         if fits is not None and batch.tokens.numel() > fits:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         with bank.use(adapters[part.conditions], part.dropout):
             chosen, rejected = pair_logprobs(bank.model, batch).view(*part.which.shape, 2).unbind(-1)
-        return dpo_loss(0.1 * (chosen - rejected))
+        return Losses(dpo_loss(0.1 * (chosen - rejected)), {"chosen": chosen})
 
     order = [batches(numpy_generator(0, "order", c), N, SETTINGS) for c in conditions]
     room = Room(most_tokens, 1, Reporter())
@@ -69,7 +70,8 @@ def train(
         streams=[100 + c for c in conditions],
     )
     log = [trainer.step(step) for step in range(trainer.steps)]
-    return [torch.tensor(log), *(w.detach() for w in adapters.parameters())]
+    numbers = torch.tensor([[done.loss, done.norm, done.logged["chosen"]] for done in log])
+    return [numbers, *(w.detach() for w in adapters.parameters())]
 
 
 def check_equal(ours: list[Tensor], theirs: list[Tensor], conditions: slice = slice(None)) -> None:
@@ -116,11 +118,11 @@ def test_a_gradient_that_is_not_finite_ends_the_stage_by_name(bank: AdapterBank,
     adapters = bank.create([0, 1, 2]).trainable()
     at = [0]
 
-    def losses(part: Part) -> Tensor:
+    def losses(part: Part) -> Losses:
         with bank.use(adapters[part.conditions], part.dropout):
             chosen, rejected = pair_logprobs(bank.model, pair_pad(part.items, 0, "cpu")).view(3, -1, 2).unbind(-1)
         factor = torch.tensor([[1.0], [1.0], [spoilt if at[0] == 1 else 1.0]])
-        return dpo_loss(0.1 * (chosen - rejected)) * factor
+        return Losses(dpo_loss(0.1 * (chosen - rejected)) * factor)
 
     order = [batches(numpy_generator(0, "order", c), N, SETTINGS) for c in range(3)]
     names = ["beta-0.1-seed-0", "beta-0.1-seed-1", "beta-1-seed-0"]

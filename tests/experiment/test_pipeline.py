@@ -28,6 +28,9 @@ TINY = (
     "online.batch_size=4",
     "evaluation.every=2",
     "evaluation.problems=8",
+    "evaluation.best_of=4",
+    "evaluation.plasticity=8",
+    "offline.evaluate_every=4",
     "task.test_problems=40",
     "seeds=[0, 1]",
     "grid={method: list, values: [0.1, 1.0]}",
@@ -54,7 +57,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_leaves_what_the_readme_names(finished: Path) -> None:
     results = json.loads((finished / "results.json").read_text())
-    assert results["schema_version"] == 3
+    assert results["schema_version"] == 4
     assert [(c["variant"], c["beta"], c["seed"]) for c in results["conditions"]] == [
         (variant, beta, seed) for variant in ("paper", "fixed") for beta in (0.1, 1.0) for seed in (0, 1)
     ]
@@ -93,6 +96,77 @@ def test_the_record_keeps_to_the_schema_and_its_analysis_says_the_same(finished:
     again = check(analyze_paths([finished], Options()).results)
     assert again.pop("source")["runs"]
     assert again == record
+
+
+def test_best_of_n_is_told_before_any_training(finished: Path) -> None:
+    record = json.loads((finished / "results.json").read_text())["best_of_n"]
+    assert (record["n_samples"], record["n_problems"]) == (4, 8)
+    assert [(c["beta"], c["seed"]) for c in record["checkpoints"]] == [(0.1, 0), (1.0, 0), (0.1, 1), (1.0, 1)]
+    for checkpoint in record["checkpoints"]:
+        curve = checkpoint["curve"]
+        assert [row["best_of"] for row in curve] == [1, 2, 4]
+        proxies = [row["proxy"]["mean"] for row in curve]
+        assert proxies == sorted(proxies)
+        assert curve[0]["truth_change"]["mean"] == 0
+        assert proxies[-1] > proxies[0]
+    answers = [json.loads(path.read_text()) for path in (finished / "store" / "best_of_n").glob("*/*/answers.json")]
+    means = sorted(sum(map(sum, a["proxy"])) / 32 for a in answers)
+    assert means == pytest.approx(sorted(c["curve"][0]["proxy"]["mean"] for c in record["checkpoints"]))
+
+
+def test_the_offline_phase_is_a_curve_that_ends_at_the_checkpoint(finished: Path) -> None:
+    results = json.loads((finished / "results.json").read_text())
+    conditions = {(c["beta"], c["seed"]): c for c in results["conditions"]}
+    for checkpoint in results["inside"]["checkpoints"]:
+        curve, start = checkpoint["curve"], conditions[checkpoint["beta"], checkpoint["seed"]]
+        steps = checkpoint["log"]["step"]
+        assert [point["step"] for point in curve] == [0, 4, steps[-1]]
+        assert curve[0]["kl_base"] == pytest.approx(0, abs=1e-4)  # a fresh adapter is the base
+        assert curve[0]["true_strict"] == start["base"]["true_strict"]
+        for name in ("proxy", "true_strict", "true_lenient", "policy_entropy"):
+            assert curve[-1][name] == pytest.approx(start["series"][name][0], abs=1e-5)
+        assert checkpoint["log"]["chosen_log_ratio"][0] == pytest.approx(0, abs=1e-4)
+        assert start["displacement"] == checkpoint["displacement"]["chosen"]["mean"]
+
+
+def test_networks_are_read_at_both_ends(finished: Path) -> None:
+    results = json.loads((finished / "results.json").read_text())
+    inside = results["inside"]
+    starts = {(c["beta"], c["seed"]): c["network"] for c in inside["checkpoints"]}
+    ends = {(c["variant"], c["beta"], c["seed"]): c["network"] for c in inside["conditions"]}
+    assert inside["probe"]["n_texts"] == 8
+    assert inside["probe"]["units_of"] == "feed-forward"
+    assert inside["probe"]["n_units"] == 2 * 256
+    assert len(starts) == 4
+    assert len(ends) == 8
+    for condition in results["conditions"]:
+        place = condition["beta"], condition["seed"]
+        for name in ("effective_rank", "stable_rank", "dormant_share", "update_norm", "gradient_cosine"):
+            assert condition[f"{name}_start"] == starts[place][name]
+            assert condition[f"{name}_end"] == ends[condition["variant"], *place][name]
+        assert condition["update_norm_end"] > condition["update_norm_start"] > 0
+        parts = starts[place]["update_norms"]
+        assert sum(norm**2 for norm in parts) ** 0.5 == pytest.approx(starts[place]["update_norm"])
+        assert len(parts) == len(inside["probe"]["layers"]) == 8
+        assert 1 <= condition["stable_rank_start"] <= condition["effective_rank_start"] <= 64
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_is_switched_off_is_left_out_with_a_reason_and_trains_nothing_anew(finished: Path) -> None:
+    listener = Listener()
+    off = ("evaluation.best_of=0", "evaluation.plasticity=0")
+    pipeline.run(load_config("micro", [*TINY, *off]), finished, listener)
+    assert {"best_of_n: off (evaluation.best_of)", "plasticity: off (evaluation.plasticity)"} <= set(listener.said)
+    assert {"offline: reused", "probe: reused", "online: reused"} <= set(listener.said)
+    record = check(json.loads((finished / "results.json").read_text()))
+    assert "best_of_n" not in record
+    assert "probe" not in record["inside"]
+    assert record["inside"]["conditions"] == []
+    for condition in record["conditions"]:
+        assert condition["effective_rank_end"] is None
+        assert "unless it is off" in condition["missing"]["effective_rank_end"]
+        assert condition["displacement"] is not None
+    pipeline.run(load_config("micro", TINY), finished)
 
 
 def test_variants_start_from_the_same_checkpoint(finished: Path) -> None:

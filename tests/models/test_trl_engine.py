@@ -114,18 +114,22 @@ def make_order(seed: int) -> np.ndarray:
 
 
 def train_bank(
-    weights: Sequence[Tensor], pairs: list[Pair], order: Sequence[np.ndarray], losses: Callable[[Any, Tensor], Tensor]
+    weights: Sequence[Tensor],
+    pairs: list[Pair],
+    order: Sequence[np.ndarray],
+    losses: Callable[[Any, Tensor], list[Tensor]],
 ) -> Tensor:
-    """The bank's loop, in short: losses and gradient norms `[2, STEPS, C]`; condition c sees `order[c]`."""
+    """The bank's loop, in short: losses, gradient norms and what else `losses` gives, `[2 + more, STEPS, C]`; condition
+    c sees `order[c]`."""
     optimiser = StackedOptimiser(weights, NUMBERS.learning_rate, NUMBERS.weight_decay, NUMBERS.clip)
     log = []
     for step in range(STEPS):
         which = torch.tensor(np.stack([rows[step] for rows in order]))
         batch = pair_pad([pairs[i] for i in which.flatten().tolist()], 0, CPU)
-        loss = losses(batch, which).mean(dim=1)
+        loss, *more = (values.mean(dim=1) for values in losses(batch, which))
         loss.sum().backward()
         norms = optimiser.step(linear_schedule(step, STEPS, NUMBERS.warmup_steps))
-        log.append(torch.stack([loss.detach(), norms]))
+        log.append(torch.stack([loss.detach(), norms, *(values.detach() for values in more)]))
     return torch.stack(log, dim=1)
 
 
@@ -135,10 +139,11 @@ def bank_dpo(setting: Setting, initial: Adapters, order: np.ndarray, betas: Sequ
     base_chosen, base_rejected = grid_pair_logprobs(bank, None, [setting.train], 0, 4096)[:, 0]
     beta = torch.tensor(betas)[:, None]
 
-    def losses(batch: Any, which: Tensor) -> Tensor:
+    def losses(batch: Any, which: Tensor) -> list[Tensor]:
         with bank.use(adapters):
             chosen, rejected = pair_logprobs(bank.model, batch).view(*which.shape, 2).unbind(-1)
-        return dpo_loss(implicit_reward_margin(chosen, rejected, base_chosen[which], base_rejected[which], beta))
+        loss = dpo_loss(implicit_reward_margin(chosen, rejected, base_chosen[which], base_rejected[which], beta))
+        return [loss, chosen - base_chosen[which], rejected - base_rejected[which]]
 
     log = train_bank(adapters.parameters(), setting.train, [order] * len(betas), losses)
     return adapters.frozen(), log
@@ -150,17 +155,18 @@ def bank_rewards(
     """All members in one bank, each on its own order."""
     trained = RewardEnsemble(initial.adapters.trainable(), initial.head.clone().requires_grad_(True))
 
-    def losses(batch: Any, which: Tensor) -> Tensor:
-        return bradley_terry_loss(*pair_scores(setting.bank, trained, batch, None).unbind(-1))
+    def losses(batch: Any, which: Tensor) -> list[Tensor]:
+        return [bradley_terry_loss(*pair_scores(setting.bank, trained, batch, None).unbind(-1))]
 
     log = train_bank(trained.parameters(), setting.train, order, losses)
     return RewardEnsemble(trained.adapters.frozen(), trained.head.detach()), log
 
 
 def curves(rows: list[dict[str, float]]) -> Tensor:
-    """Losses and norms `[2, STEPS]`."""
+    """Losses and norms, and of DPO the log-ratios of chosen and rejected responses: `[2, STEPS]` or `[4, STEPS]`."""
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
-    return torch.tensor([[row[name] for row in rows] for name in ("loss", "norm")])
+    names = [name for name in ("loss", "norm", "chosen_log_ratio", "rejected_log_ratio") if name in rows[0]]
+    return torch.tensor([[row[name] for row in rows] for name in names])
 
 
 def held_out(setting: Setting, adapters: Adapters | None) -> Tensor:

@@ -27,6 +27,8 @@ CONTEXT = (
     "data",
     "rewards",
     "hyperparameters",
+    "best_of_n",
+    "inside",
 )
 STAND_IN = 1.0  # of an unknown β: alone in its variant, it takes part in no comparison
 

@@ -20,7 +20,7 @@ from betastar.maths.goodhart import (
     start_is_near_zero,
 )
 from betastar.maths.statistics import pearson
-from betastar.record.entries import REGISTRY
+from betastar.record.entries import INSIDE, REGISTRY
 from betastar.record.measures import Measure, Part
 from betastar.record.schema import FORMS
 
@@ -262,6 +262,12 @@ def _uq_gap_correlation(run: Trajectory, name: str) -> Value:
 def _log_ratio_noise(run: Trajectory) -> Value:
     noise = run.extra.get("log_ratio_noise")  # None in an analysis that is read again
     return Undefined("not logged; only betastar's own runs measure it") if noise is None else noise
+
+
+@computes(*INSIDE)
+def _of_the_inside(run: Trajectory, name: str) -> Value:
+    value = run.extra.get(name)
+    return Undefined("not measured; betastar's own runs read it, unless it is off") if value is None else value
 
 
 def not_logged(points: Any) -> dict[str, str]:

@@ -100,7 +100,7 @@ BETA_UNKNOWN = "no column, name or option gives its β"
 
 def build_results(
     points: pd.DataFrame | Sequence[Mapping[str, Any]],
-    extras: Mapping[tuple[float, int], Mapping[str, Any]],
+    extras: Mapping[tuple[Any, ...], Mapping[str, Any]],
     context: Mapping[str, Any],
     *,
     root_seed: int = 0,

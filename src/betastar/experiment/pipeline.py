@@ -11,10 +11,13 @@ from betastar.experiment.context import Context
 from betastar.experiment.runtime import Runtime
 from betastar.experiment.stages import (
     base,
+    best_of_n,
     contexts,
     hyperparameters,
     offline,
+    offline_curve,
     online,
+    plasticity,
     preferences,
     probe,
     publish,
@@ -69,10 +72,17 @@ def run(config: Config, folder: Path, reporter: Reporter | None = None, command:
         begin("probe")  # entropy, distance, alignment of every checkpoint: lines 7-8
         inputs = Inputs(policy_base, reward_base, pairs, ensemble, problems)
         probes = probe.run(ctx, inputs, checkpoints)
+        begin("best_of_n")  # what the proxy is worth without an optimiser
+        sampled = best_of_n.run(ctx, inputs, checkpoints)
+        begin("offline_curve")  # the way to each checkpoint, where asked for
+        curves = offline_curve.run(ctx, inputs, checkpoints)
         begin("online")  # adaptation against the proxy, truth watched: lines 10-23
         adapted = online.run(ctx, inputs, checkpoints, probes)
+        begin("plasticity")  # what every network can still learn, before and after
+        networks = plasticity.run(ctx, inputs, checkpoints, adapted)
         begin("results")  # AUGC, law, β★: lines 24-26
-        results = publish.run(ctx, pairs, ensemble, problems, checkpoints, probes, adapted, numbers)
+        made = publish.Made(checkpoints, probes, adapted, sampled, curves, networks)
+        results = publish.run(ctx, pairs, ensemble, problems, made, numbers)
         begin("report")  # what a person looks at
         report.run(ctx, results)
         return dict(read_results(folder))

@@ -22,6 +22,8 @@ from betastar.models.rewards import RewardEnsemble
 from betastar.models.sequences import Pair
 from betastar.settings.config import Config, Resolved
 
+ON_THE_WAY = "on_the_way"  # in a folder of the offline stage: adapters of earlier steps, where asked for
+
 
 class TokenPairs(NamedTuple):
     """The preference pairs of each split as token ids."""

@@ -43,11 +43,28 @@ def batches(rng: np.random.Generator, n: int, settings: Training, bootstrap: boo
     return np.concatenate([rng.permutation(pool) for _ in range(passes)])[: steps * size].reshape(steps, size)
 
 
+class Losses(NamedTuple):
+    """Of the pairs of a part: the `loss [c, b]`, and what the log holds the batch mean of beside it, `[c, b]` by
+    name."""
+
+    loss: Tensor
+    logged: Mapping[str, Tensor] = {}
+
+
+class Stepped(NamedTuple):
+    """Of an optimiser step, by condition `[C]`: the loss, the gradient norm before clipping, and the batch means of
+    what else is logged."""
+
+    loss: list[float]
+    norm: list[float]
+    logged: dict[str, list[float]]
+
+
 class PairTrainer:
     """Stacked `weights` of C conditions trained in place; condition c, called `names[c]` in errors of the `stage`, sees
     pairs `order[c] [steps, batch]`.
 
-    `losses(part)` gives the loss of each pair `[c, b]`. `streams [C]` key the dropout `p` of each condition.
+    `losses(part)` gives the loss of each pair. `streams [C]` key the dropout `p` of each condition.
     """
 
     def __init__(
@@ -58,7 +75,7 @@ class PairTrainer:
         weights: Sequence[Tensor],
         pairs: Sequence[Pair],
         order: Sequence[np.ndarray],
-        losses: Callable[[Part], Tensor],
+        losses: Callable[[Part], Losses],
         room: Room,
         dropout: float = 0.0,
         streams: Sequence[int] = (),
@@ -71,26 +88,29 @@ class PairTrainer:
         self.pairs, self.order, self.losses, self.room = pairs, order, losses, room
         self.p, self.streams = dropout, streams
 
-    def step(self, step: int) -> tuple[list[float], list[float]]:
-        """One optimiser step (from 0); returns the loss and the gradient norm before clipping of each condition."""
+    def step(self, step: int) -> Stepped:
+        """One optimiser step (from 0)."""
         which = torch.tensor(np.stack([rows[step] for rows in self.order]))
         grid = [[self.pairs[i] for i in row] for row in which.tolist()]
         longest = max(pair.length for row in grid for pair in row)
         total = self.room.for_tokens(longest, lambda most: self._gradients(step, which, grid, most))
         with named_divergence(self.stage, step + 1, self.steps, self.names):
             norms = self.optimiser.step(linear_schedule(step, self.steps, self.warm_up))
-        return total.tolist(), norms.tolist()
+        loss = total.pop("loss").tolist()
+        return Stepped(loss, norms.tolist(), {name: values.tolist() for name, values in total.items()})
 
-    def _gradients(self, step: int, which: Tensor, grid: list[list[Pair]], most_tokens: int) -> Tensor:
-        """Gradients of the batch, piece by piece; returns each condition's mean loss."""
+    def _gradients(self, step: int, which: Tensor, grid: list[list[Pair]], most_tokens: int) -> dict[str, Tensor]:
+        """Gradients of the batch, piece by piece; returns each condition's mean loss, and means of what is logged."""
         self.optimiser.adam.zero_grad(set_to_none=True)
-        total = torch.zeros(len(grid), device=self.optimiser.weights[0].device)
+        total: dict[str, Tensor] = {}
         for part, places, items in pieces(grid, most_tokens):
             chosen = which[part].gather(1, places)
+            found = self.losses(Part(part, items, chosen, self._dropout(step, part, chosen, items)))
             # A condition's loss is its batch mean; the sum over conditions keeps their gradients apart.
-            loss = self.losses(Part(part, items, chosen, self._dropout(step, part, chosen, items))) / self.batch
-            loss.sum().backward()
-            total[part] += loss.detach().sum(dim=1)
+            (found.loss / self.batch).sum().backward()
+            for name, values in {"loss": found.loss, **found.logged}.items():
+                mean = total.setdefault(name, values.new_zeros(len(grid), requires_grad=False))
+                mean[part] += values.detach().sum(dim=1) / self.batch
         return total
 
     def _dropout(self, step: int, part: slice, which: Tensor, items: Sequence[Pair]) -> Dropout | None:
@@ -102,22 +122,27 @@ class PairTrainer:
 
 
 def train(
-    trainer: PairTrainer, checkpoint: Checkpoint, progress: Callable[[int, int, str, str], None]
+    trainer: PairTrainer,
+    checkpoint: Checkpoint,
+    progress: Callable[[int, int, str, str], None],
+    after: Callable[[int], None] = lambda steps: None,
 ) -> list[list[dict[str, float]]]:
-    """Run all steps, from the checkpoint if there is one; returns a row per step for each condition."""
+    """Run all steps, from the checkpoint if there is one; returns a row per step for each condition. `after(steps)` is
+    called when so many are done, before a checkpoint says so: what it writes is there when the training goes on."""
     start = 0
     if saved := checkpoint.load():
         start, state = saved
         restore_optimiser(trainer.optimiser.adam, state)
     for step in range(start, trainer.steps):
-        losses, norms = trainer.step(step)
-        checkpoint.append("training", [{"step": step + 1, "loss": losses, "norm": norms}])
-        progress(step + 1, trainer.steps, "steps", f"loss {sum(losses) / len(losses):.3f}")
+        done = trainer.step(step)
+        checkpoint.append("training", [{"step": step + 1, "loss": done.loss, "norm": done.norm, **done.logged}])
+        progress(step + 1, trainer.steps, "steps", f"loss {sum(done.loss) / len(done.loss):.3f}")
+        after(step + 1)
         if step + 1 < trainer.steps:
             checkpoint.save_if_due(step + 1, lambda: optimiser_state(trainer.optimiser.adam))
     log = checkpoint.log("training")
     return [
-        [{"step": row["step"], "loss": row["loss"][c], "norm": row["norm"][c]} for row in log]
+        [{name: value if name == "step" else value[c] for name, value in row.items()} for row in log]
         for c in range(len(trainer.order))
     ]
 

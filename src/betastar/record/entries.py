@@ -281,5 +281,64 @@ CONDITIONS_AND_SUMMARIES = (
     ),
 )
 
-REGISTRY = Registry([*GAPS, *measures_of(EvaluationPoint), *measures_of(KeptResponse), *CONDITIONS_AND_SUMMARIES])
+# Inside the networks: docs/mechanism.md.
+
+
+def _at_both_ends(name: str, meaning: str, **entry: Any) -> tuple[Measure, Measure]:
+    entry = {"needs": "a run of betastar with evaluation.plasticity", "over_seeds": True, **entry}
+    called = entry.pop("symbol", name.replace("_", " "))
+    return (
+        _condition(f"{name}_start", f"{meaning}, of the checkpoint", symbol=f"{called}, start", **entry),
+        _condition(f"{name}_end", f"{meaning}, at the end of the online phase", symbol=f"{called}, end", **entry),
+    )
+
+
+OF_THE_INSIDE = (
+    _condition(
+        "displacement",
+        "mean log π/π⁽⁰⁾ of the checkpoint over chosen responses of held-out pairs; below 0, DPO made them less likely",
+        symbol="chosen log-ratio",
+        unit="nats",
+        better="higher",
+        source="Razin et al. 2025",
+        needs="a run of betastar",
+        over_seeds=True,
+    ),
+    *_at_both_ends(
+        "effective_rank",
+        "exp(H(σ/Σσ)) of the last hidden states on fixed texts",
+        better="higher",
+        source="Roy & Vetterli 2007",
+        **MAGNITUDE,
+    ),
+    *_at_both_ends(
+        "stable_rank", "‖W‖_F²/‖W‖₂² of the last hidden states W on fixed texts", better="higher", **MAGNITUDE
+    ),
+    *_at_both_ends(
+        "dormant_share",
+        "share of inner units with E|h| ≤ 0.025 of their layer's mean on fixed texts",
+        symbol="dormant units",
+        better="lower",
+        source="Sokar et al. 2023",
+        **SHARE,
+    ),
+    *_at_both_ends("update_norm", "‖(α/r)AB‖_F over all adapted layers", symbol="‖ΔW‖", **MAGNITUDE),
+    *_at_both_ends(
+        "gradient_cosine",
+        "mean cosine between the adapter's gradients on pairs of fixed texts",
+        source="Lyle et al. 2023",
+        **CORRELATION,
+    ),
+)
+INSIDE = tuple(m.name for m in OF_THE_INSIDE)
+
+REGISTRY = Registry(
+    [
+        *GAPS,
+        *measures_of(EvaluationPoint),
+        *measures_of(KeptResponse),
+        *CONDITIONS_AND_SUMMARIES,
+        *OF_THE_INSIDE,
+    ]
+)
 """Every measure that betastar knows."""

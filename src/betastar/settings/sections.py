@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import (
     BaseModel,
@@ -386,6 +386,18 @@ class Offline(Training):
     """Settings of offline DPO."""
 
     conditions_at_once: int | None = positive("maximum number of conditions in one bank; empty: all", None)
+    evaluate_every: int | None = positive(
+        "optimiser steps between evaluations on the way to each checkpoint; empty: none", None
+    )
+
+    @model_validator(mode="after")
+    def _adapters_on_the_way(self) -> Offline:
+        if self.evaluate_every is not None and self.engine == "trl":
+            raise ValueError(
+                "evaluate_every needs engine bank, because TRL's trainer keeps no adapters on the way; set engine: "
+                "bank or leave evaluate_every empty"
+            )
+        return self
 
 
 class Rewards(Training):
@@ -461,6 +473,25 @@ class Evaluation(Section):
     samples: int = Field(
         default=4, ge=0, description="full responses kept per condition and evaluation point, for the report"
     )
+    best_of: int = Field(
+        default=16, ge=0, description="answers per problem and checkpoint for best-of-n, before any training; 0: none"
+    )
+    best_of_problems: int = positive("held-out problems answered for best-of-n, at most those of `problems`", 64)
+    plasticity: int = Field(
+        default=64,
+        ge=0,
+        description="held-out chosen responses on which ranks, dormant units and gradients of every policy are read; "
+        "0: none",
+    )
+
+    BESIDE: ClassVar[set[str]] = {"best_of", "best_of_problems", "plasticity"}
+    """Settings of stages of their own, on which no evaluation point depends."""
+
+    @model_validator(mode="after")
+    def _something_to_choose_from(self) -> Evaluation:
+        if self.best_of == 1:
+            raise ValueError("best_of must be at least 2, because the best of 1 answer is that answer; 0 leaves it out")
+        return self
 
 
 class Law(Section):

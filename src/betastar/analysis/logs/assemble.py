@@ -28,6 +28,7 @@ from betastar.analysis.logs.columns import (
 )
 from betastar.analysis.logs.log import Log, Options, Unit
 from betastar.errors import BetastarError
+from betastar.record.entries import INSIDE
 
 Array = NDArray[np.float64]
 # Logged this many times as often as the rarer reward, a quantity is averaged between evaluation points.
@@ -242,7 +243,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 # Of a run of ours: what is known of a checkpoint beside its points.
-EXTRAS = ("alignment", "base", "again", "log_ratio_noise")
+EXTRAS = ("alignment", "base", "again", "log_ratio_noise", *INSIDE)
 
 
 class Run(NamedTuple):

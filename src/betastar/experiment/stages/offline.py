@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,7 +18,7 @@ from betastar.experiment.context import Context
 from betastar.experiment.making import made_parts
 from betastar.experiment.runtime import AdaptedModel
 from betastar.experiment.store import Artefact, content_key
-from betastar.experiment.training import PairTrainer, Part, batches, train, trl_job, trl_progress
+from betastar.experiment.training import Losses, PairTrainer, Part, batches, train, trl_job, trl_progress
 from betastar.maths.objectives import dpo_loss, implicit_reward_margin
 from betastar.models.bank import Adapters
 from betastar.models.logprobs import pair_logprobs
@@ -26,8 +28,9 @@ from betastar.models.trl.engine import train_dpo
 from betastar.randomness import numpy_generator, stream_key
 from betastar.settings.config import Resolved
 
-VERSION = 3
+VERSION = 4
 STAGE = "offline"
+LOG_RATIOS = ("chosen_log_ratio", "rejected_log_ratio")  # log π/π⁽⁰⁾, nats; in the log their batch means
 
 
 def run(
@@ -85,8 +88,27 @@ def _make(
             dropout,
             streams,
         )
-        log = train(trainer, work, ctx.reporter.progress)
+        keep = partial(_keep, policy, trained, conditions, work.folder / readers.ON_THE_WAY, settings.evaluate_every)
+        log = train(trainer, work, ctx.reporter.progress, keep)
+        for condition, folder in zip(conditions, folders, strict=True):
+            if (way := work.folder / readers.ON_THE_WAY / str(condition)).is_dir():
+                shutil.copytree(way, folder / readers.ON_THE_WAY)
     _write(ctx, policy, trained.frozen(), conditions, folders, pairs.test, base_logprobs["test"], log)
+
+
+def _keep(
+    policy: AdaptedModel,
+    adapters: Adapters,
+    conditions: Sequence[Condition],
+    folder: Path,
+    every: int | None,
+    steps: int,
+) -> None:
+    """Write each condition's adapter after so many steps, where it is time for one."""
+    if every is not None and steps % every == 0:
+        for c, condition in enumerate(conditions):
+            out = folder / str(condition) / str(steps) / "adapter"
+            export_adapter(out, adapters, c, policy.base.name, fan_in_fan_out=policy.bank.conv1d)
 
 
 def _losses(
@@ -96,15 +118,16 @@ def _losses(
     betas: Sequence[float],
     reference: Tensor,
     part: Part,
-) -> Tensor:
-    """The DPO loss of each pair of a part (arXiv:2606.30627 Eq. 1); `reference [2, n]` are the base's
-    log-probabilities."""
+) -> Losses:
+    """The DPO loss of each pair of a part (arXiv:2606.30627 Eq. 1), and log π/π⁽⁰⁾ of both its responses; `reference
+    [2, n]` are the base's log-probabilities."""
     with policy.bank.use(adapters[part.conditions], part.dropout):
         logprobs = pair_logprobs(policy.bank.model, pair_pad(part.items, policy.pad, ctx.runtime.device))
     chosen, rejected = logprobs.view(*part.which.shape, 2).unbind(-1)
     beta = torch.tensor(betas, device=ctx.runtime.device)[part.conditions, None]
     base_chosen, base_rejected = reference[:, part.which.to(ctx.runtime.device)]
-    return dpo_loss(implicit_reward_margin(chosen, rejected, base_chosen, base_rejected, beta))
+    loss = dpo_loss(implicit_reward_margin(chosen, rejected, base_chosen, base_rejected, beta))
+    return Losses(loss, dict(zip(LOG_RATIOS, (chosen - base_chosen, rejected - base_rejected), strict=True)))
 
 
 def _write(
@@ -117,10 +140,12 @@ def _write(
     reference: Tensor,
     log: Sequence[Sequence[Mapping[str, float]]],
 ) -> None:
-    """Each condition's adapter, training log, and how well its implicit reward ranks the test pairs."""
+    """Each condition's adapter, training log, how well its implicit reward ranks the test pairs, and what became of the
+    likelihood of their responses."""
     betas = torch.tensor([[c.beta] for c in conditions], device=ctx.runtime.device)
     chosen, rejected = ctx.runtime.pair_logprobs(policy, adapters, [test] * len(conditions))
     margin = implicit_reward_margin(chosen, rejected, reference[0], reference[1], betas)
+    moved = dict(zip(LOG_RATIOS, (chosen - reference[0], rejected - reference[1]), strict=True))
     for c, (condition, folder) in enumerate(zip(conditions, folders, strict=True)):
         export_adapter(folder / "adapter", adapters, c, policy.base.name, fan_in_fan_out=policy.bank.conv1d)
         write_jsonl(folder / "training.jsonl", log[c])
@@ -131,5 +156,12 @@ def _write(
             "pair_margin": margin[c].mean().item(),
             "test_pairs": len(test),
             "steps": len(log[c]),
+            **{name: _mean_and_error(values[c]) for name, values in moved.items()},
         }
         write_json(folder / "metrics.json", metrics)
+
+
+def _mean_and_error(values: Tensor) -> dict[str, float]:
+    """Mean of values `[n]` and its standard error, NaN for n = 1."""
+    error = (values.std(correction=1) / len(values) ** 0.5).item() if len(values) > 1 else math.nan
+    return {"mean": values.mean().item(), "standard_error": error}

@@ -31,7 +31,7 @@ from betastar.models.peft_io import export_adapter
 from betastar.models.sequences import pieces, right_pad
 from betastar.randomness import numpy_generator, stream_key
 from betastar.settings.config import Resolved
-from betastar.settings.sections import Kl, Numbers, Online
+from betastar.settings.sections import Evaluation, Kl, Numbers, Online
 
 VERSION = 3
 STAGE = "online"
@@ -41,7 +41,12 @@ def run(
     ctx: Context[Resolved], inputs: Inputs, checkpoints: Parts[Condition], probes: Parts[Condition]
 ) -> Parts[OnlineCondition]:
     config = ctx.config
-    shared = [VERSION, config.evaluation.model_dump(), config.lengths.generated, config.root_seed]
+    shared = [
+        VERSION,
+        config.evaluation.model_dump(exclude=Evaluation.BESIDE),
+        config.lengths.generated,
+        config.root_seed,
+    ]
     sources = [artefact.key for artefact in inputs]
     banks: dict[str, list[str]] = {}
     for name in config.variants:

@@ -23,6 +23,7 @@ from betastar.models.rewards import RewardEnsemble
 from betastar.models.sequences import Row
 from betastar.randomness import stream_key
 from betastar.settings.config import Resolved
+from betastar.settings.sections import Evaluation
 
 VERSION = 2
 STAGE = "probe"
@@ -31,7 +32,7 @@ STAGE = "probe"
 def run(ctx: Context[Resolved], inputs: Inputs, checkpoints: Parts[Condition]) -> Parts[Condition]:
     settings = [
         VERSION,
-        ctx.config.evaluation.model_dump(exclude={"every"}),
+        ctx.config.evaluation.model_dump(exclude={"every", *Evaluation.BESIDE}),
         ctx.config.lengths.generated,
         ctx.config.root_seed,
     ]

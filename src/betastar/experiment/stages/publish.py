@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -21,8 +21,19 @@ from betastar.record.files import METRICS, RESULTS, SAMPLES, read_points, to_jso
 from betastar.record.points import EvaluationPoint
 from betastar.settings.config import Resolved
 
-VERSION = 4
+VERSION = 5
 STAGE = "results"
+
+
+class Made(NamedTuple):
+    """What stages have made of every condition; the last three are empty where they are off."""
+
+    checkpoints: Parts[Condition]
+    probes: Parts[Condition]
+    online: Parts[OnlineCondition]
+    sampled: Parts[Condition]
+    curves: Parts[Condition]
+    networks: Parts[Condition | OnlineCondition]
 
 
 def run(
@@ -30,27 +41,29 @@ def run(
     preferences: Artefact,
     ensemble: Artefact,
     problems: Artefact,
-    checkpoints: Parts[Condition],
-    probes: Parts[Condition],
-    online: Parts[OnlineCondition],
+    found: Made,
     hyperparameters: dict[str, Any],
 ) -> Artefact:
     """Write everything and return the artefact that has the results."""
     config, folder = ctx.config, ctx.store.folder
     settings = [VERSION, config.model_dump(mode="json", exclude={"compute", "tracking"}), hyperparameters]
     sources = [preferences.key, ensemble.key, problems.key]
-    for parts in (checkpoints, probes, online):
-        sources += [f"{condition}: {key}" for condition, key in parts.keys_of.items()]
+    for name, parts in found._asdict().items():
+        sources += [f"{name} of {condition}: {key}" for condition, key in parts.keys_of.items()]
 
     def build(out: Path, key: str) -> None:
         # Slow to import, and not needed when nothing has changed.
         from betastar.analysis.results import build_results
 
-        points, samples = _points(probes, online)
+        points, samples = _points(found.probes, found.online)
         results = build_results(
             points,
-            {(c.beta, c.seed): _extra(probes[c], checkpoints[c]) for c in checkpoints},
-            {**_context(ctx, preferences, ensemble, problems), "hyperparameters": hyperparameters},
+            {(o.variant, o.checkpoint.beta, o.checkpoint.seed): _extra(found, o) for o in found.online},
+            {
+                **_context(ctx, preferences, ensemble, problems),
+                "hyperparameters": hyperparameters,
+                **_inside(found, config.root_seed),
+            },
             root_seed=config.root_seed,
             trade_off=config.law.trade_off,
         )
@@ -61,7 +74,7 @@ def run(
     published = made(ctx, STAGE, settings, sources, build)
     write_atomically(folder / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
     copy_out(published, folder)
-    _link_adapters(folder / "adapters", ensemble, checkpoints, online)
+    _link_adapters(folder / "adapters", ensemble, found.checkpoints, found.online)
     return published
 
 
@@ -85,9 +98,40 @@ def _points(
     return rows, samples
 
 
-def _extra(probe: Path, checkpoint: Path) -> dict[str, Any]:
-    point, trained = read_json(probe / "point.json"), read_json(checkpoint / "metrics.json")
+def _inside(found: Made, root_seed: int) -> dict[str, Any]:
+    """Best-of-n, where it was drawn, and what went on inside the networks."""
+    from betastar.analysis.inside import best_of_n_record, inside_record
+
+    def name(c: Condition) -> tuple[float, int]:
+        return c.beta, c.seed
+
+    answers = {name(c): read_json(folder / "answers.json") for c, folder in found.sampled.items()}
+    networks = {c: read_json(folder / "network.json") for c, folder in found.networks.items()}
+    inside = inside_record(
+        {name(c): read_json(folder / "metrics.json") for c, folder in found.checkpoints.items()},
+        {name(c): read_jsonl_rows(folder / "training.jsonl") for c, folder in found.checkpoints.items()},
+        {name(c): read_jsonl_rows(folder / "curve.jsonl") for c, folder in found.curves.items()},
+        {name(c): network for c, network in networks.items() if isinstance(c, Condition)},
+        {
+            (c.variant, *name(c.checkpoint)): network
+            for c, network in networks.items()
+            if isinstance(c, OnlineCondition)
+        },
+    )
+    return {**({"best_of_n": best_of_n_record(answers, root_seed=root_seed)} if answers else {}), "inside": inside}
+
+
+def _extra(found: Made, condition: OnlineCondition) -> dict[str, Any]:
+    from betastar.analysis.inside import condition_extras
+
+    checkpoint = condition.checkpoint
+    point = read_json(found.probes[checkpoint] / "point.json")
+    trained = read_json(found.checkpoints[checkpoint] / "metrics.json")
+    start, end = (
+        read_json(found.networks[c] / "network.json") if c in found.networks else None for c in (checkpoint, condition)
+    )
     return {
+        **condition_extras(trained, start, end),
         "alignment": {
             "pair_accuracy": trained["pair_accuracy"],
             "test_pairs": trained["test_pairs"],

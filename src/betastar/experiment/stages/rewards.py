@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from betastar.disk import write_json, write_jsonl
 from betastar.experiment import readers
@@ -20,7 +19,7 @@ from betastar.experiment.context import Context
 from betastar.experiment.making import made
 from betastar.experiment.runtime import AdaptedModel
 from betastar.experiment.store import Artefact, Checkpoint
-from betastar.experiment.training import PairTrainer, Part, batches, train, trl_job, trl_progress
+from betastar.experiment.training import Losses, PairTrainer, Part, batches, train, trl_job, trl_progress
 from betastar.maths.objectives import bradley_terry_loss
 from betastar.models.bank import Adapters
 from betastar.models.loading import hidden_size
@@ -104,9 +103,10 @@ def _in_bank(
     """All members at once."""
     ensemble = RewardEnsemble(start.adapters.trainable(), start.head.clone().requires_grad_(True))
 
-    def losses(part: Part) -> Tensor:
+    def losses(part: Part) -> Losses:
         batch = pair_pad(part.items, model.pad, ctx.runtime.device)
-        return bradley_terry_loss(*pair_scores(model.bank, ensemble[part.conditions], batch, part.dropout).unbind(-1))
+        scores = pair_scores(model.bank, ensemble[part.conditions], batch, part.dropout)
+        return Losses(bradley_terry_loss(*scores.unbind(-1)))
 
     settings, dropout = ctx.config.rewards, ctx.config.reward_model_adapter.dropout
     trainer = PairTrainer(

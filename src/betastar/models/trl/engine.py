@@ -39,7 +39,7 @@ GIVEN = ("job.json", "pairs.parquet", "initial/adapter_config.json", "initial/ad
 MADE = ("adapter/adapter_config.json", "adapter/adapter_model.safetensors", "training.jsonl")
 SECONDS_BETWEEN_LOOKS = 0.5
 
-Steps = list[dict[str, float]]  # rows {step, loss, norm}; norm is the gradient's before clipping
+Steps = list[dict[str, float]]  # rows {step, loss, norm}, norm before clipping; DPO's also {chosen,rejected}_log_ratio
 OnStep = Callable[[dict[str, float]], None]
 
 

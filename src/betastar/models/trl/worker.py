@@ -54,7 +54,7 @@ def run(folder: Path, on_step: Callable[[dict[str, float]], None]) -> None:
     with torch.random.fork_rng([device] if device.type == "cuda" else []), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # other libraries about one another
         trainer = make_trainer(folder, load_base(PretrainedBase(**job["base"]), device))
-        trainer.add_callback(StepLog(folder / "training.jsonl", on_step))
+        trainer.add_callback(StepLog(folder / "training.jsonl", on_step, job["beta"]))
         try:
             trainer.train()
         except (RuntimeError, MemoryError) as error:
@@ -178,10 +178,11 @@ class PairRewardTrainer(AsGiven, RewardTrainer):
 
 
 class StepLog(TrainerCallback):
-    """Writes a row `{step, loss, norm}` per optimiser step, and hands it on; `norm` is before clipping."""
+    """Writes a row `{step, loss, norm}` per optimiser step, and hands it on; `norm` is before clipping. With DPO's
+    `beta` the row has the batch means of log π/π⁽⁰⁾ too, which TRL logs times β as rewards."""
 
-    def __init__(self, path: Path, on_step: Callable[[dict[str, float]], None]):
-        self.path, self.on_step = path, on_step
+    def __init__(self, path: Path, on_step: Callable[[dict[str, float]], None], beta: float | None = None):
+        self.path, self.on_step, self.beta = path, on_step, beta
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         logs = kwargs["logs"]
@@ -192,6 +193,8 @@ class StepLog(TrainerCallback):
             )
         if state.is_world_process_zero and "loss" in logs:
             row = {"step": state.global_step, "loss": logs["loss"], "norm": logs["grad_norm"]}
+            if self.beta is not None:
+                row |= {f"{side}_log_ratio": logs[f"rewards/{side}"] / self.beta for side in ("chosen", "rejected")}
             with self.path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             self.on_step(row)

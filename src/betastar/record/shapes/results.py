@@ -8,6 +8,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from betastar.record.shapes.analysis import Condition, Difference, Link, Summary, WarningSigns
+from betastar.record.shapes.inside import BestOfN, Inside
 from betastar.record.shapes.kinds import Count, Text
 from betastar.record.shapes.protocol import Protocol
 from betastar.record.shapes.run import (
@@ -23,13 +24,13 @@ from betastar.record.shapes.run import (
     Threshold,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class ResultsRecord(TypedDict):
     """Every number of a run or analysis."""
 
-    schema_version: Annotated[Literal[3], Field(description="version of this schema")]
+    schema_version: Annotated[Literal[4], Field(description="version of this schema")]
     betastar: Annotated[str, Field(description="version of the package that wrote this")]
     name: Annotated[str, Field(description="of the run, or of what was analysed")]
     root_seed: NotRequired[Annotated[Count, Field(description="from which every random stream of the run is derived")]]
@@ -76,6 +77,24 @@ class ResultsRecord(TypedDict):
         Annotated[
             dict[str, Hyperparameter],
             Field(description="by setting: the value in use, and what Appendix C gives, with formula and inputs"),
+        ]
+    ]
+    best_of_n: NotRequired[
+        Annotated[
+            BestOfN,
+            Field(
+                description="what keeping the best of n answers by the proxy gives, before any training: by "
+                "checkpoint, and `by_beta` over seeds ([mechanism.md](mechanism.md#best-of-n))"
+            ),
+        ]
+    ]
+    inside: NotRequired[
+        Annotated[
+            Inside,
+            Field(
+                description="the offline phase of every checkpoint, and plasticity before and after the online phase "
+                "([mechanism.md](mechanism.md))"
+            ),
         ]
     ]
     source: NotRequired[

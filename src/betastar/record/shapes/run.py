@@ -57,6 +57,11 @@ class EvaluationSettings(TypedDict):
     problems: Annotated[Count, Field(description="at most so many are answered at each point")]
     temperature: Annotated[Setting, Field(ge=0)]
     samples: Annotated[Count, Field(description="whole responses kept per condition and point")]
+    best_of: NotRequired[Annotated[Count, Field(description="answers per problem and checkpoint for best-of-n")]]
+    best_of_problems: NotRequired[Annotated[Count, Field(description="problems answered for best-of-n, at most")]]
+    plasticity: NotRequired[
+        Annotated[Count, Field(description="held-out responses on which the inside of every policy is read")]
+    ]
 
 
 @with_config(CLOSED)

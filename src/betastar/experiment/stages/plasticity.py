@@ -1,0 +1,99 @@
+"""Stage: what is left of every policy's ability to learn. Ranks of features, dormant units, size of the update and
+agreement of gradients, of each checkpoint and of what online adaptation made of it, all on the same texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from betastar.disk import write_json
+from betastar.experiment import readers
+from betastar.experiment.conditions import Condition, Inputs, OnlineCondition, Parts
+from betastar.experiment.context import Context
+from betastar.experiment.making import made_parts
+from betastar.experiment.runtime import AdaptedModel
+from betastar.experiment.store import content_key
+from betastar.maths.plasticity import (
+    effective_rank,
+    is_dormant,
+    mean_pairwise_cosine,
+    singular_values,
+    stable_rank,
+    update_norm,
+)
+from betastar.models.bank import Adapters
+from betastar.models.plasticity import features, gradient_products
+from betastar.models.sequences import Row
+from betastar.settings.config import Resolved
+
+VERSION = 1
+STAGE = "plasticity"
+FILE = "network.json"
+STATES = 1024  # most hidden states whose ranks are read: beyond it eigenvalues cost more than the forward pass
+GRADIENTS = 8  # texts whose gradients are compared, 28 pairs
+
+Policies = Parts[Condition | OnlineCondition]
+
+
+def run(
+    ctx: Context[Resolved], inputs: Inputs, checkpoints: Parts[Condition], adapted: Parts[OnlineCondition]
+) -> Policies:
+    """A folder with `network.json` for each checkpoint and each adapted policy; none where `evaluation.plasticity` is
+    0."""
+    count = ctx.config.evaluation.plasticity
+    if count == 0:
+        ctx.reporter.say(f"{STAGE}: off (evaluation.plasticity)")
+        return Parts({}, {})
+    sources = [inputs.base.key, inputs.preferences.key]
+    trained = {**checkpoints.keys_of, **adapted.keys_of}
+    folders: dict[Condition | OnlineCondition, Path] = {**checkpoints, **adapted}
+    keys = {c: content_key(STAGE, [VERSION, count], sources, key) for c, key in trained.items()}
+
+    def build(todo: Sequence[Condition | OnlineCondition], out: Sequence[Path], key: str) -> None:
+        policy = ctx.policy(inputs.base)
+        adapters = readers.checkpoints(policy.bank, [folders[c] for c in todo])
+        pairs = readers.token_pairs(policy.chat, inputs.preferences).test[:count]
+        records = _measured(ctx, policy, adapters, [pair.rows()[0] for pair in pairs])
+        for record, folder in zip(records, out, strict=True):
+            write_json(folder / FILE, record)
+
+    return made_parts(ctx, STAGE, keys, build, ctx.config.online.conditions_at_once)
+
+
+def _measured(
+    ctx: Context[Resolved], policy: AdaptedModel, adapters: Adapters, rows: Sequence[Row]
+) -> list[dict[str, Any]]:
+    """A record for each condition of `adapters`."""
+    room, longest, few = ctx.runtime.room, max(row.length for row in rows), rows[:GRADIENTS]
+    seen = room.for_tokens(longest, lambda most: features(policy.bank, adapters, rows, policy.pad, most, STATES))
+    dormant = torch.cat([is_dormant(layer) for layer in seen.activity], dim=-1).double().mean(dim=-1)
+    layers = {n: update_norm(adapters.a[n], adapters.b[n], adapters.scale) for n in adapters.a}
+    total = torch.stack(list(layers.values())).square().sum(dim=0).sqrt()
+    records = []
+    for c, states in enumerate(seen.states):
+        ctx.reporter.progress(c, len(adapters), "policies")
+        values, one = singular_values(states), adapters[c : c + 1]
+        products = room.for_tokens(
+            max(row.length for row in few),
+            lambda most, one=one: gradient_products(policy.bank, one, few, policy.pad, most),
+        )
+        records.append(
+            {
+                "effective_rank": effective_rank(values).item(),
+                "stable_rank": stable_rank(values).item(),
+                "dormant_share": dormant[c].item(),
+                "update_norm": total[c].item(),
+                "update_norms": {name: norm[c].item() for name, norm in layers.items()},
+                "gradient_cosine": mean_pairwise_cosine(products).item(),
+                "texts": len(rows),
+                "states": len(states),
+                "units": sum(layer.shape[-1] for layer in seen.activity),
+                "units_of": seen.units,
+                "gradients": len(few),
+            }
+        )
+    ctx.reporter.progress(len(adapters), len(adapters), "policies")
+    return records
