@@ -10,12 +10,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from analysis.records import check
 
 from betastar.analysis.analyze import analyze_paths
 from betastar.analysis.logs.log import Options
+from betastar.api import Results, load
 from betastar.experiment import pipeline
 from betastar.progress import Reporter
 from betastar.settings.config import load_config
@@ -31,6 +35,7 @@ TINY = (
     "online.batch_size=4",
     "evaluation.every=2",
     "evaluation.problems=8",
+    "evaluation.answers=2",
     "task.test_problems=40",
     "seeds=[0, 1]",
     "grid={method: list, values: [0.1, 1.0]}",
@@ -62,7 +67,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_leaves_what_the_readme_names(finished: Path) -> None:
     results = json.loads((finished / "results.json").read_text())
-    assert results["schema_version"] == 3
+    assert results["schema_version"] == 4
     assert [(c["variant"], c["beta"], c["seed"]) for c in results["conditions"]] == [
         (variant, beta, seed) for variant in ("paper", "fixed") for beta in (0.1, 1.0) for seed in (0, 1)
     ]
@@ -81,6 +86,7 @@ def test_a_run_leaves_what_the_readme_names(finished: Path) -> None:
     for name in (
         "config.yaml",
         "samples.jsonl",
+        "answers.parquet",
         "report.html",
         "figures/rewards.svg",
         "figures/gap.pdf",
@@ -101,6 +107,63 @@ def test_the_record_keeps_to_the_schema_and_its_analysis_says_the_same(finished:
     again = check(analyze_paths([finished], Options()).results)
     assert again.pop("source")["runs"]
     assert again == record
+
+
+def test_every_answer_is_kept_and_gives_the_points(finished: Path) -> None:
+    """Means, spreads and divergences of a point from the single answers behind it, whose numbers have single precision;
+    at the start the policy is its checkpoint."""
+    run = load(finished)
+    assert isinstance(run, Results)
+    answers, points = run.answers, run.points.set_index(["variant", "beta", "seed", "step"])
+    assert len(answers) == 8 * (3 + 1) * 8 * 2  # conditions, points and the start again, problems, answers
+    first = answers[answers["replicate"] == 0]
+    for place, rows in first.groupby(["variant", "beta", "seed", "step"], observed=True):
+        point: Any = points.loc[place]
+        assert sorted(rows["problem"].value_counts()) == [2] * 8
+        assert rows["proxy"].mean() == pytest.approx(point["proxy"], abs=1e-6)
+        assert rows["proxy"].std() == pytest.approx(point["proxy_std"], abs=1e-6)
+        assert rows["strict"].mean() == pytest.approx(point["true_strict"], abs=1e-12)
+        assert 1 - rows["parsable"].mean() == pytest.approx(point["unparsable"], abs=1e-6)
+        assert rows["tokens"].mean() == pytest.approx(point["response_tokens"])
+        for name, kl in (("log_ratio", "kl"), ("log_ratio_base", "kl_base")):
+            d = rows[name].astype(float)
+            assert d.mean() == pytest.approx(point[kl], abs=1e-5)
+            assert (np.exp(-d) - 1 + d).mean() == pytest.approx(point[f"{kl}_k3"], abs=1e-5)
+            assert d.groupby(rows["problem"]).mean().sem() == pytest.approx(point[f"{kl}_error"], abs=1e-5)
+        if place[-1] == 0:
+            assert (rows["log_ratio"] == 0).all()
+            assert point["kl_base_k3"] > 0
+    again = answers[answers["replicate"] == 1]
+    assert set(again["step"]) == {0}
+    assert (again["proxy"].to_numpy() != first[first["step"] == 0]["proxy"].to_numpy()).any()
+
+
+def test_the_base_is_judged_by_its_seeds_own_ensemble_on_the_same_problems(finished: Path) -> None:
+    conditions = json.loads((finished / "results.json").read_text())["conditions"]
+    base = {(c["seed"], c["variant"], c["beta"]): c["base"] for c in conditions}
+    assert {seed: len({json.dumps(b) for (s, *_), b in base.items() if s == seed}) for seed in (0, 1)} == {0: 1, 1: 1}
+    for found in base.values():
+        assert (found["n"], found["answers"]) == (16, 2)
+        assert found["true_strict"] == found["correct_strict"] / 16
+        assert found["proxy_std"] > 0
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_more_answers_leave_the_first_ones_as_they_are(finished: Path, tmp_path: Path) -> None:
+    """The noise of an answer is its own: with one answer to each problem the checkpoint says what it says first with
+    two."""
+    pipeline.run(load_config("micro", [*TINY, "evaluation.answers=1", "online.steps=1"]), tmp_path)
+    columns = ["beta", "seed", "step", "replicate", "problem", "answer", "strict", "tokens", "at_limit"]
+
+    def start(folder: Path) -> pd.DataFrame:
+        rows = load(folder).answers
+        return rows[(rows["variant"] == "paper") & (rows["step"] == 0)].set_index(columns[:6]).sort_index()
+
+    one, two = start(tmp_path), start(finished)
+    assert (len(one), len(two)) == (4 * 2 * 8, 4 * 2 * 16)
+    for column in columns[6:]:
+        assert one[column].tolist() == two.loc[one.index, column].tolist()
+    assert one["proxy"].to_numpy() == pytest.approx(two.loc[one.index, "proxy"].to_numpy(), abs=1e-4)
 
 
 def test_variants_start_from_the_same_checkpoint(finished: Path) -> None:
@@ -164,6 +227,7 @@ def test_killed_at_any_moment_a_rerun_ends_with_the_same_results(finished: Path,
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "results.json").read_bytes() == (finished / "results.json").read_bytes()
     assert (tmp_path / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+    assert (tmp_path / "answers.parquet").read_bytes() == (finished / "answers.parquet").read_bytes()
 
 
 def test_a_damaged_artefact_is_named_and_made_again(finished: Path) -> None:

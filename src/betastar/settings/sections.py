@@ -452,6 +452,9 @@ class Online(Optimisation):
 class Evaluation(Section):
     every: int = positive("online steps between evaluation points", 10)
     problems: int = positive("held-out problems answered at each evaluation point", 100)
+    answers: int = positive(
+        "responses to each of these problems; ranking and diversity within a problem need 2 or more", 1
+    )
     temperature: float = Field(default=1.0, ge=0, description="sampling temperature; 0 is greedy")
     samples: int = Field(
         default=4, ge=0, description="full responses kept per condition and evaluation point, for the report"

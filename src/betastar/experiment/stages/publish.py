@@ -1,11 +1,11 @@
-"""Stage: what a person looks for in the run directory. `results.json`, the metrics and samples of all conditions, the
-adapters by name."""
+"""Stage: what a person looks for in the run directory. `results.json`, the metrics, samples and answers of all
+conditions, the adapters by name."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -17,11 +17,15 @@ from betastar.experiment.context import Context
 from betastar.experiment.evaluation import held_out, probe_prompts
 from betastar.experiment.making import made
 from betastar.experiment.store import Artefact, copy_out, write_atomically
-from betastar.record.files import METRICS, RESULTS, SAMPLES, read_points, to_json, to_json_lines
+from betastar.record.answers import complete, read_answers, write_answers
+from betastar.record.files import ANSWERS, METRICS, RESULTS, SAMPLES, read_points, to_json, to_json_lines
 from betastar.record.points import EvaluationPoint
 from betastar.settings.config import Resolved
 
-VERSION = 4
+if TYPE_CHECKING:
+    import pandas as pd
+
+VERSION = 5
 STAGE = "results"
 
 
@@ -47,16 +51,19 @@ def run(
         from betastar.analysis.results import build_results
 
         points, samples = _points(probes, online)
+        answers = _answers(probes, online)
         results = build_results(
             points,
             {(c.beta, c.seed): _extra(probes[c], checkpoints[c]) for c in checkpoints},
             {**_context(ctx, preferences, ensemble, problems), "hyperparameters": hyperparameters},
             root_seed=config.root_seed,
             trade_off=config.law.trade_off,
+            answers=answers,
         )
         (out / RESULTS).write_text(to_json(results), encoding="utf-8")
         (out / METRICS).write_text(to_json_lines(points), encoding="utf-8")
         (out / SAMPLES).write_text(to_json_lines(samples), encoding="utf-8")
+        write_answers(out / ANSWERS, answers)
 
     published = made(ctx, STAGE, settings, sources, build)
     write_atomically(folder / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
@@ -85,6 +92,17 @@ def _points(
     return rows, samples
 
 
+def _answers(probes: Parts[Condition], online: Parts[OnlineCondition]) -> pd.DataFrame:
+    """The table of answers; those of a checkpoint stand in each of its variants."""
+    import pandas as pd
+
+    starts = {condition: read_answers(probes[condition] / ANSWERS) for condition in {c.checkpoint for c in online}}
+    tables = []
+    for condition, folder in online.items():
+        tables += [starts[condition.checkpoint].assign(variant=condition.variant), read_answers(folder / ANSWERS)]
+    return complete(pd.concat(tables, ignore_index=True))
+
+
 def _extra(probe: Path, checkpoint: Path) -> dict[str, Any]:
     point, trained = read_json(probe / "point.json"), read_json(checkpoint / "metrics.json")
     return {
@@ -94,7 +112,7 @@ def _extra(probe: Path, checkpoint: Path) -> dict[str, Any]:
             "win_rate": point["win_rate"],
             "judge": point["judge"],
         },
-        "base": point["base"],
+        "base": {name: value for name, value in point["base"].items() if name != "step"},
         "log_ratio_noise": point["log_ratio_noise"],
         "again": {name: point["again"][name] for name in ("proxy", "true_strict", "true_lenient", "disagreement")},
     }

@@ -55,6 +55,7 @@ class EvaluationSettings(TypedDict):
 
     every: Annotated[Count, Field(description="online steps between evaluation points")]
     problems: Annotated[Count, Field(description="at most so many are answered at each point")]
+    answers: NotRequired[Annotated[Count, Field(description="responses to each problem")]]
     temperature: Annotated[Setting, Field(ge=0)]
     samples: Annotated[Count, Field(description="whole responses kept per condition and point")]
 
