@@ -166,6 +166,38 @@ def test_more_answers_leave_the_first_ones_as_they_are(finished: Path, tmp_path:
     assert one["proxy"].to_numpy() == pytest.approx(two.loc[one.index, "proxy"].to_numpy(), abs=1e-4)
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_each_seed_has_an_ensemble_of_its_own_and_is_scored_by_it_alone(finished: Path, tmp_path: Path) -> None:
+    """Seed 1 alone in a run gives what it gives beside seed 0, to rounding: its reward models, their centroid and
+    offsets, and what they say of its conditions and of the base."""
+    alone = pipeline.run(load_config("micro", [*TINY, "seeds=[1]", "online.steps=1"]), tmp_path)
+    both = json.loads((finished / "results.json").read_text())
+    ours, theirs = alone["rewards"], both["rewards"]
+    assert (ours["seeds"], theirs["seeds"]) == ([1], [0, 1])
+    for part in ("validation", "test"):
+        assert len(theirs[part]["member_mean"]) == 2 * ours["members"]
+        assert theirs[part]["member_mean"][3:] == pytest.approx(ours[part]["member_mean"], abs=2e-3)
+        assert theirs[part]["member_mean"][:3] != pytest.approx(ours[part]["member_mean"], abs=2e-3)
+    beside = {(c["variant"], c["beta"]): c for c in both["conditions"] if c["seed"] == 1}
+    for mine in alone["conditions"]:
+        other = beside[mine["variant"], mine["beta"]]
+        assert other["base"]["proxy"] == pytest.approx(mine["base"]["proxy"], abs=2e-3)
+        for name in ("proxy", "disagreement", "disagreement_centred", "ood_distance"):
+            assert other[name]["start"] == pytest.approx(mine[name]["start"], abs=2e-3)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_one_ensemble_can_serve_the_whole_run(tmp_path: Path) -> None:
+    results = pipeline.run(load_config("micro", [*TINY, "rewards.per=run", "online.steps=1"]), tmp_path)
+    assert "seeds" not in results["rewards"]
+    assert len(results["rewards"]["test"]["member_mean"]) == 3
+    assert sorted(path.name for path in (tmp_path / "adapters" / "rewards").iterdir()) == [
+        "member-0",
+        "member-1",
+        "member-2",
+    ]
+
+
 def test_variants_start_from_the_same_checkpoint(finished: Path) -> None:
     results = json.loads((finished / "results.json").read_text())
     start = {(c["variant"], c["beta"], c["seed"]): c["proxy"]["start"] for c in results["conditions"]}
@@ -194,11 +226,17 @@ def test_another_beta_changes_no_other_conditions_text(finished: Path, tmp_path:
     assert len(together) == len(alone) * 3 // 2
 
 
-def test_a_new_beta_trains_only_itself_and_online_settings_keep_the_checkpoints(finished: Path) -> None:
+def test_a_new_beta_or_seed_trains_only_itself_and_online_settings_keep_the_checkpoints(finished: Path) -> None:
     listener = Listener()
     pipeline.run(load_config("micro", [*TINY, "grid.values=[0.1, 0.5, 1.0]"]), finished, listener)
     assert "offline: reused 4 of 6 conditions" in listener.said
     assert "online: reused 8 of 12 conditions" in listener.said
+    listener = Listener()
+    pipeline.run(load_config("micro", [*TINY, "seeds=[0, 1, 2]"]), finished, listener)
+    assert {
+        f"{stage}: reused {n} of {n * 3 // 2} conditions"
+        for stage, n in {"rewards": 2, "offline": 4, "probe": 4, "online": 8}.items()
+    } <= set(listener.said)
     listener = Listener()
     pipeline.run(load_config("micro", [*TINY, "online.learning_rate=0.002"]), finished, listener)
     assert {"base: reused", "rewards: reused", "offline: reused", "probe: reused"} <= set(listener.said)

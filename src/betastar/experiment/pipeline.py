@@ -61,18 +61,18 @@ def run(config: Config, folder: Path, reporter: Reporter | None = None, command:
         begin("reference")  # the β grid from reference log-ratios: line 3
         logprobs = reference.run(ctx, policy_base, pairs)
         betas = reference.beta_grid(resolved.grid, logprobs)
-        begin("rewards")  # K bootstrap reward models: line 4
-        ensemble = rewards.run(ctx, reward_base, pairs)
+        begin("rewards")  # K bootstrap reward models for every seed: line 4
+        ensembles = rewards.run(ctx, reward_base, pairs)
         conditions = [Condition(beta, seed) for seed in resolved.seeds for beta in betas]
         begin("offline")  # DPO of every (β, seed): lines 5-6
         checkpoints = offline.run(ctx, policy_base, pairs, logprobs, conditions)
         begin("probe")  # entropy, distance, alignment of every checkpoint: lines 7-8
-        inputs = Inputs(policy_base, reward_base, pairs, ensemble, problems)
+        inputs = Inputs(policy_base, reward_base, pairs, ensembles, problems)
         probes = probe.run(ctx, inputs, checkpoints)
         begin("online")  # adaptation against the proxy, truth watched: lines 10-23
         adapted = online.run(ctx, inputs, checkpoints, probes)
         begin("results")  # AUGC, law, β★: lines 24-26
-        results = publish.run(ctx, pairs, ensemble, problems, checkpoints, probes, adapted, numbers)
+        results = publish.run(ctx, pairs, ensembles, problems, checkpoints, probes, adapted, numbers)
         begin("report")  # what a person looks at
         report.run(ctx, results)
         return dict(read_results(folder))

@@ -384,7 +384,14 @@ class Offline(Training):
 
 
 class Rewards(Training):
-    members: int = Field(default=3, ge=2, description="number of reward models K in the ensemble")
+    members: int = Field(default=3, ge=2, description="number of reward models K in an ensemble")
+    per: Literal["seed", "run"] = Field(
+        default="seed",
+        description="seed: each seed trains its own ensemble, so that intervals over seeds cover it; run: one for all",
+    )
+    seeds_at_once: int | None = positive(
+        "for per seed: maximum number of seeds whose reward models train in one bank; empty: all", None
+    )
 
 
 class Grid(Section):

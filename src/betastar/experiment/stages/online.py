@@ -44,7 +44,6 @@ def run(
 ) -> Parts[OnlineCondition]:
     config = ctx.config
     shared = [VERSION, config.evaluation.model_dump(), config.lengths.generated, config.root_seed]
-    sources = [artefact.key for artefact in inputs]
     banks: dict[str, list[str]] = {}
     for name in config.variants:
         # Variants that differ only in the penalty go through the same batches and can share a bank.
@@ -56,7 +55,7 @@ def run(
         settings = config.variant(names[0])
         mine = {
             OnlineCondition(name, c): content_key(
-                STAGE, shared, sources, batch_key, config.variant(name).kl.model_dump(), checkpoint_key
+                STAGE, shared, inputs.keys(c.seed), batch_key, config.variant(name).kl.model_dump(), checkpoint_key
             )
             for name in names
             for c, checkpoint_key in checkpoints.keys_of.items()
@@ -96,14 +95,14 @@ def _adapt(
     key: str,
 ) -> None:
     policy, reward_model = ctx.policy(inputs.base), ctx.reward_model(inputs.reward_base)
-    rewards, problems = readers.rewards(ctx, inputs.ensemble), readers.problems(inputs.problems)
+    seeds, problems = [c.checkpoint.seed for c in conditions], readers.problems(inputs.problems)
     references = readers.checkpoints(policy.bank, [checkpoints[c.checkpoint] for c in conditions])
     adapters = references.trainable()
     questions = [p.question for p in getattr(problems, settings.prompt_split)]
     numbers = settings.numbers(settings.steps)
     bank = _Bank(
         policy=policy,
-        scorer=Scorer(ctx, policy, reward_model, [rewards] * len(conditions)),
+        scorer=Scorer(ctx, policy, reward_model, readers.rewards(ctx, inputs.ensembles, seeds)),
         conditions=conditions,
         penalties=[ctx.config.variant(c.variant).kl for c in conditions],
         noise=[readers.log_ratio_noise(probes[c.checkpoint]) for c in conditions],
@@ -116,7 +115,6 @@ def _adapt(
         numbers=numbers,
     )
     chosen, asked = held_out(ctx, problems.test), probe_prompts(ctx, problems.test)
-    seeds = [c.checkpoint.seed for c in conditions]
     checkpoint = ctx.store.checkpoint(STAGE, key)
     start = 0
     if saved := checkpoint.load():

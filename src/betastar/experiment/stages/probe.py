@@ -40,35 +40,35 @@ def run(ctx: Context[Resolved], inputs: Inputs, checkpoints: Parts[Condition]) -
         ctx.config.lengths.generated,
         ctx.config.root_seed,
     ]
-    sources = [artefact.key for artefact in inputs]
-    keys = {c: content_key(STAGE, settings, sources, key) for c, key in checkpoints.keys_of.items()}
+    keys = {c: content_key(STAGE, settings, inputs.keys(c.seed), key) for c, key in checkpoints.keys_of.items()}
 
     def build(todo: Sequence[Condition], folders: Sequence[Path], key: str) -> None:
         policy, reward_model = ctx.policy(inputs.base), ctx.reward_model(inputs.reward_base)
-        learned = readers.rewards(ctx, inputs.ensemble)
         adapters = readers.checkpoints(policy.bank, [checkpoints[c] for c in todo])
         limit = readers.response_limit(ctx, inputs.preferences)
         everything = readers.problems(inputs.problems).test
         chosen, probes = held_out(ctx, everything), probe_prompts(ctx, everything)
         seeds = [c.seed for c in todo]
-        scorer = Scorer(ctx, policy, reward_model, [learned] * len(todo))
+        learned = dict(zip(seeds, readers.rewards(ctx, inputs.ensembles, seeds), strict=True))
+        scorer = Scorer(ctx, policy, reward_model, [learned[seed] for seed in seeds])
         points = []
         for replicate in (0, 1):
             ctx.reporter.progress(replicate, 3, "evaluations")
             points.append(evaluate(ctx, policy, adapters, None, seeds, chosen, probes, scorer, limit, replicate))
         ctx.reporter.progress(2, 3, "evaluations")
-        base = _base(ctx, policy, replace(scorer, rewards=[learned] * len(set(seeds))), seeds, chosen, limit)
+        base = _base(ctx, policy, replace(scorer, rewards=list(learned.values())), list(learned), chosen, limit)
         ctx.reporter.progress(3, 3, "evaluations")
         for c, (condition, folder) in enumerate(zip(todo, folders, strict=True)):
             start, again = points[0][c], points[1][c]
             texts = [r.text for r in start.responses]
-            wins = _wins(ctx, reward_model, learned.judge, chosen, texts, base[condition.seed].texts)
+            judge = learned[condition.seed].judge
+            wins = _wins(ctx, reward_model, judge, chosen, texts, base[condition.seed].texts)
             record = {
                 "start": start.point.row(),
                 "again": again.point.row(),
                 "base": base[condition.seed].point.row(),
                 "win_rate": sum(wins) / len(wins),
-                "judge": "annotator" if learned.judge is None else "reward model not used online",
+                "judge": "annotator" if judge is None else "reward model not used online",
                 "log_ratio_noise": start.log_ratio_noise,
             }
             write_json(folder / "point.json", record)
@@ -94,17 +94,17 @@ def _base(
     problems: Sequence[Problem],
     limit: int,
 ) -> dict[int, _Base]:
-    """The bare base by seed, with the noise and the ensemble that the conditions of the seed have; `scorer` has an
-    ensemble for each distinct seed. The spread of its rewards is a scale that all conditions of a seed can share."""
-    distinct, config = list(dict.fromkeys(seeds)), ctx.config.evaluation
+    """The bare base by seed, with the noise and, in `scorer`, the ensemble of each seed. The spread of its rewards is a
+    scale that all conditions of a seed can share."""
+    config = ctx.config.evaluation
     asked = list(problems) * config.answers
     questions, n = [p.question for p in asked], len(asked)
-    keys = [key for seed in distinct for key in evaluation_keys(ctx, seed, 0, problems)]
-    prompts = policy.chat.prompts(questions) * len(distinct)
+    keys = [key for seed in seeds for key in evaluation_keys(ctx, seed, 0, problems)]
+    prompts = policy.chat.prompts(questions) * len(seeds)
     responses = answer(ctx, policy, None, [prompts], [keys], limit, config.temperature)[0]
-    proxy = ensemble_score(scorer(questions * len(distinct), responses).scores).mean.view(len(distinct), n)
+    proxy = ensemble_score(scorer(questions * len(seeds), responses).scores).mean.view(len(seeds), n)
     found = {}
-    for i, seed in enumerate(distinct):
+    for i, seed in enumerate(seeds):
         texts = [policy.chat.text(response.tokens) for response in responses[i * n : (i + 1) * n]]
         grades = [ctx.runtime.grade(text, p.gold) for text, p in zip(texts, asked, strict=True)]
         correct = sum(g.strict for g in grades)

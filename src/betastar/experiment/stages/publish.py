@@ -32,7 +32,7 @@ STAGE = "results"
 def run(
     ctx: Context[Resolved],
     preferences: Artefact,
-    ensemble: Artefact,
+    ensembles: Parts[int],
     problems: Artefact,
     checkpoints: Parts[Condition],
     probes: Parts[Condition],
@@ -42,7 +42,7 @@ def run(
     """Write everything and return the artefact that has the results."""
     config, folder = ctx.config, ctx.store.folder
     settings = [VERSION, config.model_dump(mode="json", exclude={"compute", "tracking"}), hyperparameters]
-    sources = [preferences.key, ensemble.key, problems.key]
+    sources = [preferences.key, problems.key, *(f"rewards of {s}: {key}" for s, key in ensembles.keys_of.items())]
     for parts in (checkpoints, probes, online):
         sources += [f"{condition}: {key}" for condition, key in parts.keys_of.items()]
 
@@ -55,7 +55,7 @@ def run(
         results = build_results(
             points,
             {(c.beta, c.seed): _extra(probes[c], checkpoints[c]) for c in checkpoints},
-            {**_context(ctx, preferences, ensemble, problems), "hyperparameters": hyperparameters},
+            {**_context(ctx, preferences, ensembles, problems), "hyperparameters": hyperparameters},
             root_seed=config.root_seed,
             trade_off=config.law.trade_off,
             answers=answers,
@@ -68,7 +68,7 @@ def run(
     published = made(ctx, STAGE, settings, sources, build)
     write_atomically(folder / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
     copy_out(published, folder)
-    _link_adapters(folder / "adapters", ensemble, checkpoints, online)
+    _link_adapters(folder / "adapters", ensembles, checkpoints, online)
     return published
 
 
@@ -118,7 +118,9 @@ def _extra(probe: Path, checkpoint: Path) -> dict[str, Any]:
     }
 
 
-def _context(ctx: Context[Resolved], preferences: Artefact, ensemble: Artefact, problems: Artefact) -> dict[str, Any]:
+def _context(
+    ctx: Context[Resolved], preferences: Artefact, ensembles: Parts[int], problems: Artefact
+) -> dict[str, Any]:
     """What the record says of a run beside what follows from its evaluation points. A setting that is not set is left
     out."""
     config, found = ctx.config, readers.problems(problems)
@@ -138,18 +140,36 @@ def _context(ctx: Context[Resolved], preferences: Artefact, ensemble: Artefact, 
         },
         "preferences": config.preferences.model_dump(mode="json", exclude_none=True),
         "data": {**read_json(preferences.folder / "statistics.json"), "splits": splits},
-        "rewards": read_json(ensemble.folder / "metrics.json"),
+        "rewards": _rewards(ctx, ensembles),
     }
 
 
+def _rewards(ctx: Context[Resolved], ensembles: Parts[int]) -> dict[str, Any]:
+    """How well the ensembles rank pairs that they have not seen: members in the order of seeds, means over seeds."""
+    own = ctx.config.rewards.per == "seed"
+    found = [read_json(folder / "metrics.json") for folder in dict.fromkeys(ensembles.values())]
+
+    def of_all(part: str) -> dict[str, Any]:
+        every = [metrics[part] for metrics in found]
+        return {
+            "pairs": every[0]["pairs"],
+            **{n: [value for each in every for value in each[n]] for n in every[0] if n.startswith("member_")},
+            **{n: sum(each[n] for each in every) / len(every) for n in ("mean_accuracy", "sign_disagreement")},
+        }
+
+    seeds = {"seeds": list(ensembles)} if own else {}
+    return {"members": found[0]["members"], **seeds, "validation": of_all("validation"), "test": of_all("test")}
+
+
 def _link_adapters(
-    folder: Path, ensemble: Artefact, checkpoints: Parts[Condition], online: Parts[OnlineCondition]
+    folder: Path, ensembles: Parts[int], checkpoints: Parts[Condition], online: Parts[OnlineCondition]
 ) -> None:
     """`adapters/<stage>/<condition>` as relative links into the store: PEFT folders by name, nothing copied."""
     wanted = {folder / "offline" / str(c): path / "adapter" for c, path in checkpoints.items()}
     wanted |= {folder / "online" / str(c): path / "adapter" for c, path in online.items()}
-    members = [path for path in ensemble.folder.iterdir() if path.is_dir()]
-    wanted |= {folder / "rewards" / path.name: path for path in members}
+    for ensemble in ensembles.values():  # its members are beside it
+        members = [path for path in ensemble.parent.glob("*") if (path / "adapter_config.json").is_file()]
+        wanted |= {folder / "rewards" / path.name: path for path in members}
     for link in folder.glob("*/*"):
         if link.is_symlink():
             link.unlink()

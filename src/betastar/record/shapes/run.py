@@ -164,9 +164,11 @@ class RewardAccuracy(TypedDict):
 
 @with_config(CLOSED)
 class Rewards(TypedDict):
-    """The reward ensemble on pairs that it was not trained on."""
+    """The reward ensembles on pairs that they were not trained on. If each seed has its own, lists have the members of
+    the first seed, then those of the second, …, and other numbers are means over seeds."""
 
-    members: Annotated[Count, Field(description="reward models in the ensemble")]
+    members: Annotated[Count, Field(description="reward models in an ensemble")]
+    seeds: NotRequired[Annotated[list[int], Field(description="if each seed has its own ensemble")]]
     validation: RewardAccuracy
     test: RewardAccuracy
 
