@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from betastar.errors import BetastarError
 from betastar.progress import Reporter
-from betastar.record.files import RESULTS, Run, read_comparison, read_run, to_json
+from betastar.record.files import ANSWERS, RESULTS, Run, read_comparison, read_run, to_json
 from betastar.record.frames import conditions_frame, points_frame, responses_frame, summary_frame
 from betastar.record.shapes.comparison import ComparisonRecord
 from betastar.record.shapes.results import ResultsRecord
@@ -79,6 +79,16 @@ class Results:
     def responses(self) -> pd.DataFrame:
         """One row per kept response, with its scores and grades; empty for an analysis."""
         return responses_frame(self.run.samples)
+
+    @cached_property
+    def answers(self) -> pd.DataFrame:
+        """One row per answer to a held-out problem, without its text: rewards, length, log-ratios; columns in
+        docs/results.md. Empty for an analysis, and for a run of an earlier version. Raises BetastarError if the file is
+        damaged."""
+        from betastar.record.answers import no_answers, read_answers
+
+        place = None if self.folder is None else self.folder / ANSWERS
+        return read_answers(place) if place is not None and place.is_file() else no_answers()
 
     @property
     def plot(self) -> Plots:

@@ -6,13 +6,17 @@ import json
 import random
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from analysis.records import check
 from forked import Command
 
 from betastar.analysis.analyze import analyze_paths
 from betastar.analysis.logs.log import Options
+from betastar.api import Results, load
 from betastar.experiment import pipeline
 from betastar.progress import Reporter
 from betastar.settings.config import load_config
@@ -31,6 +35,7 @@ TINY = (
     "evaluation.best_of=4",
     "evaluation.plasticity=8",
     "offline.evaluate_every=4",
+    "evaluation.answers=2",
     "task.test_problems=40",
     "seeds=[0, 1]",
     "grid={method: list, values: [0.1, 1.0]}",
@@ -76,6 +81,7 @@ def test_a_run_leaves_what_the_readme_names(finished: Path) -> None:
     for name in (
         "config.yaml",
         "samples.jsonl",
+        "answers.parquet",
         "report.html",
         "figures/rewards.svg",
         "figures/gap.pdf",
@@ -169,6 +175,95 @@ def test_what_is_switched_off_is_left_out_with_a_reason_and_trains_nothing_anew(
     pipeline.run(load_config("micro", TINY), finished)
 
 
+def test_every_answer_is_kept_and_gives_the_points(finished: Path) -> None:
+    """Means, spreads and divergences of a point from the single answers behind it, whose numbers have single precision;
+    at the start the policy is its checkpoint."""
+    run = load(finished)
+    assert isinstance(run, Results)
+    answers, points = run.answers, run.points.set_index(["variant", "beta", "seed", "step"])
+    assert len(answers) == 8 * (3 + 1) * 8 * 2  # conditions, points and the start again, problems, answers
+    first = answers[answers["replicate"] == 0]
+    for place, rows in first.groupby(["variant", "beta", "seed", "step"], observed=True):
+        point: Any = points.loc[place]
+        assert sorted(rows["problem"].value_counts()) == [2] * 8
+        assert rows["proxy"].mean() == pytest.approx(point["proxy"], abs=1e-6)
+        assert rows["proxy"].std() == pytest.approx(point["proxy_std"], abs=1e-6)
+        assert rows["strict"].mean() == pytest.approx(point["true_strict"], abs=1e-12)
+        assert 1 - rows["parsable"].mean() == pytest.approx(point["unparsable"], abs=1e-6)
+        assert rows["tokens"].mean() == pytest.approx(point["response_tokens"])
+        for name, kl in (("log_ratio", "kl"), ("log_ratio_base", "kl_base")):
+            d = rows[name].astype(float)
+            assert d.mean() == pytest.approx(point[kl], abs=1e-5)
+            assert (np.exp(-d) - 1 + d).mean() == pytest.approx(point[f"{kl}_k3"], abs=1e-5)
+            assert d.groupby(rows["problem"]).mean().sem() == pytest.approx(point[f"{kl}_error"], abs=1e-5)
+        if place[-1] == 0:
+            assert (rows["log_ratio"] == 0).all()
+            assert point["kl_base_k3"] > 0
+    again = answers[answers["replicate"] == 1]
+    assert set(again["step"]) == {0}
+    assert (again["proxy"].to_numpy() != first[first["step"] == 0]["proxy"].to_numpy()).any()
+
+
+def test_the_base_is_judged_by_its_seeds_own_ensemble_on_the_same_problems(finished: Path) -> None:
+    conditions = json.loads((finished / "results.json").read_text())["conditions"]
+    base = {(c["seed"], c["variant"], c["beta"]): c["base"] for c in conditions}
+    assert {seed: len({json.dumps(b) for (s, *_), b in base.items() if s == seed}) for seed in (0, 1)} == {0: 1, 1: 1}
+    for found in base.values():
+        assert (found["n"], found["answers"]) == (16, 2)
+        assert found["true_strict"] == found["correct_strict"] / 16
+        assert found["proxy_std"] > 0
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_more_answers_leave_the_first_ones_as_they_are(finished: Path, tmp_path: Path) -> None:
+    """The noise of an answer is its own: with one answer to each problem the checkpoint says what it says first with
+    two."""
+    pipeline.run(load_config("micro", [*TINY, "evaluation.answers=1", "online.steps=1"]), tmp_path)
+    columns = ["beta", "seed", "step", "replicate", "problem", "answer", "strict", "tokens", "at_limit"]
+
+    def start(folder: Path) -> pd.DataFrame:
+        rows = load(folder).answers
+        return rows[(rows["variant"] == "paper") & (rows["step"] == 0)].set_index(columns[:6]).sort_index()
+
+    one, two = start(tmp_path), start(finished)
+    assert (len(one), len(two)) == (4 * 2 * 8, 4 * 2 * 16)
+    for column in columns[6:]:
+        assert one[column].tolist() == two.loc[one.index, column].tolist()
+    assert one["proxy"].to_numpy() == pytest.approx(two.loc[one.index, "proxy"].to_numpy(), abs=1e-4)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_each_seed_has_an_ensemble_of_its_own_and_is_scored_by_it_alone(finished: Path, tmp_path: Path) -> None:
+    """Seed 1 alone in a run gives what it gives beside seed 0, to rounding: its reward models, their centroid and
+    offsets, and what they say of its conditions and of the base."""
+    alone = pipeline.run(load_config("micro", [*TINY, "seeds=[1]", "online.steps=1"]), tmp_path)
+    both = json.loads((finished / "results.json").read_text())
+    ours, theirs = alone["rewards"], both["rewards"]
+    assert (ours["seeds"], theirs["seeds"]) == ([1], [0, 1])
+    for part in ("validation", "test"):
+        assert len(theirs[part]["member_mean"]) == 2 * ours["members"]
+        assert theirs[part]["member_mean"][3:] == pytest.approx(ours[part]["member_mean"], abs=2e-3)
+        assert theirs[part]["member_mean"][:3] != pytest.approx(ours[part]["member_mean"], abs=2e-3)
+    beside = {(c["variant"], c["beta"]): c for c in both["conditions"] if c["seed"] == 1}
+    for mine in alone["conditions"]:
+        other = beside[mine["variant"], mine["beta"]]
+        assert other["base"]["proxy"] == pytest.approx(mine["base"]["proxy"], abs=2e-3)
+        for name in ("proxy", "disagreement", "disagreement_centred", "ood_distance"):
+            assert other[name]["start"] == pytest.approx(mine[name]["start"], abs=2e-3)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_one_ensemble_can_serve_the_whole_run(tmp_path: Path) -> None:
+    results = pipeline.run(load_config("micro", [*TINY, "rewards.per=run", "online.steps=1"]), tmp_path)
+    assert "seeds" not in results["rewards"]
+    assert len(results["rewards"]["test"]["member_mean"]) == 3
+    assert sorted(path.name for path in (tmp_path / "adapters" / "rewards").iterdir()) == [
+        "member-0",
+        "member-1",
+        "member-2",
+    ]
+
+
 def test_variants_start_from_the_same_checkpoint(finished: Path) -> None:
     results = json.loads((finished / "results.json").read_text())
     start = {(c["variant"], c["beta"], c["seed"]): c["proxy"]["start"] for c in results["conditions"]}
@@ -198,11 +293,17 @@ def test_another_beta_changes_no_other_conditions_text(finished: Path, tmp_path:
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_new_beta_trains_only_itself_and_online_settings_keep_the_checkpoints(finished: Path) -> None:
+def test_a_new_beta_or_seed_trains_only_itself_and_online_settings_keep_the_checkpoints(finished: Path) -> None:
     listener = Listener()
     pipeline.run(load_config("micro", [*TINY, "grid.values=[0.1, 0.5, 1.0]"]), finished, listener)
     assert "offline: reused 4 of 6 conditions" in listener.said
     assert "online: reused 8 of 12 conditions" in listener.said
+    listener = Listener()
+    pipeline.run(load_config("micro", [*TINY, "seeds=[0, 1, 2]"]), finished, listener)
+    assert {
+        f"{stage}: reused {n} of {n * 3 // 2} conditions"
+        for stage, n in {"rewards": 2, "offline": 4, "probe": 4, "online": 8}.items()
+    } <= set(listener.said)
     listener = Listener()
     pipeline.run(load_config("micro", [*TINY, "online.learning_rate=0.002"]), finished, listener)
     assert {"base: reused", "rewards: reused", "offline: reused", "probe: reused"} <= set(listener.said)
@@ -224,7 +325,7 @@ def test_killed_at_any_moment_a_rerun_ends_with_the_same_results(finished: Path,
     assert kills >= 3
     done = begin(tmp_path / "run").done()
     assert done.returncode == 0, done.stderr
-    for name in ("results.json", "metrics.jsonl"):
+    for name in ("results.json", "metrics.jsonl", "answers.parquet"):
         assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
 
 

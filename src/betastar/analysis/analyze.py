@@ -105,4 +105,12 @@ def _results(
     extras: Any = {(v, STAND_IN if b is None else b, seed): known for (v, b, seed), known in assembled.extras.items()}
     unknown = set(frame.loc[frame["beta"].isna(), "variant"])
     filled = frame.assign(beta=frame["beta"].fillna(STAND_IN))
-    return build_results(filled, extras, context, root_seed=root_seed, trade_off=trade_off, unknown_beta=unknown)
+    return build_results(
+        filled,
+        extras,
+        context,
+        root_seed=root_seed,
+        trade_off=trade_off,
+        unknown_beta=unknown,
+        answers=assembled.answers,
+    )

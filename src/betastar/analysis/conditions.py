@@ -20,6 +20,7 @@ from betastar.maths.goodhart import (
     start_is_near_zero,
 )
 from betastar.maths.statistics import pearson
+from betastar.record.answers import Grid
 from betastar.record.entries import INSIDE, REGISTRY
 from betastar.record.measures import Measure, Part
 from betastar.record.schema import FORMS
@@ -87,12 +88,17 @@ class Gaps(NamedTuple):
     reasons: dict[str, str | None]
 
 
-def condition_records(points: pd.DataFrame, extras: Mapping[tuple[Any, ...], Mapping[str, Any]]) -> Records:
+def condition_records(
+    points: pd.DataFrame,
+    extras: Mapping[tuple[Any, ...], Mapping[str, Any]],
+    answers: Mapping[tuple[Any, ...], Grid] | None = None,
+) -> Records:
     """Records of all conditions of `points`: one row per (variant, beta, seed, step) with the columns of
     `metrics.jsonl`, the start included; all but proxy and true_strict may be absent or NaN. A column `true_std` says
     that true rewards are scores with this standard deviation, not shares of right answers. `extras[beta, seed]`, or
     `extras[variant, beta, seed]` where checkpoints differ, holds what is known of a checkpoint besides: alignment
-    quality and the repeated evaluation at t=0."""
+    quality and the repeated evaluation at t=0. `answers[variant, beta, seed]`: single answers, as
+    `betastar.record.answers.grids` gives them."""
     score = "true_std" in points or not points["true_strict"].between(0, 1).all()
     numbers = [m.name for m in REGISTRY.logged if m.kind != "numbers" and m.name not in ("proxy", "true_strict")]
     optional = {name: points[name].astype(float) if name in points else math.nan for name in numbers}

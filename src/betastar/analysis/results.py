@@ -15,6 +15,7 @@ from betastar.analysis.protocol import protocol_record
 from betastar.analysis.signals import warning_signs
 from betastar.analysis.summary import paired_differences, summarise
 from betastar.maths.goodhart import HACKING_PERCENTILE
+from betastar.record.answers import grids
 from betastar.record.shapes.results import SCHEMA_VERSION
 
 
@@ -106,11 +107,13 @@ def build_results(
     root_seed: int = 0,
     trade_off: float | None = None,
     unknown_beta: Collection[str] = (),
+    answers: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     """The record of a run from its evaluation points; see docs/results.md for every field. `context` is put in as it
     is: name, data coverage, reward accuracy and whatever else the source of the points knows. `unknown_beta`: variants
-    whose β in the points is a stand-in, which must not be seen or compared with another."""
-    records = condition_records(pd.DataFrame(points), extras)
+    whose β in the points is a stand-in, which must not be seen or compared with another. `answers`: the table of single
+    answers, where one was kept."""
+    records = condition_records(pd.DataFrame(points), extras, None if answers is None else grids(answers))
     variants = list(dict.fromkeys(r["variant"] for r in records.conditions))
     results: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -13,11 +13,12 @@ from betastar.data.tasks import Problem
 from betastar.experiment.context import Context
 from betastar.experiment.readers import Rewards
 from betastar.experiment.runtime import AdaptedModel
+from betastar.maths.answers import distinct_bigrams, divergence, ranking
 from betastar.maths.distributions import cosine_distance_to, ensemble_score, mean_pairwise_cosine_distance
 from betastar.models.bank import Adapters
 from betastar.models.generation import generate
 from betastar.models.logprobs import prompt_entropy
-from betastar.models.rewards import RewardEnsemble, Scored
+from betastar.models.rewards import Scored
 from betastar.models.sequences import Row
 from betastar.randomness import numpy_generator, stream_key, torch_generator
 from betastar.record.points import EvaluationPoint, KeptResponse
@@ -25,24 +26,51 @@ from betastar.record.responses import Response
 from betastar.settings.config import Resolved
 
 
+class Distinct(NamedTuple):
+    """Rows without repetition, and of each original row its `place` among them. Conditions that share noise often give
+    the same response: what depends on the row alone is computed once."""
+
+    rows: list[Row]
+    place: list[int]
+
+    @staticmethod
+    def of(rows: Sequence[Row]) -> Distinct:
+        keys = [(tuple(row.prompt), tuple(row.response)) for row in rows]
+        place = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+        return Distinct([Row(*key) for key in place], [place[key] for key in keys])
+
+
 @dataclass(frozen=True)
 class Scorer:
-    """An ensemble ready to score responses of `policy`."""
+    """Ensembles ready to score responses of `policy`: `rewards [C]`, that of each condition, often the same one."""
 
     ctx: Context[Resolved]
     policy: AdaptedModel
     reward_model: AdaptedModel
-    ensemble: RewardEnsemble
+    rewards: Sequence[Rewards]
 
     def __call__(self, questions: Sequence[str], responses: Sequence[Response], embed: bool = False) -> Scored:
-        """Score responses. With one base for both, the sampled tokens are scored as they are; else their text is."""
+        """Score responses, as many of each condition, in the order of conditions. With one base for both, the sampled
+        tokens are scored as they are; else their text is."""
         shared = self.reward_model.base is self.policy.base
         rows = [Row.of(r) for r in responses] if shared else self._retokenised(questions, responses)
-        # Conditions that share noise often give the same response: each distinct one is scored once.
-        place = {row: i for i, row in enumerate(dict.fromkeys((tuple(r.prompt), tuple(r.response)) for r in rows))}
-        scored = self.ctx.runtime.scored(self.reward_model, self.ensemble, [Row(*r) for r in place], embed)
-        at = torch.tensor([place[tuple(r.prompt), tuple(r.response)] for r in rows], device=scored.scores.device)
-        return Scored(scored.scores[:, at], None if scored.embedding is None else scored.embedding[at])
+        device, size = self.ctx.runtime.device, len(rows) // len(self.rewards)
+        mine: dict[int, list[int]] = {}  # by ensemble, which only ever sees its own conditions' rows
+        for c, rewards in enumerate(self.rewards):
+            mine.setdefault(id(rewards), []).extend(range(c * size, (c + 1) * size))
+        scores = torch.empty(len(self.rewards[0].ensemble), len(rows), device=device)
+        embedding: torch.Tensor | None = None
+        for places in mine.values():
+            part = Distinct.of([rows[i] for i in places])
+            ensemble = self.rewards[places[0] // size].ensemble
+            scored = self.ctx.runtime.scored(self.reward_model, ensemble, part.rows, embed)
+            at, place = torch.tensor(places, device=device), torch.tensor(part.place, device=device)
+            scores[:, at] = scored.scores[:, place]
+            if scored.embedding is not None:
+                if embedding is None:
+                    embedding = scored.embedding.new_empty(len(rows), scored.embedding.shape[1])
+                embedding[at] = scored.embedding[place]
+        return Scored(scores, embedding)
 
     def _retokenised(self, questions: Sequence[str], responses: Sequence[Response]) -> list[Row]:
         theirs = self.reward_model.chat
@@ -56,12 +84,14 @@ NOISE_ROWS = 16  # responses of a checkpoint on which the noise of log-ratios is
 
 
 class Evaluation(NamedTuple):
-    """What is measured of one condition at one `point`, its scored and graded responses, the few of them that are kept,
-    and of a checkpoint the noise of its log-ratios (see `log_ratio_noise`)."""
+    """What is measured of one condition at one `point`, its scored and graded responses (the first answers to all
+    problems, then the second ones, …), the few of them that are kept, columns of the table of answers, and of a
+    checkpoint the noise of its log-ratios (see `log_ratio_noise`)."""
 
     point: EvaluationPoint
     responses: list[Response]
     kept: list[KeptResponse]
+    answers: dict[str, list[Any]]
     log_ratio_noise: float | None = None
 
 
@@ -159,6 +189,25 @@ def _last_bit_moved(adapters: Adapters, dtype: torch.dtype, root_seed: int) -> A
     return Adapters(moved(adapters.a, "a"), moved(adapters.b, "b"), adapters.scale)
 
 
+def base_logprobs(
+    ctx: Context[Resolved], policy: AdaptedModel, responses: Sequence[Sequence[Response]]
+) -> torch.Tensor:
+    """Log-probabilities `[C, B]` of responses under the base π⁽⁰⁾, each distinct response read once."""
+    found = Distinct.of([Row.of(response) for part in responses for response in part])
+    logprobs = ctx.runtime.row_logprobs(policy, None, [found.rows])[0]
+    return logprobs[torch.tensor(found.place, device=logprobs.device)].view(len(responses), -1)
+
+
+def evaluation_keys(ctx: Context[Resolved], seed: int, replicate: int, problems: Sequence[Problem]) -> list[int]:
+    """The random streams of a seed's answers: the first answers to all problems, then the second ones, … The streams of
+    the first do not depend on how many there are."""
+    return [
+        stream_key(ctx.config.root_seed, "evaluation", seed, replicate, p.problem_id, *([answer] if answer else []))
+        for answer in range(ctx.config.evaluation.answers)
+        for p in problems
+    ]
+
+
 def evaluate(
     ctx: Context[Resolved],
     policy: AdaptedModel,
@@ -168,7 +217,6 @@ def evaluate(
     problems: Sequence[Problem],
     probes: Sequence[Problem],
     scorer: Scorer,
-    rewards: Rewards,
     limit: int,
     replicate: int = 0,
     step: int = 0,
@@ -176,29 +224,30 @@ def evaluate(
     """Evaluate every condition of `adapters` after `step` online steps; `references=None` says that they are their own
     references.
 
-    A row's noise depends on seed, problem and `replicate` alone: all conditions of a seed share it, at every step, so
-    a policy that has not moved gives the same answers, and what changes is due to the policy. Another replicate is
-    fresh noise.
+    A row's noise depends on seed, problem, answer and `replicate` alone: all conditions of a seed share it, at every
+    step, so a policy that has not moved gives the same answers, and what changes is due to the policy. Another
+    replicate is fresh noise.
     """
-    config, seed = ctx.config, ctx.config.root_seed
-    questions = [p.question for p in problems]
-    prompts = policy.chat.prompts(questions)
-    keys = [[stream_key(seed, "evaluation", s, replicate, p.problem_id) for p in problems] for s in seeds]
-    grid = answer(ctx, policy, adapters, [prompts] * len(seeds), keys, limit, config.evaluation.temperature)
+    config, count = ctx.config.evaluation, len(problems)
+    asked = list(problems) * config.answers
+    questions, prompts = [p.question for p in asked], policy.chat.prompts([p.question for p in problems])
+    keys = [evaluation_keys(ctx, seed, replicate, problems) for seed in seeds]
+    grid = answer(ctx, policy, adapters, [prompts * config.answers] * len(seeds), keys, limit, config.temperature)
     noise: list[float | None] = [None] * len(seeds)
+    logprobs = sampled_logprobs(ctx, policy, adapters, grid)
+    from_base = logprobs - base_logprobs(ctx, policy, grid)
     if references is None:
-        log_ratio = torch.zeros(len(seeds), len(problems))
+        log_ratio = torch.zeros_like(logprobs)
         noise = log_ratio_noise(ctx, policy, adapters, grid).tolist()
     else:
-        log_ratio = sampled_logprobs(ctx, policy, adapters, grid)
-        log_ratio = log_ratio - ctx.runtime.row_logprobs(policy, references, rows_of(grid))
+        log_ratio = logprobs - ctx.runtime.row_logprobs(policy, references, rows_of(grid))
     scored = scorer(questions * len(seeds), [response for part in grid for response in part], embed=True)
     assert scored.embedding is not None
     probed = policy.chat.prompts([p.question for p in probes])
     entropies = ctx.runtime.room.for_tokens(
         max(map(len, probed)), lambda most: prompt_entropy(policy.bank, adapters, probed, policy.pad, most)
     )
-    n, result = len(problems), []
+    n, result = len(asked), []
     for c, part in enumerate(grid):
         scores = scored.scores[:, c * n : (c + 1) * n]
         proxy = ensemble_score(scores)
@@ -206,35 +255,81 @@ def evaluate(
         responses = [
             _evaluated(ctx, policy, response, problem, *measured)
             for response, problem, *measured in zip(
-                part, problems, scores.T.tolist(), *(field.tolist() for field in proxy), strict=True
+                part, asked, scores.T.tolist(), *(field.tolist() for field in proxy), strict=True
             )
         ]
         grades = [r.grade for r in responses if r.grade is not None]
+        kl, kl_base = (divergence(_by_problem(d[c], count).cpu().numpy()) for d in (log_ratio, from_base))
+        right = _by_problem(torch.tensor([g.strict for g in grades]), count)
         point = EvaluationPoint(
             step=step,
             n=n,
+            answers=config.answers,
             proxy=proxy.mean.mean().item(),
             proxy_std=proxy.mean.std(correction=1).item(),
             members=tuple(scores.mean(dim=1).tolist()),
             disagreement=proxy.disagreement.mean().item(),
             # A Bradley-Terry reward is defined up to a constant, so raw disagreement also measures how far apart the
             # members' constants happen to lie; this one does not.
-            disagreement_centred=ensemble_score(scores - rewards.offset[:, None]).disagreement.mean().item(),
+            disagreement_centred=ensemble_score(scores - scorer.rewards[c].offset[:, None]).disagreement.mean().item(),
             correct_strict=sum(g.strict for g in grades),
             true_strict=sum(g.strict for g in grades) / n,
             true_lenient=sum(g.lenient for g in grades) / n,
             unparsable=sum(not g.parsable for g in grades) / n,
-            kl=log_ratio[c].mean().item(),
+            ranking=ranking(_by_problem(proxy.mean, count).cpu().numpy(), right.numpy()),
+            kl=kl.k1,
+            kl_error=kl.error,
+            kl_k3=kl.k3,
+            kl_base=kl_base.k1,
+            kl_base_error=kl_base.error,
+            kl_base_k3=kl_base.k3,
             response_entropy=sum(r.entropy for r in responses) / n,
             policy_entropy=entropies[c].item(),
             response_tokens=sum(len(r.tokens) for r in responses) / n,
             at_limit=sum(r.hit_limit for r in responses) / n,
-            ood_distance=cosine_distance_to(rewards.centroid, embedding).mean().item(),
+            ood_distance=cosine_distance_to(scorer.rewards[c].centroid, embedding).mean().item(),
             diversity=mean_pairwise_cosine_distance(embedding).item(),
+            prompt_diversity=mean_pairwise_cosine_distance(_by_problem(embedding, count)).mean().item(),
+            distinct_bigrams=distinct_bigrams([r.tokens for r in responses]),
         )
-        kept = [_kept(*pair) for pair in zip(problems, responses, strict=True)][: config.evaluation.samples]
-        result.append(Evaluation(point, responses, kept, noise[c]))
+        kept = [_kept(*pair) for pair in zip(problems, responses, strict=False)][: config.samples]
+        table = _table(asked, responses, count, log_ratio[c].tolist(), from_base[c].tolist())
+        result.append(Evaluation(point, responses, kept, table, noise[c]))
     return result
+
+
+def _by_problem(values: torch.Tensor, problems: int) -> torch.Tensor:
+    """Values `[A · P, …]` of the first answers to all problems, then the second ones, …, as `[P, A, …]`."""
+    return values.unflatten(0, (-1, problems)).transpose(0, 1)
+
+
+def _table(
+    asked: Sequence[Problem],
+    responses: Sequence[Response],
+    problems: int,
+    log_ratio: Sequence[float],
+    log_ratio_base: Sequence[float],
+) -> dict[str, list[Any]]:
+    """Columns of the table of answers (`betastar.record.answers`), one entry per response."""
+    grades = [r.grade for r in responses if r.grade is not None]
+    return {
+        "problem": [str(p.problem_id) for p in asked],
+        "answer": [i // problems for i in range(len(asked))],
+        "proxy": _short(r.proxy for r in responses),
+        "disagreement": _short(r.disagreement for r in responses),
+        "strict": [int(g.strict) for g in grades],
+        "lenient": [int(g.lenient) for g in grades],
+        "parsable": [int(g.parsable) for g in grades],
+        "tokens": [len(r.tokens) for r in responses],
+        "at_limit": [int(r.hit_limit) for r in responses],
+        "log_ratio": _short(log_ratio),
+        "log_ratio_base": _short(log_ratio_base),
+    }
+
+
+def _short(values: Iterable[float]) -> list[float]:
+    """Numbers of single precision with the nine digits that identify them, which is half of what JSON would write."""
+    return [float(f"{value:.9g}") for value in values]
 
 
 def _evaluated(

@@ -45,9 +45,11 @@ def made_parts(
     keys: Mapping[K, str],
     build: Callable[[Sequence[K], Sequence[Path], str], None],
     at_once: int | None = None,
+    logged: Callable[[K], Sequence[str]] = lambda condition: [str(condition)],
 ) -> Parts[K]:
     """A folder for each condition: found in any artefact of the stage, or built now, `at_once` conditions in one bank,
-    by `build(conditions, folders, key)`. Conditions built together become an artefact together."""
+    by `build(conditions, folders, key)`. Conditions built together become an artefact together. `logged`: the names of
+    the folders, beside each other in the artefact, that have a log of their own."""
     store, reporter = ctx.store, ctx.reporter
     found = store.find_parts(stage)
     missing = [condition for condition, key in keys.items() if key not in found]
@@ -59,10 +61,11 @@ def made_parts(
     for start in range(0, len(missing), size):
         todo = missing[start : start + size]
         groups[content_key(stage, [keys[condition] for condition in todo])] = todo
-    places = {str(condition): found[key] for condition, key in keys.items() if key in found}
+    artefacts = {condition: found[key].parent for condition, key in keys.items() if key in found}
     for group, todo in groups.items():
-        places |= {str(condition): store.place(stage, group) / str(condition) for condition in todo}
-    reporter.places(stage, places, list(map(str, missing)))
+        artefacts |= dict.fromkeys(todo, store.place(stage, group))
+    places = {name: folder / name for condition, folder in artefacts.items() for name in logged(condition)}
+    reporter.places(stage, places, [name for condition in missing for name in logged(condition)])
     for group, todo in groups.items():
         with (
             store.write(stage, group, {keys[condition]: str(condition) for condition in todo}) as folder,

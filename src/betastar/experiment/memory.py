@@ -71,7 +71,7 @@ def _tried(attempt: Callable[[int], T], size: int) -> tuple[bool, T | None]:
 
 
 BANKS = {  # what makes the bank of a stage smaller
-    "rewards": "rewards.members",
+    "rewards": "rewards.seeds_at_once or rewards.members",
     "offline": "offline.conditions_at_once",
     "probe": "online.conditions_at_once",
     "online": "online.conditions_at_once",

@@ -64,13 +64,13 @@ def run(config: Config, folder: Path, reporter: Reporter | None = None, command:
         begin("reference")  # the β grid from reference log-ratios: line 3
         logprobs = reference.run(ctx, policy_base, pairs)
         betas = reference.beta_grid(resolved.grid, logprobs)
-        begin("rewards")  # K bootstrap reward models: line 4
-        ensemble = rewards.run(ctx, reward_base, pairs)
+        begin("rewards")  # K bootstrap reward models for every seed: line 4
+        ensembles = rewards.run(ctx, reward_base, pairs)
         conditions = [Condition(beta, seed) for seed in resolved.seeds for beta in betas]
         begin("offline")  # DPO of every (β, seed): lines 5-6
         checkpoints = offline.run(ctx, policy_base, pairs, logprobs, conditions)
         begin("probe")  # entropy, distance, alignment of every checkpoint: lines 7-8
-        inputs = Inputs(policy_base, reward_base, pairs, ensemble, problems)
+        inputs = Inputs(policy_base, reward_base, pairs, ensembles, problems)
         probes = probe.run(ctx, inputs, checkpoints)
         begin("best_of_n")  # what the proxy is worth without an optimiser
         sampled = best_of_n.run(ctx, inputs, checkpoints)
@@ -82,7 +82,7 @@ def run(config: Config, folder: Path, reporter: Reporter | None = None, command:
         networks = plasticity.run(ctx, inputs, checkpoints, adapted)
         begin("results")  # AUGC, law, β★: lines 24-26
         made = publish.Made(checkpoints, probes, adapted, sampled, curves, networks)
-        results = publish.run(ctx, pairs, ensemble, problems, made, numbers)
+        results = publish.run(ctx, pairs, ensembles, problems, made, numbers)
         begin("report")  # what a person looks at
         report.run(ctx, results)
         return dict(read_results(folder))

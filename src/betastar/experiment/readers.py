@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,13 +71,19 @@ def base_logprobs(artefact: Artefact) -> dict[str, Tensor]:
     return load_file(artefact.folder / "logprobs.safetensors")
 
 
-def rewards(ctx: Context[Resolved], artefact: Artefact) -> Rewards:
+def rewards(ctx: Context[Resolved], ensembles: Mapping[int, Path], seeds: Sequence[int]) -> list[Rewards]:
+    """What scores the conditions of these seeds; seeds that share an ensemble share the object."""
+    loaded = {folder: _rewards(ctx, folder) for folder in {ensembles[seed] for seed in seeds}}
+    return [loaded[ensembles[seed]] for seed in seeds]
+
+
+def _rewards(ctx: Context[Resolved], folder: Path) -> Rewards:
     device = ctx.runtime.device
-    state = {name: tensor.to(device) for name, tensor in load_file(artefact.folder / "ensemble.safetensors").items()}
+    state = {name: tensor.to(device) for name, tensor in load_file(folder / "ensemble.safetensors").items()}
     centroid = state.pop("centroid")
     adapter = ctx.config.reward_model_adapter
     everyone = RewardEnsemble.from_state(state, adapter.alpha / adapter.rank)
-    metrics = read_json(artefact.folder / "metrics.json")
+    metrics = read_json(folder / "metrics.json")
     members = metrics["members"]
     judge = everyone[members:] if len(everyone) > members else None
     offset = torch.tensor(metrics["validation"]["member_mean"], device=device)

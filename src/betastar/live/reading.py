@@ -132,8 +132,8 @@ def _unfinished(partial: Path, names: Sequence[str], log: str, read: Read) -> di
                 mine = {key: value[i] if isinstance(value, list) else value for key, value in row.items()
                         if not isinstance(value, list) or i < len(value)}  # fmt: skip
                 found[name].append(mine)
-    for i, name in enumerate(names):
-        found[name] += read(partial / f"member-{i}" / f"{log}.jsonl")
+    for name in names:
+        found[name] += read(partial / name / f"{log}.jsonl")
     return found
 
 

@@ -116,9 +116,10 @@ class Stage(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Adapters: reward `members` and the judge, offline `checkpoints`, those `adapted` online, and how many of them
-    `at_once` in one bank."""
+    """Adapters: reward `members` and the judges of all `ensembles`, offline `checkpoints`, those `adapted` online, and
+    how many of them `at_once` in one bank."""
 
+    ensembles: int
     members: int
     checkpoints: int
     adapted: int
@@ -133,12 +134,15 @@ def counts(config: Config) -> Counts:
     adapted = checkpoints * len(config.variants)
     judge = not isinstance(config.preferences, MicroPreferences)
     limit = config.online.conditions_at_once or adapted
-    return Counts(config.rewards.members + judge, checkpoints, adapted, min(adapted, limit))
+    ensembles = len(config.seeds) if config.rewards.per == "seed" else 1
+    members = ensembles * (config.rewards.members + judge)
+    return Counts(ensembles, members, checkpoints, adapted, min(adapted, limit))
 
 
 def stages(config: Resolved, facts: Facts, problems: int, float32: bool) -> list[Stage]:
     """The work of every stage of a run. An evaluation point has `problems` problems. A
-    `float32` policy takes log-probabilities from sampling; in less precision it reads each response once more."""
+    `float32` policy takes log-probabilities from sampling; in less precision it reads each response once more. That
+    equal responses of several conditions are read once by base and reward models is not counted."""
     how_many, n, members = counts(config), facts.train_pairs, config.rewards.members
     held_out = n / 8  # the split is 80/10/10
     row = facts.prompt_tokens + facts.generated_tokens
@@ -150,7 +154,7 @@ def stages(config: Resolved, facts: Facts, problems: int, float32: bool) -> list
         return Tokens(read=read, sampled=answers * facts.generated_tokens)
 
     steps, trained = _trained(config.rewards, facts, how_many.members)
-    checked = 2 * held_out * members * pair
+    checked = 2 * held_out * members * how_many.ensembles * pair
     rewards = Stage("rewards", how_many.members, steps, reward=Tokens(read=checked, trained=trained))
 
     reference = Stage("reference", 0, None, Tokens(read=(n + 2 * held_out) * pair))
@@ -161,20 +165,25 @@ def stages(config: Resolved, facts: Facts, problems: int, float32: bool) -> list
         tested += trained  # TRL reads the reference at every step, the bank has it from the stage before
     offline = Stage("offline", how_many.checkpoints, steps, Tokens(read=tested, trained=trained))
 
-    answers = AT_START * how_many.checkpoints * problems
-    bare = len(config.seeds) * problems
-    probe = Stage(
-        "probe", how_many.checkpoints, None, answered(answers + bare, 0), Tokens(read=answers * members * row)
-    )
+    each = problems * config.evaluation.answers
+    answers = AT_START * how_many.checkpoints * each
+    bare = len(config.seeds) * each
+    asked = _sum(answered(answers, 1 if float32 else 2), answered(bare, 0))  # one pass is the base's
+    probe = Stage("probe", how_many.checkpoints, None, asked, Tokens(read=(answers + bare) * members * row))
 
     updated = evaluated = 0
     for variant in map(config.variant, config.variants):
         updated += how_many.checkpoints * variant.steps * variant.numbers(variant.steps).batch_size
-        evaluated += how_many.checkpoints * math.ceil(variant.steps / config.evaluation.every) * problems
-    policy = answered(updated + evaluated, 1 if float32 else 2)._replace(trained=updated * row)
+        evaluated += how_many.checkpoints * math.ceil(variant.steps / config.evaluation.every) * each
+    passes = 1 if float32 else 2
+    policy = _sum(answered(updated, passes), answered(evaluated, passes + 1))._replace(trained=updated * row)
     scored = Tokens(read=(updated + evaluated) * members * row)
     online = Stage("online", how_many.adapted, config.online.steps, policy, scored)
     return [*_first(config, facts), rewards, reference, offline, probe, online]
+
+
+def _sum(*parts: Tokens) -> Tokens:
+    return Tokens(*map(sum, zip(*parts, strict=True)))
 
 
 def _first(config: Config, facts: Facts) -> list[Stage]:
@@ -240,9 +249,11 @@ def phases(config: Resolved, facts: Facts, problems: int, gpu: bool) -> list[Pha
     piece = memory.Piece(compute.tokens_per_forward, compute.gradient_checkpointing)
 
     offline_limit = config.offline.conditions_at_once or how_many.checkpoints
+    ensembles_at_once = min(how_many.ensembles, config.rewards.seeds_at_once or how_many.ensembles)
+    members_at_once = how_many.members // how_many.ensembles * ensembles_at_once
     training = []
     for name, model, kept, numbers, size, together in (
-        ("rewards", facts.reward, reward, reward_adapter, one_reward, how_many.members),
+        ("rewards", facts.reward, reward, reward_adapter, one_reward, members_at_once),
         ("offline", facts.policy, policy, adapter, one, min(how_many.checkpoints, offline_limit)),
     ):
         trl = getattr(config, name).engine == "trl"
@@ -255,7 +266,7 @@ def phases(config: Resolved, facts: Facts, problems: int, gpu: bool) -> list[Pha
         training.append(Phase(name, parts))
 
     # Online every condition also has its frozen reference, and the reward models are at hand.
-    ensemble = {"reward adapters": config.rewards.members * one_reward}
+    ensemble = {"reward adapters": how_many.ensembles * config.rewards.members * one_reward}
     references = {"references": how_many.at_once * one}
     answers = rows_at_once(config, problems)
     moving = _trained_bytes(one, how_many.at_once, policy)
@@ -276,7 +287,8 @@ def phases(config: Resolved, facts: Facts, problems: int, gpu: bool) -> list[Pha
 def rows_at_once(config: Resolved, problems: int) -> int:
     """Responses sampled at the same time: of all conditions in a bank, as many as `compute.rows_per_decode` allows."""
     batches = [variant.numbers(variant.steps).batch_size for variant in map(config.variant, config.variants)]
-    return min(config.compute.rows_per_decode, counts(config).at_once * max(problems, *batches))
+    answers = problems * config.evaluation.answers
+    return min(config.compute.rows_per_decode, counts(config).at_once * max(answers, *batches))
 
 
 def _trained_bytes(one: float, together: int, base: Precision) -> dict[str, float]:

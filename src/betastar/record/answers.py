@@ -6,7 +6,7 @@ and wrong answers to one problem. Means cannot give them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -66,6 +66,15 @@ class Grid(NamedTuple):
     again: tuple[NDArray[np.float64], NDArray[np.float64]] | None
 
 
+def answer_rows(parts: Sequence[Mapping[str, Any]], *, beta: float, seed: int, variant: str = "") -> pd.DataFrame:
+    """A table of one condition from parts that hold columns as lists, and numbers that are the same in all their
+    rows."""
+    import pandas as pd
+
+    whole = pd.concat([pd.DataFrame(dict(part)) for part in parts], ignore_index=True)
+    return complete(whole.assign(variant=variant, beta=beta, seed=seed))
+
+
 def write_answers(path: Path, table: pd.DataFrame) -> None:
     """Write a table with some of `COLUMNS` (those of `MUST` at least) as Parquet, in one atomic step; what it lacks is
     NaN, 0 for `replicate` and `answer`."""
@@ -99,6 +108,13 @@ def read_answers(path: Path) -> pd.DataFrame:
             remedy="give the answers.parquet of a run",
         )
     return complete(table)
+
+
+def no_answers() -> pd.DataFrame:
+    """A table without rows."""
+    import pandas as pd
+
+    return complete(pd.DataFrame({name: [] for name in MUST}))
 
 
 def complete(table: pd.DataFrame) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import get_args
 
+from betastar.record.answers import COLUMNS as ANSWERS
 from betastar.record.entries import REGISTRY
 from betastar.record.frames import Frame, columns
 from betastar.record.measures import Level, Measure
@@ -62,15 +63,21 @@ def frame_table(frame: Frame) -> str:
     return _table(("column", "dtype", "unit", "meaning"), ((_code(c.name), *c[1:]) for c in columns(frame)))
 
 
+def answers_table() -> str:
+    """The columns of the table of answers."""
+    return _table(("column", "dtype", "unit", "meaning"), ((_code(c.name), *c[1:]) for c in ANSWERS))
+
+
 CONDITION_FIELDS = {
     "variant": "variant of the online phase",
     "beta": "β of the offline phase; null if unknown",
     "seed": "seed of the condition",
-    "n": "problems answered at each evaluation point",
+    "n": "responses at each evaluation point, `answers` to each problem",
     "n_points": "evaluation points, including the start",
     "alignment": "`pair_accuracy` of the implicit reward on `test_pairs` pairs; `win_rate` over the base, and who "
     "judged",
-    "base": "accuracy of the base model without an adapter, on the same problems with the same noise",
+    "base": "both rewards of the base model without an adapter, on the same problems with the same noise and the same "
+    "ensemble: the scale that all conditions of a seed share",
     "again": "the t=0 evaluation repeated with fresh sampling noise, which shows the instrument's own noise",
     "start_near_zero": "whether a reward at t=0 is within 10 standard errors of zero, which makes the paper's form "
     "unreliable",
@@ -96,6 +103,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "condition": condition_table,
     "summary": summary_table,
     **{f"measures_{level}": lambda level=level: measures_table(level) for level in get_args(Level)},
+    "answers": answers_table,
     **{f"frame_{frame}": lambda frame=frame: frame_table(frame) for frame in get_args(Frame)},
 }
 

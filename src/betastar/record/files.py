@@ -24,6 +24,7 @@ from betastar.record.shapes.comparison import COMPARISON_VERSION, ComparisonReco
 from betastar.record.shapes.results import SCHEMA_VERSION, ResultsRecord
 
 RESULTS, METRICS, SAMPLES, CONFIG = "results.json", "metrics.jsonl", "samples.jsonl", "config.yaml"
+ANSWERS = "answers.parquet"
 AGAIN = "repeat the run or the analysis (finished work is reused)"
 
 Json = dict[str, Any]

@@ -62,7 +62,7 @@ def columns(frame: Frame) -> list[Column]:
     if frame == "summary":
         return list(MEAN)
     counts = (
-        Column("n", "Int64", "", "number of responses behind each mean, one per problem"),
+        Column("n", "Int64", "", "number of responses behind each mean, over all problems"),
         Column("n_points", "int64", "", "evaluation points, including the start"),
     )
     parts = [Column(name, "float64", m.unit, f"{m.meaning}: {path[-1]}") for name, path, m in _parts()]

@@ -26,11 +26,14 @@ def _response(meaning: str, **entry: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationPoint:
-    """One policy on the held-out problems at one step: means over its n responses, one to each problem. NaN and None
-    are what was not measured. Every field is an entry in the registry of measures."""
+    """One policy on the held-out problems at one step: means over its n responses, the same number to each problem. NaN
+    and None are what was not measured. Every field is an entry in the registry of measures."""
 
     step: int = _point("online steps taken; 0 is the checkpoint", default=0, kind="count", unit="steps", low=0)
-    n: int | None = _point("number of responses, one per problem", default=None, kind="count", low=1)
+    n: int | None = _point("number of responses, over all problems", default=None, kind="count", low=1)
+    answers: int | None = _point(
+        "responses to each problem; n divided by it is the number of problems", default=None, kind="count", low=1
+    )
     proxy: float = _point(
         "proxy reward, which adaptation optimises: the ensemble's mean score",
         symbol="proxy reward",
@@ -102,7 +105,7 @@ class EvaluationPoint:
         warns_because="paper, Figure 2: out of distribution; its section 5.2 measures closer (errata E9)",
     )
     diversity: float = _point(
-        "mean pairwise cosine distance between the responses to all problems",
+        "mean pairwise cosine distance between the responses to all problems; that of the problems is in it",
         symbol="diversity",
         needs="embeddings of responses",
         low=0,
@@ -110,6 +113,25 @@ class EvaluationPoint:
         kept=LEVEL,
         warns=-1,
         warns_because="paper, Figure 2 and section 5.2: low diversity",
+    )
+    prompt_diversity: float = _point(
+        "mean pairwise cosine distance between responses to the same problem, mean over problems",
+        symbol="diversity within a prompt",
+        needs="two responses or more to each problem (evaluation.answers)",
+        refinement=True,
+        low=0,
+        high=2,
+        kept=LEVEL,
+    )
+    distinct_bigrams: float = _point(
+        "distinct pairs of neighbouring tokens over all such pairs in the responses",
+        symbol="distinct-2",
+        source="arXiv:1510.03055",
+        needs="the responses' tokens",
+        refinement=True,
+        low=0,
+        high=1,
+        kept=LEVEL,
     )
     response_tokens: float = _point(
         "tokens in a response",
@@ -137,6 +159,66 @@ class EvaluationPoint:
         kept=("end", "highest"),
         warns=1,
         warns_because="paper, section 2.2: drift from the reference",
+    )
+    kl_error: float = _point(
+        "standard error of the KL to the checkpoint, over problems",
+        symbol="error of KL",
+        unit="nats",
+        needs="log-ratios of single responses",
+        refinement=True,
+        low=0,
+        in_series=True,
+    )
+    kl_k3: float = _point(
+        "the same KL by k3, the mean of exp(−d) − 1 + d with d = log π_θ − log π_ref of the policy's own responses: "
+        "never negative, and as unbiased",
+        symbol="KL, k3",
+        unit="nats",
+        source="Schulman 2020",
+        needs="log-ratios of single responses",
+        refinement=True,
+        low=0,
+        in_series=True,
+    )
+    kl_base: float = _point(
+        "log π_θ − log π⁽⁰⁾ of a response, mean over responses; π⁽⁰⁾ is the base. At the start: how far the offline "
+        "phase went, which is how conservative the checkpoint is",
+        symbol="KL from the base",
+        title="KL from the base",
+        unit="nats",
+        needs="the base policy",
+        refinement=True,
+        kept=("start", "end", "highest"),
+    )
+    kl_base_error: float = _point(
+        "standard error of the KL from the base, over problems",
+        symbol="error of KL from the base",
+        unit="nats",
+        needs="log-ratios of single responses to the base",
+        refinement=True,
+        low=0,
+        in_series=True,
+    )
+    kl_base_k3: float = _point(
+        "the KL from the base by k3",
+        symbol="KL from the base, k3",
+        unit="nats",
+        source="Schulman 2020",
+        needs="log-ratios of single responses to the base",
+        refinement=True,
+        low=0,
+        in_series=True,
+    )
+    ranking: float = _point(
+        "area under the ROC of the proxy for right against wrong responses to the same problem, mean over the problems "
+        "with both; ½ is chance",
+        symbol="ranking within problems",
+        better="higher",
+        needs="two responses or more to each problem (evaluation.answers)",
+        refinement=True,
+        low=0,
+        high=1,
+        kept=LEVEL,
     )
     at_limit: float = _point(
         "share of responses that hit the length limit",

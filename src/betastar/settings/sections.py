@@ -401,7 +401,14 @@ class Offline(Training):
 
 
 class Rewards(Training):
-    members: int = Field(default=3, ge=2, description="number of reward models K in the ensemble")
+    members: int = Field(default=3, ge=2, description="number of reward models K in an ensemble")
+    per: Literal["seed", "run"] = Field(
+        default="seed",
+        description="seed: each seed trains its own ensemble, so that intervals over seeds cover it; run: one for all",
+    )
+    seeds_at_once: int | None = positive(
+        "for per seed: maximum number of seeds whose reward models train in one bank; empty: all", None
+    )
 
 
 class Grid(Section):
@@ -469,6 +476,9 @@ class Online(Optimisation):
 class Evaluation(Section):
     every: int = positive("online steps between evaluation points", 10)
     problems: int = positive("held-out problems answered at each evaluation point", 100)
+    answers: int = positive(
+        "responses to each of these problems; ranking and diversity within a problem need 2 or more", 1
+    )
     temperature: float = Field(default=1.0, ge=0, description="sampling temperature; 0 is greedy")
     samples: int = Field(
         default=4, ge=0, description="full responses kept per condition and evaluation point, for the report"

@@ -258,16 +258,19 @@ class Run(NamedTuple):
     guessed: Mapping[str, str]
     notes: list[str]
     extra: Mapping[str, Any]
+    answers: pd.DataFrame | None
 
 
 class Assembled(NamedTuple):
     """`frame`: all evaluation points, β NaN where unknown. `runs`: name, format, condition, columns and number of
-    points of each. `extras`: by (variant, β, seed). `notes`: sentences on what was guessed, skipped and changed."""
+    points of each. `extras`: by (variant, β, seed). `notes`: sentences on what was guessed, skipped and changed.
+    `answers`: the table of single answers of those runs that kept them, None if none did."""
 
     frame: pd.DataFrame
     runs: list[dict[str, Any]]
     extras: dict[tuple[Any, ...], Mapping[str, Any]]
     notes: list[str]
+    answers: pd.DataFrame | None
 
 
 def assemble(logs: Sequence[Log], options: Options) -> Assembled:
@@ -317,7 +320,12 @@ def assemble(logs: Sequence[Log], options: Options) -> Assembled:
         for run, place in zip(runs, places, strict=True)
     ]
     extras = {tuple(place): run.extra for run, place in zip(runs, places, strict=True) if run.extra}
-    return Assembled(frame, listed, extras, sentences)
+    kept = [
+        run.answers.assign(**place._asdict())
+        for run, place in zip(runs, places, strict=True)
+        if run.answers is not None
+    ]
+    return Assembled(frame, listed, extras, sentences, pd.concat(kept, ignore_index=True) if kept else None)
 
 
 def _runs(log: Log, options: Options, told: Mapping[str, str]) -> list[Run]:
@@ -338,8 +346,19 @@ def _runs(log: Log, options: Options, told: Mapping[str, str]) -> list[Run]:
             guessed["step"] = " or ".join(steps)
         done = [*filter(None, [part.note]), *points.notes]
         extra = _extra(log.record, by_column) or _again(part.rows)
-        result.append(Run(log.name, part, identity, points.table, fields, guessed, done, extra))
+        answers = _answers(log.answers, by_column, points.table)
+        result.append(Run(log.name, part, identity, points.table, fields, guessed, done, extra, answers))
     return result
+
+
+def _answers(answers: pd.DataFrame | None, identity: Identity, points: pd.DataFrame) -> pd.DataFrame | None:
+    """Of a table of answers, those of one condition at its evaluation points."""
+    if answers is None:
+        return None
+    of_it = answers["step"].isin(points["step"])
+    for part, value in identity._asdict().items():
+        of_it &= answers[part] == value
+    return answers[of_it] if of_it.any() else None
 
 
 def _first_known(*ranked: Identity) -> Identity:

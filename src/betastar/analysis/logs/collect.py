@@ -24,7 +24,7 @@ from betastar.analysis.logs.formats import (
 )
 from betastar.analysis.logs.log import Log
 from betastar.errors import BetastarError
-from betastar.record.files import holds_results, is_analysis
+from betastar.record.files import ANSWERS, holds_results, is_analysis
 
 TABLES = (".csv", ".tsv", ".jsonl", ".jsonl.gz", ".ndjson", ".parquet")
 CONSOLES = (".log", ".txt", ".out")
@@ -88,7 +88,7 @@ def _sources(folder: Path, top: bool = True) -> Iterator[Path]:
     for path in inside:
         if path.is_dir() and not path.is_symlink():
             yield from _sources(path, top=False)
-        elif path.name.endswith((*TABLES, *CONSOLES)):
+        elif path.name.endswith((*TABLES, *CONSOLES)) and path.name != ANSWERS:
             yield path
 
 

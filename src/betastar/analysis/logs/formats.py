@@ -14,7 +14,8 @@ import pandas as pd
 
 from betastar.analysis.logs.log import Log, flat
 from betastar.errors import BetastarError
-from betastar.record.files import METRICS, read_results, read_settings
+from betastar.record.answers import read_answers
+from betastar.record.files import ANSWERS, METRICS, read_results, read_settings
 
 NUMBER = r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|inf)"
 # NumPy 2 prints its numbers as np.float64(0.3), and verl's pprint and OpenRLHF's f-string pass that on.
@@ -254,6 +255,8 @@ def _load(path: Path) -> dict[str, Any]:
 
 def read_run_directory(folder: Path, name: str) -> Log:
     """All conditions of a run as one log. Its record is `results.json`, with the settings as `config`. Raises
-    BetastarError where either is damaged or of another version."""
+    BetastarError where a file is damaged or of another version."""
     record = {**read_results(folder), "config": read_settings(folder)}
-    return read_json_lines(folder / METRICS, name)._replace(kind="betastar run", record=record)
+    answers = read_answers(folder / ANSWERS) if (folder / ANSWERS).is_file() else None
+    log = read_json_lines(folder / METRICS, name)
+    return log._replace(kind="betastar run", record=record, answers=answers)

@@ -37,12 +37,14 @@ class Options:
 class Log(NamedTuple):
     """One run. `name`: its path, and the run's name where a file holds several; β and seed are looked for in it.
     `rows`: one row per logged record, in the order written, columns as logged. `kind`: the format, in words.
-    `record`: `results.json`, where the run is ours. `note`: what a person should know of how it was read."""
+    `record`: `results.json`, where the run is ours, and `answers`, its table of single answers, where it kept one.
+    `note`: what a person should know of how it was read."""
 
     name: str
     rows: pd.DataFrame
     kind: str
     record: Mapping[str, Any] | None = None
+    answers: pd.DataFrame | None = None
     note: str | None = None
 
 

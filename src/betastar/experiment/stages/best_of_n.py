@@ -35,13 +35,13 @@ def run(ctx: Context[Resolved], inputs: Inputs, checkpoints: Parts[Condition]) -
         ctx.config.lengths.generated,
         ctx.config.root_seed,
     ]
-    sources = [artefact.key for artefact in inputs]
-    keys = {c: content_key(STAGE, settings, sources, key) for c, key in checkpoints.keys_of.items()}
+    keys = {c: content_key(STAGE, settings, inputs.keys(c.seed), key) for c, key in checkpoints.keys_of.items()}
 
     def build(todo: Sequence[Condition], folders: Sequence[Path], key: str) -> None:
         policy, reward_model = ctx.policy(inputs.base), ctx.reward_model(inputs.reward_base)
         adapters = readers.checkpoints(policy.bank, [checkpoints[c] for c in todo])
-        scorer = Scorer(ctx, policy, reward_model, readers.rewards(ctx, inputs.ensemble).ensemble)
+        seeds = [c.seed for c in todo]
+        scorer = Scorer(ctx, policy, reward_model, readers.rewards(ctx, inputs.ensembles, seeds))
         problems = _some(ctx, held_out(ctx, readers.problems(inputs.problems).test))
         limit, seed, count = readers.response_limit(ctx, inputs.preferences), ctx.config.root_seed, evaluation.best_of
         found: list[dict[str, list]] = [{"proxy": [], "strict": [], "lenient": []} for _ in todo]

@@ -12,13 +12,20 @@ from betastar.disk import read_json, write_jsonl
 from betastar.experiment import readers
 from betastar.experiment.conditions import Condition, Inputs, Parts
 from betastar.experiment.context import Context
-from betastar.experiment.evaluation import Scorer, held_out, probe_prompts, rows_of, sampled_logprobs
+from betastar.experiment.evaluation import (
+    Scorer,
+    base_logprobs,
+    evaluation_keys,
+    held_out,
+    probe_prompts,
+    sampled_logprobs,
+)
 from betastar.experiment.graded import graded
 from betastar.experiment.making import made_parts
 from betastar.experiment.store import content_key
+from betastar.maths.answers import divergence
 from betastar.models.bank import Adapters
 from betastar.models.logprobs import prompt_entropy
-from betastar.randomness import stream_key
 from betastar.settings.config import Resolved
 from betastar.settings.sections import Evaluation
 
@@ -38,12 +45,12 @@ def run(ctx: Context[Resolved], inputs: Inputs, checkpoints: Parts[Condition]) -
         ctx.config.lengths.generated,
         ctx.config.root_seed,
     ]
-    sources = [artefact.key for artefact in inputs]
-    keys = {c: content_key(STAGE, settings, sources, key) for c, key in checkpoints.keys_of.items()}
+    keys = {c: content_key(STAGE, settings, inputs.keys(c.seed), key) for c, key in checkpoints.keys_of.items()}
 
     def build(todo: Sequence[Condition], folders: Sequence[Path], key: str) -> None:
         policy, reward_model = ctx.policy(inputs.base), ctx.reward_model(inputs.reward_base)
-        scorer = Scorer(ctx, policy, reward_model, readers.rewards(ctx, inputs.ensemble).ensemble)
+        seeds = [c.seed for c in todo]
+        scorer = Scorer(ctx, policy, reward_model, readers.rewards(ctx, inputs.ensembles, seeds))
         everything = readers.problems(inputs.problems).test
         chosen, asked = held_out(ctx, everything), probe_prompts(ctx, everything)
         limit = readers.response_limit(ctx, inputs.preferences)
@@ -58,7 +65,7 @@ def run(ctx: Context[Resolved], inputs: Inputs, checkpoints: Parts[Condition]) -
             else:
                 way = Path(readers.ON_THE_WAY) / str(step) if step < last else Path()
                 adapters = readers.checkpoints(policy.bank, [checkpoints[c] / way for c in todo])
-            rows = _points(ctx, scorer, adapters, [c.seed for c in todo], chosen, asked, limit)
+            rows = _points(ctx, scorer, adapters, seeds, chosen, asked, limit)
             for curve, row in zip(curves, rows, strict=True):
                 curve.append({"step": step, **row})
         ctx.reporter.progress(len(steps), len(steps), "points")
@@ -78,11 +85,13 @@ def _points(
     limit: int,
 ) -> list[dict[str, float]]:
     """A row for each condition. The noise is that of the probe, so the last point repeats its answers."""
-    policy, room, n = scorer.policy, ctx.runtime.room, len(problems)
-    draws = [[stream_key(ctx.config.root_seed, "evaluation", s, 0, p.problem_id) for p in problems] for s in seeds]
-    answers = graded(ctx, scorer, adapters, problems, draws, limit)
+    policy, room, count = scorer.policy, ctx.runtime.room, ctx.config.evaluation.answers
+    draws = [evaluation_keys(ctx, seed, 0, problems) for seed in seeds]
+    answers = graded(ctx, scorer, adapters, list(problems) * count, draws, limit)
     log_ratio = sampled_logprobs(ctx, policy, adapters, answers.responses)
-    log_ratio = (log_ratio - ctx.runtime.row_logprobs(policy, None, rows_of(answers.responses))).cpu()
+    log_ratio = (log_ratio - base_logprobs(ctx, policy, answers.responses)).cpu()
+    kl = [divergence(part.unflatten(0, (count, -1)).T.numpy()) for part in log_ratio]
+    n = len(problems) * count
     prompts = policy.chat.prompts([p.question for p in asked])
     entropy = room.for_tokens(
         max(map(len, prompts)), lambda most: prompt_entropy(policy.bank, adapters, prompts, policy.pad, most)
@@ -94,8 +103,8 @@ def _points(
             "true_strict": answers.strict[c].mean().item(),
             "true_lenient": answers.lenient[c].mean().item(),
             "policy_entropy": entropy[c].item(),
-            "kl_base": log_ratio[c].mean().item(),
-            "kl_base_error": (log_ratio[c].std(correction=1) / n**0.5).item() if n > 1 else 0.0,
+            "kl_base": kl[c].k1,
+            "kl_base_error": kl[c].error,
             "response_tokens": sum(len(r.tokens) for r in answers.responses[c]) / n,
         }
         for c in range(len(seeds))

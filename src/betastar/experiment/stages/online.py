@@ -5,7 +5,7 @@ All conditions of all variants that share the settings which shape a batch train
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,10 +30,12 @@ from betastar.models.optimise import StackedOptimiser, constant_schedule, optimi
 from betastar.models.peft_io import export_adapter
 from betastar.models.sequences import pieces, right_pad
 from betastar.randomness import numpy_generator, stream_key
+from betastar.record.answers import answer_rows, write_answers
+from betastar.record.files import ANSWERS
 from betastar.settings.config import Resolved
 from betastar.settings.sections import Evaluation, Kl, Numbers, Online
 
-VERSION = 3
+VERSION = 4
 STAGE = "online"
 
 
@@ -47,7 +49,6 @@ def run(
         config.lengths.generated,
         config.root_seed,
     ]
-    sources = [artefact.key for artefact in inputs]
     banks: dict[str, list[str]] = {}
     for name in config.variants:
         # Variants that differ only in the penalty go through the same batches and can share a bank.
@@ -59,7 +60,7 @@ def run(
         settings = config.variant(names[0])
         mine = {
             OnlineCondition(name, c): content_key(
-                STAGE, shared, sources, batch_key, config.variant(name).kl.model_dump(), checkpoint_key
+                STAGE, shared, inputs.keys(c.seed), batch_key, config.variant(name).kl.model_dump(), checkpoint_key
             )
             for name in names
             for c, checkpoint_key in checkpoints.keys_of.items()
@@ -99,14 +100,14 @@ def _adapt(
     key: str,
 ) -> None:
     policy, reward_model = ctx.policy(inputs.base), ctx.reward_model(inputs.reward_base)
-    rewards, problems = readers.rewards(ctx, inputs.ensemble), readers.problems(inputs.problems)
+    seeds, problems = [c.checkpoint.seed for c in conditions], readers.problems(inputs.problems)
     references = readers.checkpoints(policy.bank, [checkpoints[c.checkpoint] for c in conditions])
     adapters = references.trainable()
     questions = [p.question for p in getattr(problems, settings.prompt_split)]
     numbers = settings.numbers(settings.steps)
     bank = _Bank(
         policy=policy,
-        scorer=Scorer(ctx, policy, reward_model, rewards.ensemble),
+        scorer=Scorer(ctx, policy, reward_model, readers.rewards(ctx, inputs.ensembles, seeds)),
         conditions=conditions,
         penalties=[ctx.config.variant(c.variant).kl for c in conditions],
         noise=[readers.log_ratio_noise(probes[c.checkpoint]) for c in conditions],
@@ -119,7 +120,6 @@ def _adapt(
         numbers=numbers,
     )
     chosen, asked = held_out(ctx, problems.test), probe_prompts(ctx, problems.test)
-    seeds = [c.checkpoint.seed for c in conditions]
     checkpoint = ctx.store.checkpoint(STAGE, key)
     start = 0
     if saved := checkpoint.load():
@@ -140,7 +140,6 @@ def _adapt(
                 chosen,
                 asked,
                 bank.scorer,
-                rewards,
                 bank.limit,
                 step=step,
             )
@@ -149,6 +148,7 @@ def _adapt(
             checkpoint.append(
                 "samples", [{"condition": c, "step": step, **sample.row()} for c, p in named for sample in p.kept]
             )
+            checkpoint.append("answers", [{"condition": c, "step": step, **p.answers} for c, p in named])
             proxy = sum(p.point.proxy for p in points) / len(points)
             true = sum(p.point.true_strict for p in points) / len(points)
             note = f"proxy {proxy:+.2f}, true {true:.2f}"
@@ -156,15 +156,23 @@ def _adapt(
         if step < settings.steps:
             checkpoint.save_if_due(step, lambda: optimiser_state(bank.optimiser.adam))
     frozen = bank.adapters.frozen()
-    logs = {name: checkpoint.log(name) for name in ("metrics", "samples", "training")}
+    logs = {name: _by_condition(checkpoint.log(name)) for name in ("metrics", "samples", "training", "answers")}
     _say_unpenalised(ctx, bank, logs["training"])
     for c, (condition, folder) in enumerate(zip(conditions, folders, strict=True)):
         export_adapter(folder / "adapter", frozen, c, policy.base.name, fan_in_fan_out=policy.bank.conv1d)
-        for name, rows in logs.items():
-            mine = [
-                {k: v for k, v in row.items() if k != "condition"} for row in rows if row["condition"] == str(condition)
-            ]
-            write_jsonl(folder / f"{name}.jsonl", mine)
+        for name in ("metrics", "samples", "training"):
+            write_jsonl(folder / f"{name}.jsonl", logs[name].get(str(condition), []))
+        beta, seed = condition.checkpoint.beta, condition.checkpoint.seed
+        table = answer_rows(logs["answers"][str(condition)], beta=beta, seed=seed, variant=condition.variant)
+        write_answers(folder / ANSWERS, table)
+
+
+def _by_condition(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of a log without their condition, by condition."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row["condition"], []).append({k: v for k, v in row.items() if k != "condition"})
+    return found
 
 
 def _step(ctx: Context[Resolved], bank: _Bank, settings: Online, step: int) -> list[dict[str, Any]]:
@@ -246,14 +254,14 @@ def _kappa(bank: _Bank, c: int, log_ratio: Tensor) -> Tensor:
     return kl_coefficient(log_ratio, beta, kl.percentile, bank.noise[c])
 
 
-def _say_unpenalised(ctx: Context[Resolved], bank: _Bank, log: Sequence[dict[str, Any]]) -> None:
+def _say_unpenalised(ctx: Context[Resolved], bank: _Bank, log: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """At how many steps Eq. 10's penalty was left out because the log-ratios were rounding noise; the first step of
     every condition is one, and not worth a line."""
-    coupled = {str(c) for c, kl in zip(bank.conditions, bank.penalties, strict=True) if kl.coupling == "paper"}
-    without = [row for row in log if row["condition"] in coupled and row["kappa"] == 0 and row["step"] > 1]
-    total = sum(row["condition"] in coupled for row in log)
+    coupled = [str(c) for c, kl in zip(bank.conditions, bank.penalties, strict=True) if kl.coupling == "paper"]
+    kappas = [(row["step"], row["kappa"]) for name in coupled for row in log[name]]
+    without = sum(kappa == 0 and step > 1 for step, kappa in kappas)
     if without:
         ctx.reporter.say(
-            f"{STAGE}: Eq. 10 applied no penalty at {len(without)} of {total} updates, because log-ratios were within "
+            f"{STAGE}: Eq. 10 applied no penalty at {without} of {len(kappas)} updates, because log-ratios were within "
             f"{NOISE_FACTOR} times their rounding noise (about {max(bank.noise):.2g} nats)"
         )

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from betastar.data import micro as annotator
 from betastar.data.micro import Prompt
@@ -15,17 +17,20 @@ from betastar.disk import write_json
 from betastar.experiment import readers
 from betastar.experiment.conditions import Condition, Inputs, Parts
 from betastar.experiment.context import Context
-from betastar.experiment.evaluation import Scorer, answer, evaluate, held_out, probe_prompts
+from betastar.experiment.evaluation import Scorer, answer, evaluate, evaluation_keys, held_out, probe_prompts
 from betastar.experiment.making import made_parts
 from betastar.experiment.runtime import AdaptedModel
 from betastar.experiment.store import content_key
+from betastar.maths.distributions import ensemble_score
 from betastar.models.rewards import RewardEnsemble
 from betastar.models.sequences import Row
-from betastar.randomness import stream_key
+from betastar.record.answers import answer_rows, write_answers
+from betastar.record.files import ANSWERS
+from betastar.record.points import EvaluationPoint
 from betastar.settings.config import Resolved
 from betastar.settings.sections import Evaluation
 
-VERSION = 2
+VERSION = 3
 STAGE = "probe"
 
 
@@ -36,69 +41,85 @@ def run(ctx: Context[Resolved], inputs: Inputs, checkpoints: Parts[Condition]) -
         ctx.config.lengths.generated,
         ctx.config.root_seed,
     ]
-    sources = [artefact.key for artefact in inputs]
-    keys = {c: content_key(STAGE, settings, sources, key) for c, key in checkpoints.keys_of.items()}
+    keys = {c: content_key(STAGE, settings, inputs.keys(c.seed), key) for c, key in checkpoints.keys_of.items()}
 
     def build(todo: Sequence[Condition], folders: Sequence[Path], key: str) -> None:
         policy, reward_model = ctx.policy(inputs.base), ctx.reward_model(inputs.reward_base)
-        learned = readers.rewards(ctx, inputs.ensemble)
         adapters = readers.checkpoints(policy.bank, [checkpoints[c] for c in todo])
         limit = readers.response_limit(ctx, inputs.preferences)
         everything = readers.problems(inputs.problems).test
         chosen, probes = held_out(ctx, everything), probe_prompts(ctx, everything)
-        scorer = Scorer(ctx, policy, reward_model, learned.ensemble)
         seeds = [c.seed for c in todo]
+        learned = dict(zip(seeds, readers.rewards(ctx, inputs.ensembles, seeds), strict=True))
+        scorer = Scorer(ctx, policy, reward_model, [learned[seed] for seed in seeds])
         points = []
         for replicate in (0, 1):
             ctx.reporter.progress(replicate, 3, "evaluations")
-            points.append(
-                evaluate(ctx, policy, adapters, None, seeds, chosen, probes, scorer, learned, limit, replicate)
-            )
+            points.append(evaluate(ctx, policy, adapters, None, seeds, chosen, probes, scorer, limit, replicate))
         ctx.reporter.progress(2, 3, "evaluations")
-        distinct = sorted(set(seeds))
-        base_texts = dict(zip(distinct, _base_answers(ctx, policy, distinct, chosen, limit), strict=True))
+        base = _base(ctx, policy, replace(scorer, rewards=list(learned.values())), list(learned), chosen, limit)
         ctx.reporter.progress(3, 3, "evaluations")
         for c, (condition, folder) in enumerate(zip(todo, folders, strict=True)):
-            wins = _wins(
-                ctx,
-                reward_model,
-                learned.judge,
-                chosen,
-                [r.text for r in points[0][c].responses],
-                base_texts[condition.seed],
-            )
+            start, again = points[0][c], points[1][c]
+            texts = [r.text for r in start.responses]
+            judge = learned[condition.seed].judge
+            wins = _wins(ctx, reward_model, judge, chosen, texts, base[condition.seed].texts)
             record = {
-                "start": points[0][c].point.row(),
-                "again": points[1][c].point.row(),
-                "base": _accuracy(ctx, chosen, base_texts[condition.seed]),
+                "start": start.point.row(),
+                "again": again.point.row(),
+                "base": base[condition.seed].point.row(),
                 "win_rate": sum(wins) / len(wins),
-                "judge": "annotator" if learned.judge is None else "reward model not used online",
-                "log_ratio_noise": points[0][c].log_ratio_noise,
+                "judge": "annotator" if judge is None else "reward model not used online",
+                "log_ratio_noise": start.log_ratio_noise,
             }
             write_json(folder / "point.json", record)
-            (folder / "samples.json").write_text(json.dumps([s.row() for s in points[0][c].kept], ensure_ascii=False))
+            (folder / "samples.json").write_text(json.dumps([s.row() for s in start.kept], ensure_ascii=False))
+            rows = [{"step": 0, "replicate": i, **found.answers} for i, found in enumerate((start, again))]
+            write_answers(folder / ANSWERS, answer_rows(rows, beta=condition.beta, seed=condition.seed))
 
     return made_parts(ctx, STAGE, keys, build, ctx.config.online.conditions_at_once)
 
 
-def _base_answers(
-    ctx: Context[Resolved], policy: AdaptedModel, seeds: Sequence[int], problems: Sequence[Problem], limit: int
-) -> list[list[str]]:
-    """The bare base's answers per seed, with the noise that the conditions of the seed have."""
-    prompts = policy.chat.prompts([p.question for p in problems])
-    keys = [stream_key(ctx.config.root_seed, "evaluation", seed, 0, p.problem_id) for seed in seeds for p in problems]
-    responses = answer(ctx, policy, None, [prompts * len(seeds)], [keys], limit, ctx.config.evaluation.temperature)[0]
-    texts = [policy.chat.text(response.tokens) for response in responses]
-    return [texts[i * len(problems) : (i + 1) * len(problems)] for i in range(len(seeds))]
+class _Base(NamedTuple):
+    """The bare base on the evaluation problems: its rewards, and its answers in the order of `evaluate`."""
+
+    point: EvaluationPoint
+    texts: list[str]
 
 
-def _accuracy(ctx: Context[Resolved], problems: Sequence[Problem], texts: Sequence[str]) -> dict[str, float]:
-    """The bare base's own accuracy on the evaluation problems."""
-    grades = [ctx.runtime.grade(text, p.gold) for text, p in zip(texts, problems, strict=True)]
-    return {
-        "true_strict": sum(g.strict for g in grades) / len(grades),
-        "true_lenient": sum(g.lenient for g in grades) / len(grades),
-    }
+def _base(
+    ctx: Context[Resolved],
+    policy: AdaptedModel,
+    scorer: Scorer,
+    seeds: Sequence[int],
+    problems: Sequence[Problem],
+    limit: int,
+) -> dict[int, _Base]:
+    """The bare base by seed, with the noise and, in `scorer`, the ensemble of each seed. The spread of its rewards is a
+    scale that all conditions of a seed can share."""
+    config = ctx.config.evaluation
+    asked = list(problems) * config.answers
+    questions, n = [p.question for p in asked], len(asked)
+    keys = [key for seed in seeds for key in evaluation_keys(ctx, seed, 0, problems)]
+    prompts = policy.chat.prompts(questions) * len(seeds)
+    responses = answer(ctx, policy, None, [prompts], [keys], limit, config.temperature)[0]
+    proxy = ensemble_score(scorer(questions * len(seeds), responses).scores).mean.view(len(seeds), n)
+    found = {}
+    for i, seed in enumerate(seeds):
+        texts = [policy.chat.text(response.tokens) for response in responses[i * n : (i + 1) * n]]
+        grades = [ctx.runtime.grade(text, p.gold) for text, p in zip(texts, asked, strict=True)]
+        correct = sum(g.strict for g in grades)
+        point = EvaluationPoint(
+            n=n,
+            answers=config.answers,
+            proxy=proxy[i].mean().item(),
+            proxy_std=proxy[i].std(correction=1).item(),
+            correct_strict=correct,
+            true_strict=correct / n,
+            true_lenient=sum(g.lenient for g in grades) / n,
+        )
+        found[seed] = _Base(point, texts)
+    return found
 
 
 def _wins(
@@ -109,7 +130,8 @@ def _wins(
     texts: Sequence[str],
     base_texts: Sequence[str],
 ) -> list[float]:
-    """1 where the judge puts the checkpoint's answer over the base's, ½ for a tie, 0 else."""
+    """1 where the judge puts the checkpoint's answer over the base's with the same noise, ½ for a tie, 0 else."""
+    problems = list(problems) * (len(texts) // len(problems))
     if judge is None:
         prompts = [Prompt(p.question, gold=p.gold) for p in problems]
         ours = [annotator.score(p, text) for p, text in zip(prompts, texts, strict=True)]

@@ -1,11 +1,11 @@
-"""Stage: what a person looks for in the run directory. `results.json`, the metrics and samples of all conditions, the
-adapters by name."""
+"""Stage: what a person looks for in the run directory. `results.json`, the metrics, samples and answers of all
+conditions, the adapters by name."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
@@ -17,9 +17,13 @@ from betastar.experiment.context import Context
 from betastar.experiment.evaluation import held_out, probe_prompts
 from betastar.experiment.making import made
 from betastar.experiment.store import Artefact, copy_out, write_atomically
-from betastar.record.files import METRICS, RESULTS, SAMPLES, read_points, to_json, to_json_lines
+from betastar.record.answers import complete, read_answers, write_answers
+from betastar.record.files import ANSWERS, METRICS, RESULTS, SAMPLES, read_points, to_json, to_json_lines
 from betastar.record.points import EvaluationPoint
 from betastar.settings.config import Resolved
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 VERSION = 5
 STAGE = "results"
@@ -39,7 +43,7 @@ class Made(NamedTuple):
 def run(
     ctx: Context[Resolved],
     preferences: Artefact,
-    ensemble: Artefact,
+    ensembles: Parts[int],
     problems: Artefact,
     found: Made,
     hyperparameters: dict[str, Any],
@@ -47,7 +51,7 @@ def run(
     """Write everything and return the artefact that has the results."""
     config, folder = ctx.config, ctx.store.folder
     settings = [VERSION, config.model_dump(mode="json", exclude={"compute", "tracking"}), hyperparameters]
-    sources = [preferences.key, ensemble.key, problems.key]
+    sources = [preferences.key, problems.key, *(f"rewards of {s}: {key}" for s, key in ensembles.keys_of.items())]
     for name, parts in found._asdict().items():
         sources += [f"{name} of {condition}: {key}" for condition, key in parts.keys_of.items()]
 
@@ -56,25 +60,28 @@ def run(
         from betastar.analysis.results import build_results
 
         points, samples = _points(found.probes, found.online)
+        answers = _answers(found.probes, found.online)
         results = build_results(
             points,
             {(o.variant, o.checkpoint.beta, o.checkpoint.seed): _extra(found, o) for o in found.online},
             {
-                **_context(ctx, preferences, ensemble, problems),
+                **_context(ctx, preferences, ensembles, problems),
                 "hyperparameters": hyperparameters,
                 **_inside(found, config.root_seed),
             },
             root_seed=config.root_seed,
             trade_off=config.law.trade_off,
+            answers=answers,
         )
         (out / RESULTS).write_text(to_json(results), encoding="utf-8")
         (out / METRICS).write_text(to_json_lines(points), encoding="utf-8")
         (out / SAMPLES).write_text(to_json_lines(samples), encoding="utf-8")
+        write_answers(out / ANSWERS, answers)
 
     published = made(ctx, STAGE, settings, sources, build)
     write_atomically(folder / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
     copy_out(published, folder)
-    _link_adapters(folder / "adapters", ensemble, found.checkpoints, found.online)
+    _link_adapters(folder / "adapters", ensembles, found.checkpoints, found.online)
     return published
 
 
@@ -96,6 +103,17 @@ def _points(
         kept = [{"step": 0, **s} for s in read_json(probe / "samples.json")] + read_jsonl_rows(folder / "samples.jsonl")
         samples += [{**name, **sample} for sample in kept]
     return rows, samples
+
+
+def _answers(probes: Parts[Condition], online: Parts[OnlineCondition]) -> pd.DataFrame:
+    """The table of answers; those of a checkpoint stand in each of its variants."""
+    import pandas as pd
+
+    starts = {condition: read_answers(probes[condition] / ANSWERS) for condition in {c.checkpoint for c in online}}
+    tables = []
+    for condition, folder in online.items():
+        tables += [starts[condition.checkpoint].assign(variant=condition.variant), read_answers(folder / ANSWERS)]
+    return complete(pd.concat(tables, ignore_index=True))
 
 
 def _inside(found: Made, root_seed: int) -> dict[str, Any]:
@@ -138,13 +156,15 @@ def _extra(found: Made, condition: OnlineCondition) -> dict[str, Any]:
             "win_rate": point["win_rate"],
             "judge": point["judge"],
         },
-        "base": point["base"],
+        "base": {name: value for name, value in point["base"].items() if name != "step"},
         "log_ratio_noise": point["log_ratio_noise"],
         "again": {name: point["again"][name] for name in ("proxy", "true_strict", "true_lenient", "disagreement")},
     }
 
 
-def _context(ctx: Context[Resolved], preferences: Artefact, ensemble: Artefact, problems: Artefact) -> dict[str, Any]:
+def _context(
+    ctx: Context[Resolved], preferences: Artefact, ensembles: Parts[int], problems: Artefact
+) -> dict[str, Any]:
     """What the record says of a run beside what follows from its evaluation points. A setting that is not set is left
     out."""
     config, found = ctx.config, readers.problems(problems)
@@ -164,18 +184,36 @@ def _context(ctx: Context[Resolved], preferences: Artefact, ensemble: Artefact, 
         },
         "preferences": config.preferences.model_dump(mode="json", exclude_none=True),
         "data": {**read_json(preferences.folder / "statistics.json"), "splits": splits},
-        "rewards": read_json(ensemble.folder / "metrics.json"),
+        "rewards": _rewards(ctx, ensembles),
     }
 
 
+def _rewards(ctx: Context[Resolved], ensembles: Parts[int]) -> dict[str, Any]:
+    """How well the ensembles rank pairs that they have not seen: members in the order of seeds, means over seeds."""
+    own = ctx.config.rewards.per == "seed"
+    found = [read_json(folder / "metrics.json") for folder in dict.fromkeys(ensembles.values())]
+
+    def of_all(part: str) -> dict[str, Any]:
+        every = [metrics[part] for metrics in found]
+        return {
+            "pairs": every[0]["pairs"],
+            **{n: [value for each in every for value in each[n]] for n in every[0] if n.startswith("member_")},
+            **{n: sum(each[n] for each in every) / len(every) for n in ("mean_accuracy", "sign_disagreement")},
+        }
+
+    seeds = {"seeds": list(ensembles)} if own else {}
+    return {"members": found[0]["members"], **seeds, "validation": of_all("validation"), "test": of_all("test")}
+
+
 def _link_adapters(
-    folder: Path, ensemble: Artefact, checkpoints: Parts[Condition], online: Parts[OnlineCondition]
+    folder: Path, ensembles: Parts[int], checkpoints: Parts[Condition], online: Parts[OnlineCondition]
 ) -> None:
     """`adapters/<stage>/<condition>` as relative links into the store: PEFT folders by name, nothing copied."""
     wanted = {folder / "offline" / str(c): path / "adapter" for c, path in checkpoints.items()}
     wanted |= {folder / "online" / str(c): path / "adapter" for c, path in online.items()}
-    members = [path for path in ensemble.folder.iterdir() if path.is_dir()]
-    wanted |= {folder / "rewards" / path.name: path for path in members}
+    for ensemble in ensembles.values():  # its members are beside it
+        members = [path for path in ensemble.parent.glob("*") if (path / "adapter_config.json").is_file()]
+        wanted |= {folder / "rewards" / path.name: path for path in members}
     for link in folder.glob("*/*"):
         if link.is_symlink():
             link.unlink()

@@ -38,10 +38,15 @@ class Alignment(TypedDict):
 
 @with_config(CLOSED)
 class BaseAccuracy(TypedDict):
-    """Accuracy of the bare base."""
+    """Both rewards of the bare base, over as many responses as a checkpoint gives, scored by the same ensemble."""
 
     true_strict: Share
     true_lenient: Share
+    n: NotRequired[Annotated[Natural, Field(description="responses")]]
+    answers: NotRequired[Annotated[Natural, Field(description="to each problem")]]
+    correct_strict: NotRequired[Annotated[Count, Field(description="responses that are exactly right")]]
+    proxy: NotRequired[Number]
+    proxy_std: NotRequired[Annotated[Size, Field(description="over responses")]]
 
 
 @with_config(CLOSED)
@@ -68,7 +73,7 @@ class Condition(TypedDict):
     variant: str
     beta: Beta
     seed: int
-    n: Annotated[Natural | None, Field(description="number of responses behind each mean, one per problem")]
+    n: Annotated[Natural | None, Field(description="number of responses behind each mean, over all problems")]
     n_points: Annotated[Natural, Field(description="evaluation points, including the start")]
     alignment: NotRequired[Alignment]
     base: NotRequired[BaseAccuracy]

@@ -55,6 +55,7 @@ class EvaluationSettings(TypedDict):
 
     every: Annotated[Count, Field(description="online steps between evaluation points")]
     problems: Annotated[Count, Field(description="at most so many are answered at each point")]
+    answers: NotRequired[Annotated[Count, Field(description="responses to each problem")]]
     temperature: Annotated[Setting, Field(ge=0)]
     samples: Annotated[Count, Field(description="whole responses kept per condition and point")]
     best_of: NotRequired[Annotated[Count, Field(description="answers per problem and checkpoint for best-of-n")]]
@@ -168,9 +169,11 @@ class RewardAccuracy(TypedDict):
 
 @with_config(CLOSED)
 class Rewards(TypedDict):
-    """The reward ensemble on pairs that it was not trained on."""
+    """The reward ensembles on pairs that they were not trained on. If each seed has its own, lists have the members of
+    the first seed, then those of the second, …, and other numbers are means over seeds."""
 
-    members: Annotated[Count, Field(description="reward models in the ensemble")]
+    members: Annotated[Count, Field(description="reward models in an ensemble")]
+    seeds: NotRequired[Annotated[list[int], Field(description="if each seed has its own ensemble")]]
     validation: RewardAccuracy
     test: RewardAccuracy
 

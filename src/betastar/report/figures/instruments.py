@@ -29,12 +29,12 @@ def ensemble(results: Mapping[str, Any]) -> Figure:
     margins: list[Row] = []
     for part in parts:
         split, pairs = record[part], record[part]["pairs"]
-        shares = {f"member {k}": share for k, share in enumerate(split["member_accuracy"])}
+        shares = {_member(record, k): share for k, share in enumerate(split["member_accuracy"])}
         for who, share in {**shares, "mean": split["mean_accuracy"]}.items():
             low, high = binomtest(round(share * pairs), pairs).proportion_ci(method="wilson")
             rows.append({"who": who, "part": part, "value": number(share), "low": low, "high": high, "pairs": pairs})
         for k, margin in enumerate(split["member_margin"]):
-            margins.append({"who": f"member {k}", "part": part, "value": number(margin)})
+            margins.append({"who": _member(record, k), "part": part, "value": number(margin)})
     order = list(dict.fromkeys(row["who"] for row in rows))
     chance = alt.Chart(data([{"at": 0.5}])).mark_rule(style="ink", strokeDash=[6, 4]).encode(alt.X("at:Q"))
     domain = extent([row[end] for row in rows for end in ("low", "high")], [0.5])
@@ -48,6 +48,12 @@ def ensemble(results: Mapping[str, Any]) -> Figure:
     )
     panels = [Panel(alt.layer(chance, accuracy), "accuracy"), Panel(margin, "margin")]
     return Figure("ensemble", title, caption, [panels])
+
+
+def _member(record: Mapping[str, Any], place: int) -> str:
+    """What a reward model is called by its place in the lists of the record."""
+    seeds, members = record.get("seeds"), record["members"]
+    return f"seed {seeds[place // members]}, member {place % members}" if seeds else f"member {place}"
 
 
 def warning_signs(results: Mapping[str, Any]) -> Figure:
