@@ -133,7 +133,7 @@ def gao_fit(distance: Sequence[ArrayLike], reward: Sequence[ArrayLike]) -> GaoFi
     elif all(np.ptp(y) == 0 for _, y in seeds):
         reason = "the reward does not change within any seed"
     if reason:
-        return _undefined(reason, n, n_seeds, nan, lowest, highest)
+        return no_fit(reason, n, n_seeds, nan, lowest, highest)
 
     fits: dict[str, _Fit] = {form: _least_squares(form, seeds) for form in FORMS}
     flexible = min(FORMS[2:], key=lambda form: fits[form].squares)
@@ -143,7 +143,7 @@ def gao_fit(distance: Sequence[ArrayLike], reward: Sequence[ArrayLike]) -> GaoFi
     forms = {form: _form(form, fit, lowest, highest) for form, fit in fits.items() if form != "none"}
     if effective < FEWEST_EFFECTIVE or isnan(effective):
         few = f"{n} correlated points are worth about {effective:.1f} independent ones, too few to choose a form"
-        return _undefined(few, n, n_seeds, effective, lowest, highest, forms)
+        return no_fit(few, n, n_seeds, effective, lowest, highest, forms)
 
     # aicc() takes a sum of squares of n points: at n_effective of them the mean square stays what it is.
     scale = effective / (n - n_seeds)
@@ -168,6 +168,26 @@ def gao_fit(distance: Sequence[ArrayLike], reward: Sequence[ArrayLike]) -> GaoFi
         lowest=lowest,
         highest=highest,
         reason=None if best else f"AICc differs by less than {INDISTINCT:g} between {', '.join(plausible)}",
+    )
+
+
+def no_fit(
+    reason: str,
+    n: int = 0,
+    n_seeds: int = 0,
+    effective: float = nan,
+    lowest: float = nan,
+    highest: float = nan,
+    forms: Mapping[str, Form] | None = None,
+) -> GaoFit:
+    """What `gao_fit` gives where there is nothing to choose, for this `reason`."""
+    nothing = Interval(nan, nan, reason)
+    empty: dict[str, Form] = {
+        form: Form(nan, nothing, nan, nothing, Peak(nan, nothing, nan, None, reason)) for form in FORMS[1:]
+    }
+    scores: dict[str, float] = dict.fromkeys(FORMS, nan)
+    return GaoFit(
+        forms or empty, scores, scores, (), None, "undefined", None, n, n_seeds, effective, lowest, highest, reason
     )
 
 
@@ -337,22 +357,3 @@ def _peak(form: str, alpha: float, delta: float, ratio: Interval, lowest: float,
     height = alpha**2 / (4 * delta) if form == "quadratic" else delta * distance
     bounds = ratio if isnan(ratio.low) else ratio._replace(low=place(ratio.low), high=place(ratio.high))
     return Peak(distance, bounds, height, lowest <= distance <= highest)
-
-
-def _undefined(
-    reason: str,
-    n: int,
-    n_seeds: int,
-    effective: float,
-    lowest: float,
-    highest: float,
-    forms: Mapping[str, Form] | None = None,
-) -> GaoFit:
-    nothing = Interval(nan, nan, reason)
-    empty: dict[str, Form] = {
-        form: Form(nan, nothing, nan, nothing, Peak(nan, nothing, nan, None, reason)) for form in FORMS[1:]
-    }
-    scores: dict[str, float] = dict.fromkeys(FORMS, nan)
-    return GaoFit(
-        forms or empty, scores, scores, (), None, "undefined", None, n, n_seeds, effective, lowest, highest, reason
-    )

@@ -8,6 +8,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from betastar.record.shapes.analysis import Condition, Difference, Link, Summary, WarningSigns
+from betastar.record.shapes.distance import DistanceRecord
 from betastar.record.shapes.kinds import Count, Text
 from betastar.record.shapes.protocol import Protocol
 from betastar.record.shapes.run import (
@@ -23,13 +24,13 @@ from betastar.record.shapes.run import (
     Threshold,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class ResultsRecord(TypedDict):
     """Every number of a run or analysis."""
 
-    schema_version: Annotated[Literal[3], Field(description="version of this schema")]
+    schema_version: Annotated[Literal[4], Field(description="version of this schema")]
     betastar: Annotated[str, Field(description="version of the package that wrote this")]
     name: Annotated[str, Field(description="of the run, or of what was analysed")]
     root_seed: NotRequired[Annotated[Count, Field(description="from which every random stream of the run is derived")]]
@@ -109,6 +110,13 @@ class ResultsRecord(TypedDict):
         Field(
             description="the links of the paper's causal chain per variant, as stated and as measured: "
             "[the same page](warning_signs.md#the-chain)"
+        ),
+    ]
+    distance: Annotated[
+        dict[str, DistanceRecord],
+        Field(
+            description="per variant, rewards against √KL from the checkpoint and from the base: forms, β at equal KL, "
+            "measured conservatism: [distance.md](distance.md)"
         ),
     ]
     protocol: Annotated[Protocol, Field(description="Appendix F: ten metrics and four disclosures, below")]
