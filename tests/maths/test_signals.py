@@ -14,28 +14,44 @@ from scipy import stats
 
 from betastar.maths.signals import (
     REPEAT_DEVIATIONS,
+    acceleration,
+    advantage_drift,
     block_mean,
     change_from_start,
-    contests,
     drops_ahead,
     first_alarm,
     jackknife_interval,
     largest_excursion,
-    later_correlation,
+    later_correlations,
     median_interval,
+    proxy_per_entropy,
     quiet_band,
+    ranked,
     roc_area,
+    share_above_start,
+    upper_cusum,
 )
 from betastar.maths.statistics import seed_resamples
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "warning_signs.md"
 NAN = float("nan")
-scored = st.lists(st.tuples(st.integers(-3, 3), st.booleans(), st.integers(0, 2)), min_size=2, max_size=12)
+scored = st.lists(
+    st.tuples(st.integers(-3, 3), st.booleans(), st.integers(0, 2), st.integers(0, 2)), min_size=2, max_size=16
+)
 
 
 def area(score, event):
-    """Of all points, as one block."""
-    return float(roc_area(contests(score, event, np.zeros(len(score))), [[1]])[0])
+    """Of all points, as one block and one stratum."""
+    return roc_area(ranked(score, np.zeros(len(score)), np.zeros(len(score))), event).value
+
+
+def brute_force(score, event, stratum):
+    """Share of pairs of one stratum that the event won."""
+    won = pairs = 0
+    for s, _, k in ((s, e, k) for s, e, k in zip(score, event, stratum, strict=True) if e):
+        for other, _, _ in ((o, f, m) for o, f, m in zip(score, event, stratum, strict=True) if not f and m == k):
+            won, pairs = won + (s > other) + 0.5 * (s == other), pairs + 1
+    return won / pairs if pairs else NAN
 
 
 def test_events_by_hand():
@@ -81,16 +97,17 @@ def test_later_correlation_is_spearmans(pairs, lag):
     signal, gap = np.array(pairs, dtype=float).T
     now, later = signal[:-lag], gap[lag:]
     assume(np.ptp(now) > 0 and np.ptp(later) > 0)
-    assert later_correlation(signal, gap, lag) == pytest.approx(stats.spearmanr(now, later)[0], abs=1e-12)
+    assert later_correlations(signal, gap, lag)[0] == pytest.approx(stats.spearmanr(now, later)[0], abs=1e-12)
 
 
 def test_later_correlation_leaves_out_undefined_pairs():
     # Pairs (1, 5), (2, 6), (3, –), (–, 7), (5, 4): ranks 1 2 3 against 2 3 1, so ρ = 1 − 6·(1 + 1 + 4)/(3·8) = −1/2.
-    assert later_correlation([1, 2, 3, NAN, 5, 9], [0, 5, 6, NAN, 7, 4], 1) == pytest.approx(-0.5)
-    assert np.isnan(later_correlation([1, 2, 3], [1, 2, 3], 1))  # two pairs
-    assert np.isnan(later_correlation([1, 1, 1, 1], [1, 2, 3, 4], 1))  # constant
+    # In the second run: constant; in the third two pairs; in the fourth ranks 1 to 5 against 5 to 1.
+    signal = [[1, 2, 3, NAN, 5, 9], [1] * 6, [1, 2, NAN, NAN, NAN, 3], [1, 2, 3, 4, 5, 0]]
+    gap = [[0, 5, 6, NAN, 7, 4], [1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6], [0, 5, 4, 3, 2, 1]]
+    np.testing.assert_allclose(later_correlations(signal, gap, 1), [-0.5, NAN, NAN, -1], atol=1e-12)
     with pytest.raises(ValueError, match="lag"):
-        later_correlation([1, 2, 3], [1, 2, 3], 0)
+        later_correlations([1, 2, 3], [1, 2, 3], 0)
 
 
 def test_area_by_hand():
@@ -112,40 +129,101 @@ def test_area_is_the_mann_whitney_statistic(rows):
     assert area(np.zeros(score.size), event) == 0.5
 
 
-@given(scored, st.lists(st.integers(0, 2), min_size=3, max_size=3))
-def test_block_statistics_are_those_of_the_repeated_blocks(rows, counts):
-    score = np.array([r[0] for r in rows], dtype=float)
-    event, block = np.array([r[1] for r in rows], dtype=float), np.array([r[2] for r in rows])
-    repeat = np.array(counts)[block]
-    more, which = np.repeat(score, repeat), np.repeat(event, repeat)
-    taken = [[counts[b] for b in np.unique(block)]]
-    found = roc_area(contests(score, event, block), taken)[0]
-    np.testing.assert_allclose(found, area(more, which) if more.size else NAN)
-    np.testing.assert_allclose(block_mean(score, block, taken)[0], more.mean() if more.size else NAN)
+def test_area_in_strata_by_hand():
+    # Step 1: event 2 against 1 and 2: won one and a half of two. Step 2: event 9 against 10: lost. 1.5 of 3; the event
+    # of step 3 has nothing to be compared with. Without stratum, 9 and 2 beat more.
+    found = roc_area(ranked([2, 1, 2, 9, 10, 5], [0] * 6, [1, 1, 1, 2, 2, 3]), [1, 0, 0, 1, 0, 1])
+    assert found.value == 0.5
+    assert np.isnan(roc_area(ranked([1, 2], [0, 0], [1, 2]), [1, 0]).value)
+    assert np.isnan(roc_area(ranked([], [], []), []).value)
+
+
+@given(scored)
+def test_area_in_strata_and_without_each_block_is_that_of_all_pairs(rows):
+    score, event, block, stratum = (np.array([r[i] for r in rows]) for i in range(4))
+    found = roc_area(ranked(score, block, stratum), event)
+    np.testing.assert_allclose(found.value, brute_force(score, event, stratum))
+    for name, without in zip(np.unique(block), found.without, strict=True):
+        kept = block != name
+        np.testing.assert_allclose(without, brute_force(score[kept], event[kept], stratum[kept]))
+    mean = block_mean(score, block)
+    assert mean.value == pytest.approx(score.mean())
+    for name, without in zip(np.unique(block), mean.without, strict=True):
+        np.testing.assert_allclose(without, score[block != name].mean() if (block != name).any() else NAN)
+
+
+def test_the_clock_has_area_one_half_in_strata():
+    rng = np.random.default_rng(2)
+    step = np.repeat(np.arange(10), 8)
+    event = rng.random(80) < step / 10  # the later, the likelier
+    assert area(step, event) > 0.7
+    found = roc_area(ranked(step, np.tile(np.arange(8), 10), step), event)
+    assert found.value == 0.5
+    assert (found.without == 0.5).all()
 
 
 def test_the_interval_of_a_mean_is_students():
     rng = np.random.default_rng(1)
     values, others = rng.normal(size=(2, 7))
     seeds = np.arange(7)
-    found = jackknife_interval(lambda counts: block_mean(values, seeds, counts), 7, (-np.inf, np.inf))
+    ours, theirs = block_mean(values, seeds), block_mean(others, seeds)
+    found = jackknife_interval(ours, (-np.inf, np.inf))
     assert found[:2] == pytest.approx(tuple(stats.ttest_1samp(values, 0).confidence_interval()))
-    paired = jackknife_interval(
-        lambda counts: block_mean(values, seeds, counts) - block_mean(others, seeds, counts), 7, (-np.inf, np.inf)
-    )
+    paired = jackknife_interval(ours - theirs, (-np.inf, np.inf))
     assert paired[:2] == pytest.approx(tuple(stats.ttest_rel(values, others).confidence_interval()))
-    cut = jackknife_interval(lambda counts: block_mean(values, seeds, counts), 7, (-0.1, 0.1))
+    cut = jackknife_interval(ours, (-0.1, 0.1))
     assert cut[:2] == (max(found.low, -0.1), min(found.high, 0.1))
 
 
 def test_an_interval_that_rests_on_one_seed_is_undefined():
     # Both events are in block 0: without it there is no area.
-    found = contests([1, 2, 0, 1, 0], [1, 1, 0, 0, 0], [0, 0, 0, 1, 2])
-    interval = jackknife_interval(lambda counts: roc_area(found, counts), 3, (0, 1))
+    found = roc_area(ranked([1, 2, 0, 1, 0], [0, 0, 0, 1, 2], [0] * 5), [1, 1, 0, 0, 0])
+    interval = jackknife_interval(found, (0, 1))
     assert np.isnan(interval.low)
     assert interval.reason == "it depends on a single seed and is undefined without it"
-    single = jackknife_interval(lambda counts: roc_area(found, counts), 1, (0, 1))
+    single = jackknife_interval(block_mean([1, 2], [0, 0]), (0, 1))
     assert single.reason == "an interval over seeds needs two seeds"
+
+
+def test_derived_signals_by_hand():
+    # Rises 1, 3, −2 over 2, 2 and 4 steps, in units of the sd before: 1/(0.5·2), 3/(1·2), −2/(2·4).
+    np.testing.assert_allclose(advantage_drift([0, 2, 4, 8], [1, 2, 5, 3], [0.5, 1, 2, 9]), [0, 1, 1.5, -0.25])
+    np.testing.assert_array_equal(advantage_drift([0, 1, 2], [1, 2, 3], [0, 1, 1]), [0, NAN, 1])
+    # Rises 2 and 6 in units of 2 for 0.5 and 1.5 nats; then entropy is as at the start, and above.
+    np.testing.assert_allclose(proxy_per_entropy([1, 3, 7, 8, 9], 2, [3, 2.5, 1.5, 3, 4]), [0, 2, 2, NAN, NAN])
+    # Rises in units of 2: 1, 1, 4, 0, 2. Means before: –, 1, 1, 2, 1.5. Excess less 0.5: 0, −0.5, 2.5, −2.5, 0.
+    np.testing.assert_allclose(upper_cusum([0, 2, 4, 12, 12, 16], 2, 0.5), [0, 0, 0, 2.5, 0, 0])
+    # Slopes 1, 1, 3 per step.
+    np.testing.assert_allclose(acceleration([0, 1, 3, 4], [0, 1, 3, 6]), [0, 0, 0, 2])
+    # The 95th percentile of 0 … 20 is 19: one of 21 above; then two of four (one unknown); then none known.
+    scores = np.full((3, 21), NAN)
+    scores[0], scores[1, :5] = np.arange(21), [30, 19, 25, 0, NAN]
+    np.testing.assert_allclose(share_above_start(scores), [1 / 21, 0.5, NAN])
+
+
+def test_derived_signals_without_what_they_need_are_undefined_after_the_start():
+    none = [NAN] * 4
+    for values in (
+        advantage_drift([0, 1, 2, 3], [1, 2, 3, 4], none),
+        proxy_per_entropy([1, 2, 3, 4], 1, none),
+        proxy_per_entropy([1, 2, 3, 4], 0, [4, 3, 2, 1]),
+        upper_cusum([1, 2, 3, 4], NAN, 0),
+        upper_cusum(none, 1, 0),
+        acceleration([0, 1, 2, 3], none),
+    ):
+        np.testing.assert_array_equal(values, [0, NAN, NAN, NAN])
+    assert upper_cusum([1.0], 1, 0).tolist() == acceleration([0], [1.0]).tolist() == [0]
+    assert np.isnan(share_above_start([none])).all()
+
+
+def test_a_cusum_rises_where_the_proxy_does_and_not_where_it_keeps_its_pace():
+    rng = np.random.default_rng(3)
+    steady = np.cumsum(0.1 + 0.02 * rng.normal(size=40))
+    jump = steady + np.where(np.arange(40) >= 25, 0.2 * (np.arange(40) - 24), 0)
+    quiet, loud = upper_cusum(steady, 1, 0.02), upper_cusum(jump, 1, 0.02)
+    assert (quiet[:25] == loud[:25]).all()
+    assert loud[30] > 0.5
+    assert quiet.max() < 0.1
 
 
 @pytest.mark.parametrize(("n", "places"), [(6, (0, 5)), (9, (1, 7)), (20, (5, 14))])
@@ -202,10 +280,10 @@ def test_alarms_and_excursions_by_hand():
     assert np.isnan(largest_excursion([NAN, 1.0, 9.0]))
 
 
-def contests_of_a_world(rng, n_seeds, strength):
+def world(rng, n_seeds, strength):
     """Three runs of 17 points per seed, horizon 2. Truth is the share right of 64 problems; in two of the three runs it
     falls from 0.6 to 0.3 at a point drawn at random, and the signal, noise otherwise, is up in the three points before
-    by `strength`, times a factor of the seed."""
+    by `strength`, times a factor of the seed. Score, event, seed and step of every point whose event is known."""
     scores, events, seeds = [], [], []
     for seed in range(n_seeds):
         factor = 1 + 0.5 * rng.normal()
@@ -218,7 +296,25 @@ def contests_of_a_world(rng, n_seeds, strength):
             seeds.append(np.full(17, seed))
     score, event, seed = map(np.concatenate, (scores, events, seeds))
     used = np.isfinite(event)
-    return contests(score[used], event[used], seed[used])
+    return score[used], event[used], seed[used], np.tile(np.arange(17), 3 * n_seeds)[used]
+
+
+def area_of(score, event, seed, step):
+    return roc_area(ranked(score, seed, step), event)
+
+
+def won_by_seed(score, event, seed, step):
+    """[S, S] pairs won by events of one seed against others of another, and all such pairs: for resampled seeds."""
+    n = int(seed.max()) + 1
+    won, pairs = np.zeros((n, n)), np.zeros((n, n))
+    for place in np.unique(step):
+        here = step == place
+        ours, theirs = (np.flatnonzero(here & (event == kind)) for kind in (1, 0))
+        beats = (score[ours][:, None] > score[theirs]) + 0.5 * (score[ours][:, None] == score[theirs])
+        index = seed[ours][:, None] * n + seed[theirs]
+        won += np.bincount(index.ravel(), beats.ravel(), minlength=n * n).reshape(n, n)
+        pairs += np.bincount(index.ravel(), minlength=n * n).reshape(n, n)
+    return won, pairs
 
 
 def misses(n_seeds, repeats, strength, truth):
@@ -229,9 +325,10 @@ def misses(n_seeds, repeats, strength, truth):
     counts = np.array([np.bincount(draw, minlength=n_seeds) for draw in resamples.draws])
     found = np.zeros(4)
     for _ in range(repeats):
-        world = contests_of_a_world(rng, n_seeds, strength)
-        ours = jackknife_interval(lambda counts, world=world: roc_area(world, counts), n_seeds, (0, 1))
-        theirs = weighted_interval(roc_area(world, counts), resamples.weights, 0.95)
+        drawn = world(rng, n_seeds, strength)
+        ours = jackknife_interval(area_of(*drawn), (0, 1))
+        won, pairs = (((counts @ table) * counts).sum(axis=1) for table in won_by_seed(*drawn))
+        theirs = weighted_interval(won / np.where(pairs > 0, pairs, NAN), resamples.weights, 0.95)
         found += [ours.low > truth, ours.high < truth, theirs.low > truth, theirs.high < truth]
     return found / repeats * 100
 
@@ -263,7 +360,7 @@ def test_the_coverage_in_the_documentation():
     rows = re.findall(row, PAGE.read_text(), re.MULTILINE)
     assert len(rows) == 5
     rng = np.random.default_rng(0)
-    truth = np.mean([roc_area(contests_of_a_world(rng, 400, 2), np.ones((1, 400)))[0] for _ in range(10)])
+    truth = np.mean([area_of(*world(rng, 400, 2)).value for _ in range(10)])
     for n_seeds, *printed in rows:
         noise, warning = misses(int(n_seeds), 2000, 0, 0.5), misses(int(n_seeds), 2000, 2, truth)
         measured = [*noise[:2], 100 - sum(warning[:2]), *noise[2:], 100 - sum(warning[2:])]

@@ -11,6 +11,7 @@ import pandas as pd
 from betastar import __version__
 from betastar.analysis.chain import chains
 from betastar.analysis.conditions import Records, condition_records
+from betastar.analysis.distance import distances
 from betastar.analysis.protocol import protocol_record
 from betastar.analysis.signals import warning_signs
 from betastar.analysis.summary import paired_differences, summarise
@@ -132,10 +133,12 @@ def build_results(
         ),
         "warning_signs": warning_signs(records.conditions),
         "chain": chains(records.conditions, root_seed=root_seed),
+        "distance": distances(records.conditions, root_seed=root_seed),
     }
     found = warnings(results)
     results["conditions"] = [_hidden(r) if r["variant"] in unknown_beta else r for r in results["conditions"]]
-    results["summary"] = {v: _hidden(s) if v in unknown_beta else s for v, s in results["summary"].items()}
+    for part in ("summary", "distance"):
+        results[part] = {v: _hidden(s) if v in unknown_beta else s for v, s in results[part].items()}
     return {**results, "protocol": protocol_record(results), "warnings": found}
 
 

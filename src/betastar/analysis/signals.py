@@ -6,6 +6,7 @@ What each number means and how it was chosen: docs/warning_signs.md.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import nan, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,50 +15,75 @@ from numpy.typing import NDArray
 from betastar.maths.signals import (
     FALSE_ALARM_RATE,
     Band,
+    LeftOut,
+    Ranked,
+    acceleration,
+    advantage_drift,
     block_mean,
     change_from_start,
-    contests,
     drops_ahead,
     first_alarm,
     jackknife_interval,
     largest_excursion,
-    later_correlation,
+    later_correlations,
     median_interval,
+    proxy_per_entropy,
     quiet_band,
+    ranked,
     roc_area,
+    share_above_start,
+    upper_cusum,
 )
 from betastar.maths.statistics import Interval
+from betastar.record.answers import Grid
 from betastar.record.entries import REGISTRY
 
 HEADLINE_HORIZON = 2
 """The verdict on a signal is read at this horizon, fixed in advance so that nobody picks the best of five."""
 
-UNDEFINED = float("nan")
+UNDEFINED = nan
 NEVER = float("-inf")
-AGAINST_CHANCE = ("better than chance", "no better than chance", "warns in the other direction")
-AGAINST_PROXY = ("better than the proxy", "no better than the proxy", "worse than the proxy")
+WARNS = "warns"
+VERDICTS = (WARNS, "no better than the clock", "no better than current accuracy", "warns in the other direction")
+OPPONENTS = {"step": "clock", "true_strict": "accuracy", "proxy": "proxy"}
+"""The baselines that a signal is compared with, and what they are called in the record."""
+
+WORDS = {
+    "clock": ("better than the clock", "no better than the clock", "warns in the other direction"),
+    "accuracy": ("better than accuracy", "no better than accuracy", "worse than accuracy"),
+    "proxy": ("better than the proxy", "no better than the proxy", "worse than the proxy"),
+}
 
 
 class Signal(NamedTuple):
-    """A column of the evaluation points; `direction` +1 where a rise is to warn, −1 where a fall is."""
+    """A column of the evaluation points; `direction` +1 where a rise is to warn, −1 where a fall is. `change`: it is
+    read as its change since t=0 in its own run; else as it is."""
 
     name: str
     direction: int
     source: str
+    change: bool = True
 
 
 BASELINES = (
     Signal("constant", +1, "baseline: carries no information, so its area is 0.5"),
-    Signal("step", +1, "baseline: the step number; anything that drifts with time does as well"),
+    Signal("step", +1, "baseline: the step number; among points of one step it is a constant"),
+    Signal(
+        "true_strict",
+        +1,
+        "baseline: current accuracy; measured with noise, a high value tends to be followed by a lower one",
+        change=False,
+    ),
     Signal("proxy", +1, "baseline: the reward being maximised"),
 )
 
 Array = NDArray[np.float64]
+Answers = Mapping[tuple[Any, ...], Grid]
 
 
 def candidates() -> list[Signal]:
     """The measures of a point that the registry names as warning signs."""
-    return [Signal(m.name, m.warns, m.warns_because) for m in REGISTRY.signals if m.warns is not None]
+    return [Signal(m.name, m.warns, m.warns_because, not m.derived) for m in REGISTRY.signals if m.warns is not None]
 
 
 def all_signals() -> list[Signal]:
@@ -79,42 +105,59 @@ class Run(NamedTuple):
     repeats: dict[str, float]
 
 
+class Points(NamedTuple):
+    """All points [N] of a set of runs: the `seed` and the `stratum` (variant and step) of each, its `score` by signal,
+    in the direction that is to warn, and whether a fall is ahead (`events`, by horizon; NaN where unknown)."""
+
+    seed: NDArray[Any]
+    stratum: NDArray[np.int64]
+    score: dict[str, Array]
+    events: dict[int, Array]
+
+
 def warning_signs(
-    records: Sequence[Mapping[str, Any]], horizons: Iterable[int] = range(1, 6), drop: float = 0.05
+    records: Sequence[Mapping[str, Any]],
+    horizons: Iterable[int] = range(1, 6),
+    drop: float = 0.05,
+    answers: Answers | None = None,
 ) -> dict[str, Any]:
-    """How well each signal warns, by variant and with all runs pooled; `records` as `condition_records` gives them.
+    """How well each signal warns, by variant and with all runs pooled; `records` as `condition_records` gives them,
+    `answers` by (variant, β, seed) for signals that need single answers.
 
     Of every signal: `later_gap`, Spearman's ρ within runs with the standardised gap h points later; `lead`, how long
-    before the onset it leaves the band of quiet runs; `roc`, whether its change since t=0 tells the points after which
-    the strict true reward falls by at least `drop` within h points from the others; `verdict` and `beats_proxy` in
-    words, at horizon `HEADLINE_HORIZON`. Intervals keep all runs of a seed together. What is undefined is NaN with a
-    reason. Raises ValueError where `horizons` lacks the headline one.
+    before the onset it leaves the band of quiet runs; `roc`, whether it tells the points after which the strict true
+    reward falls by at least `drop` within h points from others of the same step. A signal warns if its area is above
+    that of the clock and above that of current accuracy, each with an interval that keeps all runs of a seed together;
+    `verdict` says so at horizon `HEADLINE_HORIZON`, and `beats_proxy` whether it also does better than the proxy. What
+    is undefined is NaN with a reason. Raises ValueError where `horizons` lacks the headline one.
     """
     horizons = tuple(horizons)
     if HEADLINE_HORIZON not in horizons:
         raise ValueError(f"horizons must contain the headline horizon {HEADLINE_HORIZON}, got {horizons}")
-    runs = [_run(record) for record in records]
+    runs = [_run(record, answers or {}) for record in records]
     variants = dict.fromkeys(run.variant for run in runs)
+    by_variant = {v: _table([run for run in runs if run.variant == v], horizons, drop) for v in variants}
     return {
         "drop": drop,
         "horizons": list(horizons),
         "headline_horizon": HEADLINE_HORIZON,
         "false_alarm_rate": FALSE_ALARM_RATE,
         "comparisons": len(candidates()) * len(horizons),
-        "by_variant": {v: _table([run for run in runs if run.variant == v], horizons, drop) for v in variants},
-        "pooled": _table(runs, horizons, drop),
+        "by_variant": by_variant,
+        "pooled": next(iter(by_variant.values())) if len(variants) == 1 else _table(runs, horizons, drop),
     }
 
 
-def _run(record: Mapping[str, Any]) -> Run:
+def _run(record: Mapping[str, Any], answers: Answers) -> Run:
     series = record.get("series", {})
     steps = np.asarray(series["step"], dtype=np.float64)
 
     def column(name: str) -> Array:
         values = series.get(name)
-        return np.full(steps.size, np.nan) if values is None else np.asarray(values, dtype=np.float64)
+        return np.full(steps.size, nan) if values is None else np.asarray(values, dtype=np.float64)
 
-    signals = {signal.name: column(signal.name) for signal in all_signals()} | {"constant": np.zeros(steps.size)}
+    signals = {signal.name: column(signal.name) for signal in all_signals()}
+    signals |= {"constant": np.zeros(steps.size), **_derived(record, steps, column, answers)}
     again = record.get("again") or {}
     onset = record.get("onset_step")
     return Run(
@@ -129,17 +172,84 @@ def _run(record: Mapping[str, Any]) -> Run:
     )
 
 
+def _derived(record: Mapping[str, Any], steps: Array, column: Any, answers: Answers) -> dict[str, Array]:
+    """The signals that follow from what is logged."""
+    if not steps.size:
+        return {m.name: np.zeros(0) for m in REGISTRY.signals if m.derived}
+    proxy, spread, n = column("proxy"), column("proxy_std"), record.get("n")
+    # Half of the smallest rise worth noticing, as is usual for a CUSUM: here the standard error of a rise.
+    allowance = 0.5 * sqrt(2 / n) if n is not None and n > 0 else 0.0
+    grid = answers.get((record["variant"], record.get("beta"), record["seed"]))
+    ceiling = np.full(steps.size, nan)
+    if grid is not None and np.isin(steps, grid.steps).all():
+        shares = share_above_start(grid.proxy.reshape(len(grid.steps), -1))
+        ceiling = shares[np.searchsorted(grid.steps, steps)]
+    return {
+        "ceiling_share": ceiling,
+        "advantage_drift": advantage_drift(steps, proxy, spread),
+        "proxy_per_entropy": proxy_per_entropy(proxy, float(spread[0]), column("response_entropy")),
+        "proxy_cusum": upper_cusum(proxy, float(spread[0]), allowance),
+        "kl_acceleration": acceleration(steps, column("kl")),
+    }
+
+
+def _missing(signal: Signal, runs: Sequence[Run]) -> str | None:
+    """Why no run has the signal. (A derived one is 0 at the start, whatever is logged.)"""
+    if any(np.isfinite(run.signals[signal.name][0 if signal.change else 1 :]).any() for run in runs):
+        return None
+    measure = next((m for m in REGISTRY.signals if m.name == signal.name and m.derived), None)
+    return f"these runs have no {signal.name}" + (f"; it needs {measure.needs}" if measure else "")
+
+
+def _points(runs: Sequence[Run], horizons: Sequence[int], drop: float) -> Points:
+    def joined(of: Sequence[Array]) -> Array:
+        return np.concatenate([np.zeros(0), *of])
+
+    def read(signal: Signal, run: Run) -> Array:
+        series = run.signals[signal.name]
+        return signal.direction * (change_from_start(series) if signal.change else series)
+
+    place = {variant: i for i, variant in enumerate(dict.fromkeys(run.variant for run in runs))}
+    keys = [joined([np.full(run.steps.size, place[run.variant]) for run in runs]), joined([run.steps for run in runs])]
+    _, stratum = np.unique(np.stack(keys), axis=1, return_inverse=True)
+    return Points(
+        seed=np.concatenate([np.full(run.steps.size, run.seed) for run in runs]),
+        stratum=stratum.ravel(),
+        score={signal.name: joined([read(signal, run) for run in runs]) for signal in all_signals()},
+        events={h: joined([drops_ahead(run.true, h, drop) for run in runs]) for h in horizons},
+    )
+
+
+class Contest:
+    """A signal and its opponents at the points at which all of them are known."""
+
+    def __init__(self, points: Points):
+        self.points = points
+        self._ranked: dict[tuple[str, bytes], Ranked] = {}
+        self._areas: dict[tuple[str, int, bytes], LeftOut] = {}
+
+    def area(self, name: str, horizon: int, used: NDArray[np.bool_]) -> LeftOut:
+        """Of a signal at the `used` points. Kept, since many signals share their points and all share opponents."""
+        key = used.tobytes()
+        if (name, horizon, key) not in self._areas:
+            points = self.points
+            if (name, key) not in self._ranked:
+                found = ranked(points.score[name][used], points.seed[used], points.stratum[used])
+                self._ranked = {k: v for k, v in self._ranked.items() if k[0] in OPPONENTS} | {(name, key): found}
+            self._areas[name, horizon, key] = roc_area(self._ranked[name, key], points.events[horizon][used])
+        return self._areas[name, horizon, key]
+
+
 def _table(runs: Sequence[Run], horizons: Sequence[int], drop: float) -> dict[str, Any]:
     """All signals over one set of runs."""
-    events = {horizon: np.concatenate([drops_ahead(run.true, horizon, drop) for run in runs]) for horizon in horizons}
-    signals = {}
+    points = _points(runs, horizons, drop)
+    contest, signals = Contest(points), {}
     for signal in all_signals():
-        missing = all(np.isnan(run.signals[signal.name]).all() for run in runs)
-        reason = f"these runs have no {signal.name}" if missing else None
-        roc = {h: _roc(signal, runs, event, reason or _no_area(event, h, drop)) for h, event in events.items()}
+        reason = _missing(signal, runs)
+        roc = {h: _roc(signal, contest, h, reason or _no_area(points.events[h], h, drop)) for h in horizons}
         headline = roc[HEADLINE_HORIZON]
         # A proxy that warns in the other direction is beaten by a constant: that is no merit of the constant.
-        warns = headline["verdict"] == AGAINST_CHANCE[0]
+        beats = headline["minus_proxy"]["verdict"] if headline["verdict"] == WARNS else headline["verdict"]
         signals[signal.name] = {
             "direction": signal.direction,
             "source": signal.source,
@@ -148,19 +258,27 @@ def _table(runs: Sequence[Run], horizons: Sequence[int], drop: float) -> dict[st
             "lead": _lead(signal.name, runs, reason),
             "roc": [{"horizon": h, **entry} for h, entry in roc.items()],
             "verdict": headline["verdict"],
-            "beats_proxy": headline["minus_proxy"]["verdict"] if warns else headline["verdict"],
+            "beats_proxy": beats,
         }
     return {"n_runs": len(runs), "n_seeds": len({run.seed for run in runs}), "signals": signals}
 
 
 def _later_gap(name: str, runs: Sequence[Run], lag: int, missing: str | None) -> dict[str, Any]:
     """Mean over the runs in which it is defined of the rank correlation with the gap `lag` points later."""
-    each = np.array([later_correlation(run.signals[name], run.gap, lag) for run in runs])
+    each = np.full(len(runs), nan)
+    by_length: dict[int, list[int]] = {}
+    for i, run in enumerate(runs):
+        by_length.setdefault(run.steps.size, []).append(i)
+    for places in by_length.values():
+        signal, gap = (
+            np.stack(rows) for rows in zip(*((runs[i].signals[name], runs[i].gap) for i in places), strict=True)
+        )
+        each[places] = later_correlations(signal, gap, lag)
     defined = np.isfinite(each)
     values, home = each[defined], np.array([run.seed for run in runs])[defined]
     n_seeds = np.unique(home).size
     reason = missing or (None if values.size else "constant, or fewer than three pairs of points, in every run")
-    interval = reason or jackknife_interval(lambda counts: block_mean(values, home, counts), n_seeds, (-1, 1))
+    interval = reason or jackknife_interval(block_mean(values, home), (-1, 1))
     return {
         "value": UNDEFINED if reason else float(values.mean()),
         "interval": _record(interval),
@@ -214,44 +332,53 @@ def _lead(name: str, runs: Sequence[Run], missing: str | None) -> dict[str, Any]
     }
 
 
-def _roc(signal: Signal, runs: Sequence[Run], event: Array, missing: str | None) -> dict[str, Any]:
-    """Area under ROC of the signal's change since t=0, in the direction that is to warn, for `event` at all points of
-    all runs; and what it has over the area of the proxy's change at the same points."""
-    score = signal.direction * np.concatenate([change_from_start(run.signals[signal.name]) for run in runs])
-    proxy = np.concatenate([change_from_start(run.signals["proxy"]) for run in runs])
-    home = np.concatenate([np.full(run.steps.size, run.seed) for run in runs])
-
+def _roc(signal: Signal, contest: Contest, horizon: int, missing: str | None) -> dict[str, Any]:
+    """Area under ROC of the signal among points of the same step, in the direction that is to warn; `area_all_steps`,
+    the same over all points at once; and its differences from each opponent at the same points."""
+    points = contest.points
+    event, score = points.events[horizon], points.score[signal.name]
     used = np.isfinite(event) & np.isfinite(score)
-    found, n_seeds = contests(score[used], event[used], home[used]), np.unique(home[used]).size
-    n_positive, n_negative = int((event[used] == 1).sum()), int((event[used] == 0).sum())
-    reason = missing or (None if n_positive and n_negative else f"no {signal.name} at one kind of points")
-    interval = reason or jackknife_interval(lambda counts: roc_area(found, counts), n_seeds, (0, 1))
-
-    both = used & np.isfinite(proxy)
-    ours, theirs = (contests(s[both], event[both], home[both]) for s in (score, proxy))
-
-    def difference(counts: Array) -> Array:
-        return roc_area(ours, counts) - roc_area(theirs, counts)
-
-    n_both = ours.pairs.shape[0]
-    minus_proxy = float(difference(np.ones((1, n_both)))[0])
-    unpaired = reason or ("no proxy at one kind of points" if np.isnan(minus_proxy) else None)
-    paired = unpaired or jackknife_interval(difference, n_both, (-1, 1))
+    positive, negative = (int((event[used] == kind).sum()) for kind in (1, 0))
+    found = contest.area(signal.name, horizon, used)
+    reason = missing or (None if positive and negative else f"no {signal.name} at one kind of points")
+    reason = reason or ("no step has points of both kinds to compare" if np.isnan(found.value) else None)
+    interval = reason or jackknife_interval(found, (0, 1))
+    one = np.zeros(int(used.sum()))
+    minus = {}
+    for name, called in OPPONENTS.items():
+        both = used & np.isfinite(points.score[name])
+        difference = contest.area(signal.name, horizon, both) - contest.area(name, horizon, both)
+        why = reason or (f"no {name} at one kind of points" if np.isnan(difference.value) else None)
+        bounds = why or jackknife_interval(difference, (-1, 1))
+        minus[called] = {
+            "value": UNDEFINED if why else difference.value,
+            "interval": _record(bounds),
+            "verdict": _words(bounds, WORDS[called]),
+            "reason": why,
+        }
     return {
-        "area": float(roc_area(found, np.ones((1, n_seeds)))[0]),
+        "area": found.value if not reason else UNDEFINED,
+        "area_all_steps": UNDEFINED if reason else roc_area(ranked(score[used], one, one), event[used]).value,
         "interval": _record(interval),
-        "n_positive": n_positive,
-        "n_negative": n_negative,
-        "n_seeds": n_seeds,
+        "n_positive": positive,
+        "n_negative": negative,
+        "n_seeds": np.unique(points.seed[used]).size,
         "reason": reason,
-        "verdict": _verdict(interval, 0.5, AGAINST_CHANCE),
-        "minus_proxy": {
-            "value": minus_proxy,
-            "interval": _record(paired),
-            "verdict": _verdict(paired, 0.0, AGAINST_PROXY),
-            "reason": unpaired,
-        },
+        "verdict": _verdict(signal, minus),
+        **{f"minus_{called}": entry for called, entry in minus.items()},
     }
+
+
+def _verdict(signal: Signal, minus: Mapping[str, Mapping[str, Any]]) -> str:
+    """In words: a signal warns where it does better than the clock and than current accuracy. Current accuracy itself
+    has only the clock to beat."""
+    clock, accuracy = minus["clock"]["verdict"], minus["accuracy"]["verdict"]
+    better, no_better, other = WORDS["clock"]
+    if clock != better:
+        return {no_better: VERDICTS[1], other: VERDICTS[3]}.get(clock, clock)
+    if signal.name == "true_strict" or accuracy == WORDS["accuracy"][0]:
+        return WARNS
+    return accuracy if accuracy.startswith("undefined") else VERDICTS[2]
 
 
 def _no_area(event: Array, horizon: int, drop: float) -> str | None:
@@ -276,8 +403,8 @@ def _band_record(band: Band) -> dict[str, Any]:
     return band._asdict()
 
 
-def _verdict(interval: Interval | str, chance: float, words: tuple[str, str, str]) -> str:
-    """Words for an interval above, around or below what chance gives."""
+def _words(interval: Interval | str, words: tuple[str, str, str]) -> str:
+    """Words for a difference whose interval is above, around or below 0."""
     if isinstance(interval, str) or np.isnan(interval.low):
         return f"undefined: {interval if isinstance(interval, str) else interval.reason}"
-    return words[0] if interval.low > chance else words[2] if interval.high < chance else words[1]
+    return words[0] if interval.low > 0 else words[2] if interval.high < 0 else words[1]

@@ -1,12 +1,12 @@
 """Does a signal warn of a fall of the true reward? Events ahead, later correlation, area under ROC, alarms.
 
 A series holds one run's evaluation points, the first of which is t=0. Points of many runs are pooled in blocks, one per
-seed, because the runs of a seed share prompts, data order and sampling noise: intervals leave blocks out whole.
+seed, because the runs of a seed share prompts, data order and sampling noise: intervals leave blocks out whole. Points
+are compared within strata, those of one step: between steps, whatever drifts with time would look like a warning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import floor, sqrt
 from typing import NamedTuple
 
@@ -19,20 +19,43 @@ from .statistics import LEVEL, Interval, pearson
 FALSE_ALARM_RATE = 0.1
 """Share of quiet runs that may leave the band at some point."""
 
+CEILING = 95.0
+"""Percentile of the checkpoint's scores above which a response counts as being at the ceiling."""
+
 REPEAT_DEVIATIONS = 3
 """Half-width of the band in standard deviations of repeated evaluations of one policy: a normal deviation is larger
 with probability 0.27 %, so that 40 of them hold one with probability of at most 11 %."""
 
 
-class Contests(NamedTuple):
-    """Every pair of a point before an event and a point before none, counted by their blocks, both [S, S].
+class LeftOut(NamedTuple):
+    """A statistic of S blocks: its `value` on all of them, and `without` [S] each in turn. NaN where undefined."""
 
-    `pairs[a, b]`: pairs with the event in block a and the other point in block b. `won`: those in which the event point
-    has the higher score; ties count one half.
-    """
+    value: float
+    without: NDArray[np.float64]
 
-    won: NDArray[np.float64]
-    pairs: NDArray[np.float64]
+    def __sub__(self, other: LeftOut) -> LeftOut:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return LeftOut(self.value - other.value, self.without - other.without)
+
+
+class Order(NamedTuple):
+    """Points [N] sorted by score within strata. In that order, as places [N]: where the points of equal score begin and
+    end (`low`, `high`), and those of the same stratum (`first`, `last`)."""
+
+    order: NDArray[np.int64]
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+
+
+class Ranked(NamedTuple):
+    """A score at N points, ready to be held against many events: ordered within strata, and within the points of a
+    stratum that are of one block; `home` [N]: the place of each point's block among the S distinct ones."""
+
+    strata: Order
+    blocks: Order
+    home: NDArray[np.int64]
+    n_blocks: int
 
 
 class Band(NamedTuple):
@@ -76,76 +99,114 @@ def drops_ahead(true_mean: ArrayLike, horizon: int, drop: float) -> NDArray[np.f
     return events
 
 
-def later_correlation(signal: ArrayLike, gap: ArrayLike, lag: int) -> float:
-    """Spearman's ρ of `signal` [T] with `gap` [T] `lag` points later, within one run.
+def later_correlations(signal: ArrayLike, gap: ArrayLike, lag: int) -> NDArray[np.float64]:
+    """[R] Spearman's ρ of `signal` [R, T] with `gap` [R, T] `lag` points later, within each of R runs.
 
     Ranks, not values: the gap of a run that hacks can grow tenfold between two points, and Pearson's r would then speak
     of those two alone; and signals come in units (nats, tokens, shares near 0 or 1) that are not linear in each other.
     Pairs with an undefined value are left out. NaN with fewer than three pairs or a constant side. Raises ValueError
     for a lag below 1 or unequal shapes.
     """
-    first, second = np.asarray(signal, dtype=np.float64), np.asarray(gap, dtype=np.float64)
+    first, second = (np.atleast_2d(np.asarray(values, dtype=np.float64)) for values in (signal, gap))
     if lag < 1 or first.shape != second.shape:
         raise ValueError(f"lag must be at least 1 and shapes equal, got {lag}, {first.shape} and {second.shape}")
-    now, later = first[:-lag], second[lag:]
+    now, later = first[:, :-lag], second[:, lag:]
     defined = np.isfinite(now) & np.isfinite(later)
-    if defined.sum() < 3:
-        return float("nan")
-    return pearson(_midranks(now[defined]), _midranks(later[defined]))
+    found, whole = np.full(len(first), np.nan), defined.all(axis=1) & (now.shape[1] > 2)
+    if whole.any():
+        ranks = [np.asarray(stats.rankdata(side[whole], axis=1), dtype=np.float64) for side in (now, later)]
+        a, b = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
+        scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+        r = np.divide((a * b).sum(axis=1), scale, out=np.full(scale.shape, np.nan), where=scale > 0)
+        found[whole] = np.clip(r, -1, 1)
+    for i in np.flatnonzero(~whole & (defined.sum(axis=1) > 2)):
+        found[i] = pearson(*(stats.rankdata(side[i, defined[i]]) for side in (now, later)))
+    return found
 
 
-def contests(score: ArrayLike, event: ArrayLike, block: ArrayLike) -> Contests:
-    """Contests between the points of `score` [N] with `event` [N] 1 and those with 0, by the S distinct values of
-    `block` [N] in ascending order. No value may be NaN."""
-    scores, events = np.asarray(score, dtype=np.float64), np.asarray(event, dtype=np.float64) > 0
+def ranked(score: ArrayLike, block: ArrayLike, stratum: ArrayLike) -> Ranked:
+    """Order the points of `score` [N] within each value of `stratum` [N]; the S distinct values of `block` [N] count in
+    ascending order. No value may be NaN."""
+    scores = np.asarray(score, dtype=np.float64)
     names, home = np.unique(np.asarray(block), return_inverse=True)
-
-    def by_block(points: NDArray[np.bool_], weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-        return np.bincount(home[points], weights, minlength=names.size).astype(np.float64)
-
-    won = np.zeros((names.size, names.size))
-    for b in range(names.size):
-        others = np.sort(scores[~events & (home == b)])
-        below = np.searchsorted(others, scores[events], "left") + np.searchsorted(others, scores[events], "right")
-        won[:, b] = by_block(events, below / 2)
-    return Contests(won, np.outer(by_block(events), by_block(~events)))
+    _, place = np.unique(np.asarray(stratum), return_inverse=True)
+    inside = place * max(names.size, 1) + home
+    return Ranked(_order(scores, place), _order(scores, inside), home, names.size)
 
 
-def roc_area(found: Contests, counts: ArrayLike) -> NDArray[np.float64]:
-    """[R] areas under the ROC curve with every block taken `counts` [R, S] times: won pairs over all pairs (the
-    Mann–Whitney statistic). NaN where there is no pair. Counts of 1 give the area itself."""
-    taken = np.asarray(counts, dtype=np.float64)
-    won, pairs = (((taken @ table) * taken).sum(axis=1) for table in found)
-    return np.divide(won, pairs, out=np.full(won.shape, np.nan), where=pairs > 0)
+def roc_area(points: Ranked, event: ArrayLike) -> LeftOut:
+    """Area under the ROC curve over pairs of a point with `event` [N] 1 and one of the same stratum with 0: the share
+    of pairs in which the former has the higher score, ties counting one half (the Mann–Whitney statistic, summed over
+    strata as van Elteren 1960 does, each pair with the same weight). NaN where there is no pair."""
+    events = np.asarray(event, dtype=np.float64) > 0
+    won, pairs = _pairs(points.strata, events)
+    won_inside, pairs_inside = _pairs(points.blocks, events)
+
+    def by_block(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.bincount(points.home, values, minlength=points.n_blocks).astype(np.float64)
+
+    # A pair is counted at both of its points: one within a block twice there. Leaving a block out drops it once.
+    parts = [
+        (0.5 * all_.sum(), by_block(all_) - 0.5 * by_block(inside))
+        for all_, inside in ((won, won_inside), (pairs, pairs_inside))
+    ]
+    (total_won, lost_won), (total, lost) = parts
+    left = np.rint(total - lost)
+    without = np.divide(total_won - lost_won, left, out=np.full(left.shape, np.nan), where=left > 0)
+    return LeftOut(float(total_won / total) if total else float("nan"), without)
 
 
-def block_mean(values: ArrayLike, block: ArrayLike, counts: ArrayLike) -> NDArray[np.float64]:
-    """[R] means of `values` [N], each taken as often as `counts` [R, S] says of its block; S distinct values of `block`
-    [N] in ascending order. NaN where none is taken."""
-    _, home = np.unique(np.asarray(block), return_inverse=True)
-    weight = np.asarray(counts, dtype=np.float64)[:, home]
-    total = weight.sum(axis=1)
-    return np.divide(weight @ np.asarray(values), total, out=np.full(total.shape, np.nan), where=total > 0)
+def _order(score: NDArray[np.float64], stratum: NDArray[np.int64]) -> Order:
+    order = np.lexsort((score, stratum))
+    other_stratum = np.append(True, np.diff(stratum[order]) != 0)[: order.size]
+    other_score = other_stratum | np.append(True, np.diff(score[order]) != 0)[: order.size]
+
+    def bounds(new: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        starts, group = np.flatnonzero(new), np.cumsum(new) - 1
+        return starts[group], np.append(starts[1:], new.size)[group]
+
+    return Order(order, *bounds(other_score), *bounds(other_stratum))
 
 
-def jackknife_interval(
-    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]], n_blocks: int, bounds: tuple[float, float]
-) -> Interval:
-    """95 % interval of a statistic of S = `n_blocks` blocks, cut to `bounds`, the range that the statistic has:
-    Student's t with S − 1 degrees of freedom, the standard error from leaving out one block at a time.
+def _pairs(points: Order, events: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """At each point [N] the pairs it is in that the event won (ties one half), and all its pairs."""
+    event = events[points.order].astype(np.float64)
+    ones = np.append(0.0, np.cumsum(event))  # events before each place
+    zeros = np.arange(event.size + 1) - ones
+    below = 0.5 * (zeros[points.low] + zeros[points.high]) - zeros[points.first]
+    above = ones[points.last] - 0.5 * (ones[points.low] + ones[points.high])
+    others, found = zeros[points.last] - zeros[points.first], ones[points.last] - ones[points.first]
+    won, pairs = np.empty(event.size), np.empty(event.size)
+    won[points.order] = np.where(event > 0, below, above)
+    pairs[points.order] = np.where(event > 0, others, found)
+    return won, pairs
 
-    `statistic`: how often to take each block, [R, S], to values [R]; the difference of two is a paired one. The
-    percentile bootstrap of whole seeds calls noise a warning far too often where seeds are few: measured side by side
-    in docs/warning_signs.md. NaN with a reason for one block, or where a value is undefined without one of them.
+
+def block_mean(values: ArrayLike, block: ArrayLike) -> LeftOut:
+    """Mean of `values` [N]; S distinct values of `block` [N] in ascending order."""
+    data = np.asarray(values, dtype=np.float64)
+    names, home = np.unique(np.asarray(block), return_inverse=True)
+    sums, sizes = np.bincount(home, data, minlength=names.size), np.bincount(home, minlength=names.size)
+    left = data.size - sizes
+    without = np.divide(data.sum() - sums, left, out=np.full(names.size, np.nan), where=left > 0)
+    return LeftOut(float(data.mean()) if data.size else float("nan"), without)
+
+
+def jackknife_interval(found: LeftOut, bounds: tuple[float, float]) -> Interval:
+    """95 % interval of a statistic of S blocks, cut to `bounds`, the range that the statistic has: Student's t with S −
+    1 degrees of freedom, the standard error from leaving out one block at a time.
+
+    The percentile bootstrap of whole seeds calls noise a warning far too often where seeds are few: measured side by
+    side in docs/warning_signs.md. NaN with a reason for one block, or where a value is undefined without one of them.
     """
+    n_blocks = found.without.size
     if n_blocks < 2:
         return Interval(np.nan, np.nan, "an interval over seeds needs two seeds")
-    value, without = statistic(np.ones((1, n_blocks)))[0], statistic(1 - np.eye(n_blocks))
-    if np.isnan(without).any():
+    if np.isnan(found.without).any():
         return Interval(np.nan, np.nan, "it depends on a single seed and is undefined without it")
-    error = sqrt((n_blocks - 1) / n_blocks * ((without - without.mean()) ** 2).sum())
+    error = sqrt((n_blocks - 1) / n_blocks * ((found.without - found.without.mean()) ** 2).sum())
     reach = float(stats.t.ppf((1 + LEVEL) / 2, n_blocks - 1)) * error
-    low, high = np.clip([value - reach, value + reach], *bounds)
+    low, high = np.clip([found.value - reach, found.value + reach], *bounds)
     return Interval(float(low), float(high), method="Student's t, leaving out one seed at a time")
 
 
@@ -203,7 +264,57 @@ def first_alarm(series: ArrayLike, width: float) -> int | None:
     return int(outside[0]) if outside.size else None
 
 
-def _midranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks 1..n, ties sharing the mean of theirs."""
-    ordered = np.sort(values)
-    return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right") + 1) / 2
+def advantage_drift(steps: ArrayLike, proxy: ArrayLike, spread: ArrayLike) -> NDArray[np.float64]:
+    """[T] (proxy_t − proxy_{t−1}) / spread_{t−1} per step: how far the mean response of each point lies above the mean
+    of the point before, in standard deviations of the responses there. 0 at the start."""
+    at, mean, sd = (np.asarray(v, dtype=np.float64) for v in (steps, proxy, spread))
+    width = sd[:-1] * np.diff(at)
+    return _after_start(np.divide(np.diff(mean), width, out=np.full(width.shape, np.nan), where=width > 0), at.size)
+
+
+def proxy_per_entropy(proxy: ArrayLike, spread: float, entropy: ArrayLike) -> NDArray[np.float64]:
+    """[T] rise of `proxy` [T] since the start, in units of `spread`, per nat by which `entropy` [T] fell since then. 0
+    at the start, NaN where entropy has not fallen."""
+    rise, spent = change_from_start(proxy) / _positive(spread), -change_from_start(entropy)
+    rate = np.divide(rise, spent, out=np.full(rise.shape, np.nan), where=spent > 0)
+    return _after_start(rate[1:], rate.size)
+
+
+def upper_cusum(values: ArrayLike, spread: float, allowance: float) -> NDArray[np.float64]:
+    """[T] CUSUM of the rises of `values` [T] from point to point beyond their mean so far in the run, less an
+    `allowance` at each, all in units of `spread`: S_t = max(0, S_{t−1} + u_t − mean(u_1 … u_{t−1}) − allowance) (Page
+    1954). 0 up to the second point, where there is no earlier rise; NaN from an undefined value on."""
+    rises = np.diff(np.asarray(values, dtype=np.float64)) / _positive(spread)
+    excess = 0 * rises
+    if rises.size > 1:
+        excess[1:] = rises[1:] - np.cumsum(rises)[:-1] / np.arange(1, rises.size) - allowance
+    total = np.append(0.0, np.cumsum(excess))
+    return total - np.minimum.accumulate(total)
+
+
+def acceleration(steps: ArrayLike, values: ArrayLike) -> NDArray[np.float64]:
+    """[T] change of the slope of `values` [T] per step: the slope since the last point minus the one before. 0 at the
+    first two points, which have no slope before."""
+    at, level = np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    slope = np.diff(level) / np.diff(at)
+    return np.concatenate([np.zeros(1), 0 * slope[:1], np.diff(slope)])[: at.size]
+
+
+def share_above_start(scores: ArrayLike, percentile: float = CEILING) -> NDArray[np.float64]:
+    """[T] share of `scores` [T, N] above the `percentile` of the first row's. Undefined scores are left out; NaN where
+    none is left."""
+    table = np.asarray(scores, dtype=np.float64)
+    start = table[0][np.isfinite(table[0])]
+    known = np.isfinite(table)
+    if not start.size:
+        return np.full(len(table), np.nan)
+    above, n = (known & (table > np.percentile(start, percentile))).sum(axis=1), known.sum(axis=1)
+    return np.divide(above, n, out=np.full(len(table), np.nan), where=n > 0)
+
+
+def _after_start(values: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    return np.append(0.0, values)[:n]
+
+
+def _positive(spread: float) -> float:
+    return spread if spread > 0 else np.nan

@@ -157,10 +157,11 @@ def pearson(x: ArrayLike, y: ArrayLike) -> float:
     return float(np.clip(first @ second / scale, -1.0, 1.0)) if scale > 0 else float("nan")
 
 
-def aicc(residual_sum_of_squares: float, n: int, n_parameters: int) -> float:
+def aicc(residual_sum_of_squares: float, n: float, n_parameters: int) -> float:
     """Corrected Akaike information criterion of a Gaussian model of `n` points; lower is better.
 
-    `n_parameters` counts the variance. NaN where undefined (n ≤ n_parameters + 1), −inf for an exact fit.
+    `n_parameters` counts the variance; `n` need not be whole if points are correlated. NaN where undefined (n ≤
+    n_parameters + 1), −inf for an exact fit.
     """
     if n <= n_parameters + 1:
         return float("nan")

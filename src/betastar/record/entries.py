@@ -7,6 +7,7 @@ from typing import Any
 
 from betastar.record.measures import Measure, Registry
 from betastar.record.points import EvaluationPoint, KeptResponse, measures_of
+from betastar.record.signals import SIGNALS
 
 SHARE: dict[str, Any] = {"low": 0, "high": 1}
 MAGNITUDE: dict[str, Any] = {"low": 0, "high": inf}
@@ -336,6 +337,7 @@ REGISTRY = Registry(
     [
         *GAPS,
         *measures_of(EvaluationPoint),
+        *SIGNALS,
         *measures_of(KeptResponse),
         *CONDITIONS_AND_SUMMARIES,
         *OF_THE_INSIDE,

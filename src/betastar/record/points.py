@@ -59,7 +59,12 @@ class EvaluationPoint:
         kept=EXTREMES,
     )
     proxy_std: float = _point(
-        "standard deviation of the proxy reward over responses", symbol="proxy sd", low=0, in_series=True
+        "standard deviation of the proxy reward over responses",
+        symbol="proxy sd",
+        low=0,
+        in_series=True,
+        warns=-1,
+        warns_because="not in the paper; the direction (narrower) is our choice",
     )
     disagreement: float = _point(
         "û: standard deviation of the members' scores, mean over responses",

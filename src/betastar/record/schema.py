@@ -19,8 +19,8 @@ from betastar.record.shapes.kinds import CLOSED, Beta, Missing, Number, Reason, 
 from betastar.record.shapes.results import SCHEMA_VERSION, ResultsRecord
 
 FORMS = ("standardised", "paper")
-BASELINES = ("constant", "step", "proxy")
-"""What a warning sign has to beat: nothing, the clock, and the reward that is being maximised."""
+BASELINES = ("constant", "step", "true_strict", "proxy")
+"""What a warning sign is compared with: nothing, the clock, current accuracy, and the reward being maximised."""
 BETWEEN_VARIANTS = ("augc_standardised", "augc_paper", "true_lowest", "true_end")
 """The measures of a summary whose differences between variants and runs are kept."""
 

@@ -10,7 +10,12 @@ from betastar.maths.conservatism import INTERPOLATION
 from betastar.record.entries import REGISTRY
 from betastar.record.schema import FORMS
 
-BASELINES = {"constant": "(constant)", "step": "(step number)", "proxy": "(proxy reward)"}
+BASELINES = {
+    "constant": "(constant)",
+    "step": "(step number)",
+    "true_strict": "(current accuracy)",
+    "proxy": "(proxy reward)",
+}
 
 
 def damage_columns() -> list[str]:

@@ -397,8 +397,8 @@ class Lead(TypedDict):
 
 
 @with_config(CLOSED)
-class MinusProxy(TypedDict):
-    """The area less that of the proxy itself."""
+class AreaDifference(TypedDict):
+    """The area less that of a baseline at the same points."""
 
     value: Correlation
     interval: Interval
@@ -408,17 +408,20 @@ class MinusProxy(TypedDict):
 
 @with_config(CLOSED)
 class Roc(TypedDict):
-    """Area under the ROC curve for a fall within `horizon` points."""
+    """Area under the ROC curve for a fall within `horizon` points, among points of the same variant and step."""
 
     horizon: Count
     area: Share
+    area_all_steps: Annotated[Share, Field(description="over all points at once, as the clock can explain it")]
     interval: Interval
     n_positive: Annotated[Count, Field(description="points before a fall")]
     n_negative: Annotated[Count, Field(description="other points")]
     n_seeds: Count
     reason: Reason
     verdict: Text
-    minus_proxy: MinusProxy
+    minus_clock: Annotated[AreaDifference, Field(description="the clock's area among points of one step is 0.5")]
+    minus_accuracy: Annotated[AreaDifference, Field(description="less the area of current accuracy")]
+    minus_proxy: Annotated[AreaDifference, Field(description="less the area of the proxy itself")]
 
 
 @with_config(CLOSED)

@@ -8,6 +8,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from betastar.record.shapes.analysis import Condition, Difference, Link, Summary, WarningSigns
+from betastar.record.shapes.distance import DistanceRecord
 from betastar.record.shapes.inside import BestOfN, Inside
 from betastar.record.shapes.kinds import Count, Text
 from betastar.record.shapes.protocol import Protocol
@@ -128,6 +129,13 @@ class ResultsRecord(TypedDict):
         Field(
             description="the links of the paper's causal chain per variant, as stated and as measured: "
             "[the same page](warning_signs.md#the-chain)"
+        ),
+    ]
+    distance: Annotated[
+        dict[str, DistanceRecord],
+        Field(
+            description="per variant, rewards against √KL from the checkpoint and from the base: forms, β at equal KL, "
+            "measured conservatism: [distance.md](distance.md)"
         ),
     ]
     protocol: Annotated[Protocol, Field(description="Appendix F: ten metrics and four disclosures, below")]

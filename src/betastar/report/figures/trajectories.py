@@ -106,7 +106,8 @@ def signals(results: Mapping[str, Any]) -> Figure:
 
 
 def _signals() -> list[str]:
-    return [*FIRST, *(m.name for m in REGISTRY.signals if m.name not in (*FIRST, *REPEATED))]
+    shown = [m for m in REGISTRY.signals if m in REGISTRY.series]
+    return [*FIRST, *(m.name for m in shown if m.name not in (*FIRST, *REPEATED))]
 
 
 def path(results: Mapping[str, Any]) -> Figure:
