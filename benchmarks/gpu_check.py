@@ -250,7 +250,7 @@ def main() -> int:
     names = [part.name for part in PARTS]
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT") or "gpu_check"), help="where results go")
     parser.add_argument("--tiny", action="store_true", help="every part on the CPU, with sizes that mean nothing")
-    parser.add_argument("--only", help=f"parts, with commas: {', '.join(names)}")
+    parser.add_argument("--only", help=f"parts, with commas, in the order in which they run: {', '.join(names)}")
     parser.add_argument("--minutes", type=float, default=8.0, help="when the whole run ends (default 8)")
     parser.add_argument("--wheels", type=Path, help="folder of wheels that this machine lacks (make gpu-wheels)")
     parser.add_argument("--gguf", type=Path, nargs="+", help="a small GGUF model, in one file or several to be joined")
@@ -274,7 +274,7 @@ def main() -> int:
             given.out, given.tiny, given.minutes, tuple(given.gguf or ()), [folder] if given.wheels else []
         )
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the part in hand is ended, too
-        good = check([part for part in PARTS if part.name in chosen], options)
+        good = check([part for name in chosen for part in PARTS if part.name == name], options)
     print((given.out / TABLE).read_text())
     return 0 if good else 1
 

@@ -47,13 +47,13 @@ def run(check: Check) -> None:
     for name, mine in kinds.items():
         for kind in ("once", "killed", *(["twice"] if check.device == "cuda" else [])):
             at = killed_at if kind == "killed" else ("", 0)
-            runs[name, kind] = Run(check.device, "micro", check.work / f"{name} {kind}", mine, at)
+            runs[name, kind] = Run("micro", check.work / f"{name} {kind}", mine, at)
     for name, mine in kinds.items():
         died = runs[name, "killed"]
         code = died.code()
         if code != -signal.SIGKILL or (died.folder / "results.json").exists():
             raise RuntimeError(f"the run was to be killed at {killed_at}, and ended with {code}: {died.words()}")
-        runs[name, "killed"] = Run(check.device, "micro", died.folder, mine)
+        runs[name, "killed"] = Run("micro", died.folder, mine)
     for run in runs.values():
         run.finish()
     check.record("seconds of the runs", time.time() - began, "s", case=f"{len(runs)} side by side, one of them twice")
@@ -106,7 +106,7 @@ def on_cpu(check: Check, once: Path, settings: list[str]) -> Path:
     for stage in ("probe", "online", "results"):
         shutil.rmtree(folder / "store" / stage)
     began = time.time()
-    Run("cpu", "micro", folder, [*settings, "compute.device=cpu"]).finish()
+    Run("micro", folder, [*settings, "compute.device=cpu"]).finish()
     check.record("seconds of the CPU's", time.time() - began, "s", case="probe and online stages alone")
     return folder
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import torch
 from transformers import Qwen3ForCausalLM  # noqa: F401
 
 # Imported here and not at their first use, so that a forked process has them.
@@ -49,11 +50,10 @@ def undrawn_run(source: str, folder: Path, settings: Sequence[str], kill_at: tup
 class Run:
     """A run that has begun in a process of its own; what it prints goes to `FOLDER.log`."""
 
-    def __init__(
-        self, device: str, source: str, folder: Path, settings: Sequence[str], kill_at: tuple[str, int] = ("", 0)
-    ):
-        # A fork has all modules loaded already. A process that may use a GPU has to begin anew.
-        context = multiprocessing.get_context("spawn" if device == "cuda" else "fork")
+    def __init__(self, source: str, folder: Path, settings: Sequence[str], kill_at: tuple[str, int] = ("", 0)):
+        # A fork has all modules loaded already. But a process forked from one that has used a GPU can use it no more,
+        # not even to ask about it, so next to a GPU every run begins anew, those on the CPU too.
+        context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
         self.folder, self.log = folder, folder.with_name(f"{folder.name}.log")
         self.process: BaseProcess = context.Process(  # type: ignore[attr-defined]
             target=_logged, args=(self.log, source, folder, list(settings), kill_at)

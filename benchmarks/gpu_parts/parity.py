@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from betastar.models.bank import AdapterBank, Adapters
+from betastar.models.devices import set_up
 from betastar.models.generation import generate
-from betastar.models.logprobs import grid_logprobs, token_logprobs
+from betastar.models.logprobs import grid_logprobs, token_logprobs, wide_products
 from betastar.models.peft_io import export_adapter
 from betastar.models.sequences import Row
 from gpu_parts.check import Check
@@ -24,9 +25,11 @@ LIKELIHOODS = (0.9, 0.99, 0.999, 0.9999)
 MOST_SLOPE_ERROR = 0.01
 PEAKED = 5  # times the spread of random weights, on embedding and head: distributions as peaked as a trained model's
 MOST_TOKENS = 8192
+GREEDY_ROWS, GREEDY_TOKENS = 2, 24  # per condition: PEFT and `generate` take some 40 ms a token on a GPU
 
 
 def run(check: Check) -> None:
+    set_up()
     for dtype in (torch.float32, torch.bfloat16):
         for p in LIKELIHOODS:
             slope(check, p, dtype)
@@ -67,14 +70,17 @@ def slope(check: Check, p: float, dtype: torch.dtype) -> None:
     token_logprobs(mine, targets, head).sum().backward()
     assert mine.grad is not None
     error = ((mine.grad.double() - expected).norm() / expected.norm()).item()
+    # The formula is exact to rounding of the result, 0.2 %; logits that leave the head in bfloat16, as they do on a
+    # CPU, are off by 2^-9 of their size before it begins, which is 2 % of the slope here.
+    wide = dtype == torch.float32 or wide_products(hidden.device, dtype)
     check.record(
         "slope of the head",
         100 * error,
         "%",
         case=f"{str(dtype).removeprefix('torch.')}, p = {p} ({likelihood_of_target:.5f} once rounded)",
-        compared="relative error against float64",
-        limit=f"{MOST_SLOPE_ERROR:.0%}",
-        ok=error <= MOST_SLOPE_ERROR,
+        compared="relative error against float64" + ("" if wide else "; this device rounds logits to bfloat16"),
+        limit=f"{MOST_SLOPE_ERROR:.0%}" if wide else "",
+        ok=error <= MOST_SLOPE_ERROR if wide else None,
     )
 
 
@@ -101,8 +107,16 @@ def same(check: Check, name: str, model: Any, limit: float, exact: Tensor | None
         return ours
     import peft
 
+    few, short = min(rows, GREEDY_ROWS), min(new, GREEDY_TOKENS)
     greedy = generate(
-        bank, adapters, prompts, [[0] * rows] * CONDITIONS, end_tokens=[-1], pad=0, max_new_tokens=new, temperature=0.0
+        bank,
+        adapters,
+        [group[:few] for group in prompts],
+        [[0] * few] * CONDITIONS,
+        end_tokens=[-1],
+        pad=0,
+        max_new_tokens=short,
+        temperature=0.0,
     )
     theirs, equal, answered = torch.empty(CONDITIONS, rows), 0, 0
     for c in range(CONDITIONS):
@@ -111,13 +125,13 @@ def same(check: Check, name: str, model: Any, limit: float, exact: Tensor | None
         wrapped: Any = peft.PeftModel.from_pretrained(copy.deepcopy(model), folder).eval()
         with torch.no_grad():
             theirs[c] = torch.tensor([read(wrapped, row, check.device) for row in grid[c]])
-            for prompt, sample in zip(prompts[c], greedy[c], strict=True):
+            for prompt, sample in zip(prompts[c][:few], greedy[c], strict=True):
                 asked = torch.tensor([list(prompt)], device=check.device)
-                settings = {"do_sample": False, "max_new_tokens": new, "pad_token_id": 0}
+                settings = {"do_sample": False, "max_new_tokens": short, "pad_token_id": 0}
                 whole = wrapped.generate(input_ids=asked, attention_mask=torch.ones_like(asked), **settings)
                 text = whole[0, asked.shape[1] :].tolist()
                 equal += sum(a == b for a, b in zip(text, sample.tokens, strict=True))
-                answered += new
+                answered += short
     difference = ((ours - theirs).abs() / tokens).max().item()
     check.record(
         "bank against PEFT",
@@ -142,7 +156,7 @@ def same(check: Check, name: str, model: Any, limit: float, exact: Tensor | None
         "greedy texts",
         equal / answered,
         "of the tokens equal",
-        case=f"{name}, {CONDITIONS} × {rows} prompts, {new} tokens",
+        case=f"{name}, {CONDITIONS} × {few} prompts, {short} tokens",
         compared="PEFT and transformers.generate, one prompt at a time",
         limit="at least 0.99" if limit else "",
         ok=equal >= 0.99 * answered if limit else None,

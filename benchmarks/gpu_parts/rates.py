@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import shutil
 import subprocess
+from typing import Any
 
 import torch
 
@@ -48,12 +48,15 @@ def run(check: Check) -> None:
         )
         real = torch.cuda.is_bf16_supported(including_emulation=False)
         check.record("bfloat16", "in hardware" if real else "emulated", limit="in hardware", ok=real)
+    before, after = torch.backends.cuda.cudnn_sdp_enabled(), after_betastar(check)
+    grows = cuda and allocator_settings()["expandable_segments"]
     check.record(
         "allocator",
-        os.environ.get("PYTORCH_CUDA_ALLOC_CONF") or os.environ.get("PYTORCH_ALLOC_CONF") or "default settings",
-        case=torch.cuda.get_allocator_backend() if cuda else "CPU",
+        "expandable segments" if grows else "default settings",
+        case=f"{torch.cuda.get_allocator_backend() if cuda else 'CPU'}, once betastar has chosen its device",
+        limit="expandable segments" if cuda else "",
+        ok=None if after is None or not cuda else bool(grows),
     )
-    before, after = torch.backends.cuda.cudnn_sdp_enabled(), after_betastar(check)
     check.record(
         "cuDNN attention",
         "off" if after is False else "on" if after else "unknown",
@@ -81,6 +84,12 @@ def run(check: Check) -> None:
     x = torch.zeros(1, device=check.device)
     seconds(check.device, lambda: x.add_(1), 20)
     check.record("kernel launch", seconds(check.device, lambda: x.add_(1), 2000) * 1e6, "µs", case="add to one number")
+
+
+def allocator_settings() -> dict[str, Any]:
+    """What CUDA's allocator says of itself, whoever set it."""
+    snapshot: Any = torch.cuda.memory._snapshot()  # its type names fewer entries than it has
+    return snapshot["allocator_settings"]
 
 
 def version(package: str) -> str | None:

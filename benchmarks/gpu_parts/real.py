@@ -3,7 +3,6 @@ reward models, offline DPO and online steps on made-up additions. In tiny runs a
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import shutil
@@ -66,16 +65,18 @@ def from_gguf(check: Check, model: Path) -> dict[str, Any] | None:
             with part.open("rb") as source:
                 shutil.copyfileobj(source, whole)
     size = f"{(model / FILE).stat().st_size / 1e6:.0f} MB in {len(check.gguf)} file(s)"
-    from betastar.settings.sections import PretrainedBase
+    from betastar.errors import BetastarError
+    from betastar.models.gguf_files import check_readers
 
-    known = "gguf_file" in PretrainedBase.model_fields
-    if known and importlib.util.find_spec("transformers.integrations.gguf") is not None:
-        check.record("model", check.gguf[0].name, case=size, compared="read by base.gguf_file")
-        return {"source": "pretrained", "model": str(model), "gguf_file": FILE}
-    reason = "its reader is not in this version of transformers" if known else "this version of betastar has none"
-    check.record("not measured", reason, case="base.gguf_file; transformers converts the file instead")
-    check.record("model", check.gguf[0].name, case=size, compared="converted by transformers")
-    return converted(check, model)
+    try:
+        check_readers(model / FILE)
+    except BetastarError as error:
+        reason = error.what.partition(": ")[2]  # without the path
+        check.record("not measured", reason, case="base.gguf_file; transformers converts the file instead")
+        check.record("model", check.gguf[0].name, case=size, compared="converted by transformers")
+        return converted(check, model)
+    check.record("model", check.gguf[0].name, case=size, compared="read by base.gguf_file")
+    return {"source": "pretrained", "model": str(model), "gguf_file": FILE}
 
 
 def converted(check: Check, model: Path) -> dict[str, Any]:

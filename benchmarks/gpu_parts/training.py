@@ -10,7 +10,7 @@ import torch
 
 from betastar.maths.objectives import dpo_loss
 from betastar.models.bank import AdapterBank, Dropout, checkpoint_layers
-from betastar.models.devices import is_out_of_memory
+from betastar.models.devices import is_out_of_memory, set_up
 from betastar.models.logprobs import pair_logprobs
 from betastar.models.optimise import StackedOptimiser
 from betastar.models.sequences import Pair, pair_pad
@@ -54,6 +54,7 @@ class Variant(NamedTuple):
 
 
 def run(check: Check) -> None:
+    set_up()
     found = rates(check)
     config = geometry("Qwen3-14B", check.tiny)
     embeddings = 4 * config.vocab_size * config.hidden_size

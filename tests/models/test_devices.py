@@ -13,7 +13,7 @@ import torch
 
 from betastar.errors import BetastarError
 from betastar.models import devices
-from betastar.models.devices import choose_device, set_up
+from betastar.models.devices import choose_device
 from betastar.models.loading import weights_dtype
 
 
@@ -99,25 +99,50 @@ def test_cudnns_attention_is_off_in_both_engines() -> None:
         subprocess.run([sys.executable, "-c", code + check], check=True)
 
 
-def test_settings_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PYTORCH_ALLOC_CONF", "CUBLAS_WORKSPACE_CONFIG"):
-        monkeypatch.delenv(name, raising=False)
-    try:
-        set_up()
-        assert os.environ["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
-        assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
-        assert not torch.are_deterministic_algorithms_enabled()
-        set_up(deterministic=True)
-        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
-        assert torch.are_deterministic_algorithms_enabled()
-        assert not torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-        os.environ["PYTORCH_ALLOC_CONF"] = "max_split_size_mb:64"  # the user's own stays
-        set_up()
-        assert os.environ["PYTORCH_ALLOC_CONF"] == "max_split_size_mb:64"
-    finally:
-        torch.use_deterministic_algorithms(False)
-        for name in ("PYTORCH_ALLOC_CONF", "CUBLAS_WORKSPACE_CONFIG"):
-            os.environ.pop(name, None)
+PROCESS = """
+import os, torch
+from betastar.models import devices
+asked = []
+if torch.version.cuda is None:  # a build for the CPU alone: what would be asked of the allocator
+    torch.version.cuda, devices._set_allocator = "13.0", asked.append
+devices.set_up()
+assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+assert not torch.are_deterministic_algorithms_enabled()
+if torch.cuda.is_available():
+    torch.zeros(1, device="cuda")
+    grows = torch.cuda.memory._snapshot()["allocator_settings"]["expandable_segments"]
+else:
+    grows = asked == ["expandable_segments:True"]
+assert grows == (os.environ.get("PYTORCH_CUDA_ALLOC_CONF") is None)
+"""
+DETERMINISTIC = """
+import os, torch
+from betastar.models import devices
+devices.set_up(deterministic=True)
+assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+assert torch.are_deterministic_algorithms_enabled()
+assert not torch.utils.deterministic.fill_uninitialized_memory
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "more"),
+    [(PROCESS, {}), (PROCESS, {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"}), (DETERMINISTIC, {})],
+    ids=["allocator", "the user's own stays", "deterministic"],
+)
+def test_settings_of_the_process(code: str, more: dict[str, str]) -> None:
+    """In a process of its own, in which nobody has used a GPU: the settings are global, and CUDA reads one of them
+    only once."""
+    names = (*devices.ALLOCATOR_VARIABLES, "CUBLAS_WORKSPACE_CONFIG")
+    environment = {name: value for name, value in os.environ.items() if name not in names} | more
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+@pytest.mark.skipif(not hasattr(torch._C, "_accelerator_setAllocatorSettings"), reason="an older torch")
+def test_the_allocator_hears_of_it() -> None:
+    code = "import torch; from betastar.models.devices import _set_allocator as s; s('expandable_segments:True'); "
+    said = subprocess.check_output([sys.executable, "-c", code + "print(torch._C._accelerator_getAllocatorSettings())"])
+    assert said.decode().strip() == "expandable_segments:True"
 
 
 def test_emulated_bfloat16_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,8 @@ def test_a_text_does_not_depend_on_the_batch(
     compact_below: float,
 ) -> None:
     """However often rows are dropped, whatever stands beside a row, in any order: the text it has alone."""
-    monkeypatch.setattr(generation, "COMPACT_BELOW", compact_below)
+    for name in ("COMPACT_BELOW", "COMPACT_BELOW_FIXED"):  # of growing steps, and of a GPU's
+        monkeypatch.setattr(generation, name, compact_below)
     whole = sample(bank, adapters, prompts)
     keys = [stream_key(0, "row", b) for b in range(7)]
     for c in range(3):
@@ -118,16 +119,24 @@ def test_the_prompt_may_be_read_in_pieces(
 ) -> None:
     whole = sample(bank, adapters, prompts)
     for columns in (1, 3):  # 21 rows
-        monkeypatch.setattr(generation, "PREFILL_TOKENS", columns * 21)
+        for name in ("PREFILL_TOKENS", "PREFILL_TOKENS_ON_GPU"):
+            monkeypatch.setattr(generation, name, columns * 21)
         pieces = sample(bank, adapters, prompts)
         assert texts(pieces) == texts(whole)
         for ours, theirs in zip(pieces, whole, strict=True):
             assert [s.logprob for s in ours] == pytest.approx([s.logprob for s in theirs], rel=1e-4, abs=1e-4)
 
 
-def test_rows_that_end_leave_the_batch(bank: AdapterBank, adapters: Adapters, prompts: list[list[list[int]]]) -> None:
+def test_rows_that_end_leave_the_batch(
+    bank: AdapterBank, adapters: Adapters, prompts: list[list[list[int]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The model sees fewer rows as rows end: what a step needs is the fullest condition's live rows, times the
-    conditions that have any; at most a quarter more (a batch at 0.8 of its places is made smaller)."""
+    conditions that have any; at most a quarter more (a batch at 0.8 of its places is made smaller).
+
+    That is so where ends are looked for after every token. A GPU looks every eight, as it has to wait for a look, and
+    replays steps that the model's code does not see: there this is the plain way, asked to look as often."""
+    monkeypatch.setattr(generation, "LOOK_EVERY_ON_GPU", 1)
+    bank.plain_decoding = True
     sizes: list[int] = []
     bank.model.model.register_forward_pre_hook(
         lambda _module, _args, kwargs: sizes.append(len(kwargs["input_ids"])), with_kwargs=True

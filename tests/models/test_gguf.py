@@ -252,7 +252,9 @@ def test_the_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_an_old_transformers_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_gguf(tmp_path / "m.gguf", make_model())
     monkeypatch.setitem(sys.modules, "transformers.integrations.gguf", None)
-    with pytest.raises(BetastarError, match=r"need a newer version of transformers; pip install 'betastar\[gguf\]'"):
+    with pytest.raises(
+        BetastarError, match=r"need transformers 5\.23 or newer, and this is \d.*; pip install 'betastar\[gguf\]'"
+    ):
         load(tmp_path)
 
 

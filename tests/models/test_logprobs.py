@@ -173,7 +173,7 @@ def test_wide_products_give_what_the_head_itself_gives(monkeypatch: pytest.Monke
     hide_padding(Model(), 50)
     hidden = torch.randn(5, 8, generator=torch.Generator().manual_seed(2)).bfloat16()
     called = head_logits(bank_head, hidden)
-    monkeypatch.setattr(logprobs, "_wide_products", lambda device, dtype: True)
+    monkeypatch.setattr(logprobs, "wide_products", lambda device, dtype: True)
     monkeypatch.setattr(torch, "mm", lambda a, b, out_dtype: a.to(out_dtype) @ b.to(out_dtype))
     wide = head_logits(bank_head, hidden)
     assert wide.dtype == called.dtype == torch.float32

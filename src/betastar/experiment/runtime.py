@@ -87,6 +87,7 @@ class Runtime:
             self._bases[artefact.key] = load_base(settings, self.device)
         base = self._bases[artefact.key]
         bank = AdapterBank(base.model, adapter.target_modules, adapter.rank, adapter.alpha)
+        bank.plain_decoding = self._compute.decoding == "plain"
         if self._compute.gradient_checkpointing:
             checkpoint_layers(bank)
         pad = base.tokenizer.pad_token_id

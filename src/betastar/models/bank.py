@@ -148,6 +148,7 @@ class AdapterBank:
         self.model: Any = model  # transformers' types say less than its models do
         self.rank, self.scale = rank, alpha / rank
         self.active: Adapters | None = None
+        self.plain_decoding = False  # on a GPU: sample without graphs and without unpacking 4-bit weights
         self._dropout: Dropout | None = None
         self.shapes = adapted_layers(model, target_modules)
         model.requires_grad_(False)

@@ -8,38 +8,53 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 
 class RoomyLayer(DynamicLayer):
-    """One layer's keys and values `[R, heads, room, head_dim]`; only the first `length` positions are filled."""
+    """One layer's keys and values `[R, heads, room, head_dim]`; only the first `length` positions are filled.
 
-    def __init__(self, room: int):
+    While `column [1]` is set, one token's are written there, and attention gets the first `seen` positions, filled or
+    not, for its mask to choose from: shapes that do not change from token to token. Then the rest has to be `blank`,
+    zeros and not whatever the memory held, as zero times that may be NaN.
+    """
+
+    def __init__(self, room: int, blank: bool = False):
         super().__init__()
-        self.room, self.length = room, 0
+        self.room, self.blank, self.length = room, blank, 0
+        self.column: Tensor | None = None
+        self.seen = 0
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             rows, heads, _, width = key_states.shape
             self.dtype, self.device = key_states.dtype, key_states.device
-            self.keys = key_states.new_empty(rows, heads, self.room, width)
-            self.values = value_states.new_empty(rows, heads, self.room, value_states.shape[-1])
+            self.keys = self._empty(key_states, rows, heads, self.room, width)
+            self.values = self._empty(value_states, rows, heads, self.room, value_states.shape[-1])
             self.is_initialized = True
-        start, self.length = self.length, self.length + key_states.shape[-2]
         assert self.keys is not None
         assert self.values is not None
+        if self.column is not None:
+            self.keys.index_copy_(2, self.column, key_states)
+            self.values.index_copy_(2, self.column, value_states)
+            return self.keys[:, :, : self.seen], self.values[:, :, : self.seen]
+        start, self.length = self.length, self.length + key_states.shape[-2]
         self.keys[:, :, start : self.length] = key_states
         self.values[:, :, start : self.length] = value_states
         return self.keys[:, :, : self.length], self.values[:, :, : self.length]
 
+    def _empty(self, like: Tensor, *shape: int) -> Tensor:
+        return like.new_zeros(shape) if self.blank else like.new_empty(shape)
+
     def get_seq_length(self) -> int:
-        return self.length
+        """Nothing where shapes are fixed: a number that changes with the tokens must not enter what is repeated."""
+        return self.length if self.column is None else 0
 
     def keep_rows(self, rows: Tensor) -> None:
         """Keep only `rows`; positions that are not filled yet are not copied."""
         for name in ("keys", "values"):
             old = getattr(self, name)
-            new = old.new_empty(len(rows), *old.shape[1:])
+            new = self._empty(old, len(rows), *old.shape[1:])
             torch.index_select(old[:, :, : self.length], 0, rows, out=new[:, :, : self.length])
             setattr(self, name, new)
 
 
-def roomy_cache(layers: int, room: int) -> Cache:
-    """An empty cache for `layers` layers and sequences of up to `room` tokens."""
-    return Cache(layers=[RoomyLayer(room) for _ in range(layers)])
+def roomy_cache(layers: int, room: int, *, blank: bool = False) -> Cache:
+    """An empty cache for `layers` layers and sequences of up to `room` tokens; `blank` as in `RoomyLayer`."""
+    return Cache(layers=[RoomyLayer(room, blank) for _ in range(layers)])

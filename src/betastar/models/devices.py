@@ -45,20 +45,30 @@ def choose_device(wanted: str, *, deterministic: bool = False) -> torch.device:
     return device
 
 
+ALLOCATOR_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+
+
+def _set_allocator(settings: str) -> None:
+    """Settings of the allocator, from now on. torch reads its environment variables but once, which may have been when
+    it was imported (c10/core/AllocatorConfig.cpp), so that to set them now would come too late."""
+    change = getattr(torch._C, "_accelerator_setAllocatorSettings", None)  # from torch 2.10; before, of CUDA alone
+    (change or torch.cuda.memory._set_allocator_settings)(settings)
+
+
 def set_up(deterministic: bool = False) -> None:
     """Settings of torch that hold for the process, whichever engine trains; call it before the GPU is first used.
 
     cuDNN's attention, which recent versions prefer on Hopper, is off: its backward pass can give NaN with an explicit
     mask, and it builds a plan for every new shape, which decoding meets at each token. Allocated segments may grow, so
-    that shapes that keep changing leave no gaps.
+    that shapes that keep changing leave no gaps; what the user says of the allocator goes before.
     """
     torch.backends.cuda.enable_cudnn_sdp(False)
-    if not torch.cuda.is_initialized():
-        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
-        if deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if torch.version.cuda is not None and not any(os.environ.get(name) for name in ALLOCATOR_VARIABLES):
+        _set_allocator("expandable_segments:True")
     if not deterministic:
         return
+    if not torch.cuda.is_initialized():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     # Otherwise every new tensor would be filled with NaN first, to find reads of what nobody wrote.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

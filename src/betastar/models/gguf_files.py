@@ -22,22 +22,35 @@ if TYPE_CHECKING:
 # Pre-tokenizers of byte-level BPE by llama.cpp's names (llama-vocab.cpp). For all of these Transformers uses GPT-2's.
 AS_GPT2 = {"default", "gpt-2", "gpt2", "mpt", "olmo", "jais", "trillion"}
 DIGITS_ALONE = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}  # then as GPT-2
+TRANSFORMERS = "5.23"  # the first whose reader has all that is used here
 UNSCALED = (None, "", "none")
 SCALED_BY_TRANSFORMERS = ("gpt-oss", "gpt_oss")  # architectures of which it reads the scaling
+
+
+def check_readers(path: Path) -> None:
+    """Raises BetastarError, with the version that is there, if the package gguf is missing or Transformers is older
+    than its reader of tokenizers (5.23)."""
+    if importlib.util.find_spec("gguf") is None:
+        raise BetastarError(f"{path}: GGUF files need the package gguf; pip install 'betastar[gguf]'.")
+    import transformers
+
+    try:
+        from transformers.integrations.gguf import convert_gguf_tokenizer, read_gguf_metadata  # noqa: F401
+        from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS  # noqa: F401
+    except ImportError:
+        raise BetastarError(
+            f"{path}: GGUF files need transformers {TRANSFORMERS} or newer, and this is {transformers.__version__}; "
+            "pip install 'betastar[gguf]'."
+        ) from None
 
 
 def check_file(path: Path) -> dict[str, Any]:
     """The metadata of a GGUF file; of a list of texts, how many there are. Raises BetastarError for a missing package,
     a damaged file, one of several parts, and a file without a tokenizer or with scaled rotary positions, which
     Transformers does not read."""
-    if importlib.util.find_spec("gguf") is None:
-        raise BetastarError(f"{path}: GGUF files need the package gguf; pip install 'betastar[gguf]'.")
-    try:
-        from transformers.integrations.gguf import read_gguf_metadata
-    except ImportError:
-        raise BetastarError(
-            f"{path}: GGUF files need a newer version of transformers; pip install 'betastar[gguf]'."
-        ) from None
+    check_readers(path)
+    from transformers.integrations.gguf import read_gguf_metadata
+
     try:
         metadata, _ = read_gguf_metadata(str(path))
     except MemoryError:

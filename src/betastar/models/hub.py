@@ -195,7 +195,9 @@ def explained(model: str, revision: str | None, gguf_file: str | None = None) ->
         about_hub = None if Path(model).exists() else _hub_sentence(model, revision, gguf_file, chain)
         if about_hub is not None:
             raise about_hub from error
-        sentence = _local_sentence(chain) if gguf_file is None else damaged(chain[0])
+        sentence = _package_sentence(chain[0])
+        if sentence is None:
+            sentence = _local_sentence(chain) if gguf_file is None else damaged(chain[0])
         raise BetastarError(f"{model}: {sentence}") from error
 
 
@@ -256,6 +258,20 @@ def _hub_sentence(
     return None
 
 
+def _package_sentence(error: BaseException) -> str | None:
+    """For what is about this installation and not about the model: a package, or a name in one, that is not there."""
+    reason = " ".join(str(error).strip().split("\n")[0].split()).rstrip(".") or type(error).__name__
+    if isinstance(error, ModuleNotFoundError):
+        return f"a package is missing ({reason}); install it."
+    if isinstance(error, ImportError) or (isinstance(error, AttributeError) and reason.startswith("module ")):
+        import transformers
+
+        if "pip install" in reason:  # how transformers asks for a package
+            return f"a package is missing ({reason}); install it."
+        return f"a package is too old ({reason}; transformers {transformers.__version__}); upgrade it."
+    return None
+
+
 def _local_sentence(chain: list[BaseException]) -> str:
     from safetensors import SafetensorError
 
@@ -265,8 +281,6 @@ def _local_sentence(chain: list[BaseException]) -> str:
         return f"the weights are damaged ({reason}); download them again."
     if "ignore_mismatched_sizes" in str(error):
         return "the weights do not match config.json; use files from the same model."
-    if isinstance(error, ImportError):
-        return f"a package is missing ({reason}); install it."
     if "remote code" in str(error).lower() or "trust_remote_code" in str(error):
         return "this model brings its own code, which betastar does not run; choose one that Transformers knows."
     return f"the model or its tokenizer cannot be loaded ({reason})."

@@ -53,7 +53,7 @@ def head_logits(head: nn.Module, hidden: Tensor) -> Tensor:
     product leaves the matrix unit in the float32 that it is summed in.
     """
     weight: Any = head.weight
-    if hidden.dtype == torch.float32 or type(head) is not nn.Linear or not _wide_products(hidden.device, hidden.dtype):
+    if hidden.dtype == torch.float32 or type(head) is not nn.Linear or not wide_products(hidden.device, hidden.dtype):
         return head(hidden).float()
     logits = torch.mm(hidden, weight.T, out_dtype=torch.float32)
     if head.bias is not None:
@@ -62,7 +62,7 @@ def head_logits(head: nn.Module, hidden: Tensor) -> Tensor:
 
 
 @cache
-def _wide_products(device: torch.device, dtype: torch.dtype) -> bool:
+def wide_products(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether a device multiplies matrices of a half-precision `dtype` into float32."""
     one = torch.ones(8, 8, device=device, dtype=dtype)
     try:

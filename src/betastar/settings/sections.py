@@ -167,6 +167,11 @@ class Compute(Section):
     threads: int | None = positive("CPU threads; empty: one per core", None)
     tokens_per_forward: int = positive("maximum tokens in one forward pass; larger batches are split", 4096)
     rows_per_decode: int = positive("maximum number of responses sampled at once, over all conditions", 2048)
+    decoding: Literal["auto", "plain"] = Field(
+        default="auto",
+        description="how a GPU samples responses; auto: each step is replayed as a CUDA graph, and 4-bit weights are "
+        "unpacked meanwhile if they fit in memory; plain: kernel by kernel",
+    )
     gradient_checkpointing: bool = Field(
         default=False, description="recompute activations in the backward pass: less memory, about a third slower"
     )
