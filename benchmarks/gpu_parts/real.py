@@ -71,9 +71,8 @@ def from_gguf(check: Check, model: Path) -> dict[str, Any] | None:
     try:
         check_readers(model / FILE)
     except BetastarError as error:
-        check.record(
-            "not measured", error.what.partition(": ")[2], case="base.gguf_file; transformers converts the file instead"
-        )
+        reason = error.what.partition(": ")[2]  # without the path
+        check.record("not measured", reason, case="base.gguf_file; transformers converts the file instead")
         check.record("model", check.gguf[0].name, case=size, compared="converted by transformers")
         return converted(check, model)
     check.record("model", check.gguf[0].name, case=size, compared="read by base.gguf_file")

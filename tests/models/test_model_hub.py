@@ -257,3 +257,28 @@ def test_what_is_not_about_the_model_passes_through() -> None:
             raise cause
     with pytest.raises(RuntimeError, match="outer"), explained("m", None):
         raise RuntimeError("outer") from full
+
+
+@pytest.mark.parametrize("gguf_file", [None, "m.gguf"])
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            ModuleNotFoundError("No module named 'sentencepiece'"),
+            "a package is missing (No module named 'sentencepiece'",
+        ),
+        (ImportError("X needs tiktoken: `pip install tiktoken`"), "a package is missing (X needs tiktoken: `pip"),
+        (ImportError("cannot import name 'f' from 'transformers.g'"), "a package is too old (cannot import name 'f'"),
+        (
+            AttributeError("module 'transformers' has no attribute 'g'"),
+            "a package is too old (module 'transformers' has",
+        ),
+    ],
+)
+def test_what_is_about_the_installation_is_not_blamed_on_the_model(
+    error: Exception, sentence: str, gguf_file: str | None
+) -> None:
+    with pytest.raises(BetastarError) as raised, explained("/some/model", None, gguf_file):
+        raise error
+    assert str(raised.value).startswith(f"/some/model: {sentence}")
+    assert raised.value.remedy == ("install it" if "missing" in sentence else "upgrade it")
