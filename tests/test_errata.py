@@ -284,12 +284,11 @@ def test_E6_the_coupling_alone_decides_who_moves() -> None:
 def log_ratios(dtype: torch.dtype, sizes: list[float]) -> dict[float, torch.Tensor]:
     """d of 8 responses of 150 tokens under a random eight-layer model whose adapter has moved by each of `sizes`; the
     policy reads them in one batch, the reference one by one."""
-    sizes_of_model = {"vocab_size": 256, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 8}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    shape: Any = {"vocab_size": 256, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 8}
+    heads: Any = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = transformers.Qwen3Config(**sizes_of_model, **heads, attn_implementation="sdpa")
-        model = transformers.Qwen3ForCausalLM(config)
+        model: Any = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**shape, **heads))
         for weight in model.parameters():
             if weight.dim() > 1:
                 torch.nn.init.normal_(weight, std=0.2)
@@ -571,7 +570,7 @@ def test_E15_so_do_pairs_without_any_preference_from_their_lengths_alone() -> No
 def test_E16_checkpoints_that_answer_differently_can_have_the_same_policy_entropy() -> None:
     """Two checkpoints that differ only once the token 7 has been read, which stands in responses and not in prompts:
     Eq. 11 cannot tell them apart, the entropy over responses can."""
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "layers": 2, "heads": 4, "key_value_heads": 2}
+    sizes: Any = {"hidden_size": 32, "intermediate_size": 48, "layers": 2, "heads": 4, "key_value_heads": 2}
     model = build_model(Geometry(**sizes, context=64, initializer_range=0.25), 64, root_seed=0)
     bank = AdapterBank(model, ["q_proj"], rank=2, alpha=4)
     generator = torch.Generator().manual_seed(0)

@@ -60,7 +60,7 @@ def test_config_prints_yaml_that_run_reads(tmp_path: Path) -> None:
     [
         (["online.stepz=4"], "--set online.stepz=4: unknown key; did you mean steps?"),
         (["grid={method: list, values: [0.1, 0]}"], "grid.values.1: input should be greater than 0 (given: 0)"),
-        (["seeds=[]"], "--set seeds=[]: should hold"),
+        (["seeds=[]"], "--set seeds=[]: should have at least 1"),
     ],
 )
 def test_wrong_settings_are_one_sentence_and_exit_code_2(tmp_path: Path, overrides: list[str], message: str) -> None:
@@ -81,7 +81,7 @@ def test_broken_data_names_file_and_line(tmp_path: Path) -> None:
         assert done.returncode == 2
         assert "pairs.jsonl, line 5" in done.stderr.splitlines()[-1]
         assert message in done.stderr
-        assert "or raise data.max_bad_share, now 0" in done.stderr.splitlines()[-1]
+        assert "or raise data.max_bad_share from 0" in done.stderr.splitlines()[-1]
         assert "Traceback" not in done.stderr
 
 
@@ -91,8 +91,8 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(tmp_path: Path, monkeypatc
     done = cold(*files_run(tmp_path, "task={preset: arc_challenge}"))
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
-        "betastar: task.train: allenai/ai2_arc: the Hugging Face hub cannot be reached; connect, or give a local file "
-        "in task.train."
+        "betastar: task.train: allenai/ai2_arc: the Hugging Face hub cannot be reached; connect to the internet, or "
+        "give a local file in task.train."
     )
     assert "Traceback" not in done.stderr
 

@@ -180,6 +180,6 @@ def test_entry_points_of_installed_packages(tmp_path: Path, monkeypatch: pytest.
         "gone raised AttributeError: module 'someones_tasks' has no attribute 'x'"
     )
     assert refusal(section("sya")) == (
-        "task.task: no installed package has an entry point sya in the group betastar.tasks (there are: gone, say); "
+        "task.task: no installed package has an entry point sya in the group betastar.tasks (installed: gone, say); "
         "give path/to/file.py:function, or install the package."
     )

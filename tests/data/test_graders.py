@@ -170,7 +170,7 @@ def test_texts_are_compared_by_their_words(response: str, gold: str, grade: Grad
     [
         ("gsm8k", "eighteen", "The gold answer 'eighteen' has no number; end it with `#### n`"),
         ("number", "1/2", "The gold answer '1/2' has no number; end it with `#### n`"),
-        ("text", " … ", "The gold answer ' … ' has no words; give it some"),
+        ("text", " … ", "The gold answer ' … ' contains no words; write the answer in words"),
         ("choice", "F", "The gold answer 'F' is not a letter from A to E; correct task.gold."),
         ("choice", "AB", "The gold answer 'AB' is not a letter from A to E; correct task.gold."),
         ("choice", "", "The gold answer '' is not a letter from A to E; correct task.gold."),

@@ -163,9 +163,11 @@ def test_without_the_hub_what_was_loaded_before_is_found_again(online: tuple[dic
     assert found[:2] == [online[0]["train"]] * 2
     assert found[2:] == [
         "task.train: the hub cannot be reached, and revision v2 of someone/sums is not the one cached here "
-        f"({COMMIT}); connect, or set revision to that.",
-        "task.train: someone/sums: configuration socratic is not cached (cached: main); connect to download it.",
-        "task.train: someone/new: the Hugging Face hub cannot be reached; connect, or give a local file in task.train.",
+        f"({COMMIT}); connect to the internet, or set revision to the cached one.",
+        "task.train: someone/sums: configuration socratic is not cached (cached: main); connect to the internet to "
+        "download it.",
+        "task.train: someone/new: the Hugging Face hub cannot be reached; connect to the internet, or give a local "
+        "file in task.train.",
     ]
     assert error == ""
 
@@ -175,7 +177,8 @@ def test_a_hub_that_does_not_answer(tmp_path: Path) -> None:
     """Port 9 of this machine refuses; the libraries try again for some 25 s."""
     found, error = opened([SUMS], tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
     assert found == [
-        "task.train: someone/sums: the Hugging Face hub cannot be reached; connect, or give a local file in task.train."
+        "task.train: someone/sums: the Hugging Face hub cannot be reached; connect to the internet, or give a local "
+        "file in task.train."
     ]
     assert error == ""
 

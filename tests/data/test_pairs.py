@@ -133,7 +133,7 @@ def test_columns_may_have_other_names() -> None:
     assert parse_pair(row, PairColumns(prompt="question", chosen="best", rejected="worst")).prompt == "hi"
     with pytest.raises(MissingColumn) as error:
         parse_pair(row, PLAIN)
-    expected = "no column `chosen`; the columns are question, best, worst, prompt: correct preferences.columns"
+    expected = "no column `chosen` (columns: question, best, worst, prompt); correct preferences.columns"
     assert str(error.value) == expected
 
 
@@ -144,7 +144,7 @@ BOTH = {"chosen": [user("hi"), assistant("a")], "rejected": [user("hi"), assista
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"prompt": "p", "chosen": "a"}, "no column `rejected`; the columns are prompt, chosen: correct preferences"),
+        ({"prompt": "p", "chosen": "a"}, "no column `rejected` (columns: prompt, chosen); correct preferences"),
         ({"chosen": "a", "rejected": "b"}, "no prompt; add a `prompt` column, or begin both responses with it"),
         ({"chosen": [assistant("a")], "rejected": [assistant("b")]}, "no prompt; add a `prompt` column"),
         (ROW | {"prompt": 3}, "`prompt` is a number; it must be text or a list of messages with `role` and `content`"),

@@ -52,8 +52,7 @@ def test_columns_are_mapped_and_a_wrong_one_names_those_that_exist(tmp_path: Pat
     with pytest.raises(BetastarError) as error:
         read(tmp_path, row, row, columns=columns.model_copy(update={"chosen": "bests"}))
     assert str(error.value) == (
-        f"{tmp_path}/pairs.jsonl: no column `bests`; the columns are question, best, worst: "
-        "correct preferences.columns."
+        f"{tmp_path}/pairs.jsonl: no column `bests` (columns: question, best, worst); correct preferences.columns."
     )
 
 
@@ -64,7 +63,7 @@ def test_malformed_rows_are_refused_or_left_out(tmp_path: Path) -> None:
     assert str(error.value).startswith(
         f"{tmp_path}/pairs.jsonl, line 2: `chosen` is a number; it must be text or a list"
     )
-    assert str(error.value).endswith("data.max_bad_share, now 0, to skip malformed rows: 1 of 4 rows (25 %).")
+    assert str(error.value).endswith("data.max_bad_share from 0 to skip malformed rows (1 of 4, 25 %).")
     loaded = read(tmp_path, *rows, max_bad_share=0.25)
     assert (len(loaded.pairs), loaded.n_equal_dropped, loaded.malformed.n, loaded.malformed.of) == (2, 1, 1, 4)
     assert loaded.malformed.examples[0].startswith(f"{tmp_path}/pairs.jsonl, line 2: `chosen` is a number")

@@ -31,7 +31,7 @@ ROWS = [{"n": 0}, {"n": "x"}, {"n": -1}, {"n": 3}, BadRow("no object; write one"
 FIRST = (
     "set, row 2: n is no number; write one",
     "set, row 5: no object; write one",
-    "set, row 6: no column `n`; the columns are m: correct some.setting",
+    "set, row 6: no column `n` (columns: m); correct some.setting",
 )
 
 
@@ -46,19 +46,19 @@ def test_more_than_the_share_is_refused_with_share_first_fault_and_remedy() -> N
     with pytest.raises(BetastarError) as error:
         usable_rows(given_rows(ROWS), number, max_bad_share=0.49)
     assert str(error.value) == (
-        "set, row 2: n is no number; write one, or raise data.max_bad_share, now 0.49, to skip malformed rows: 4 of 8 "
-        "rows (50 %), also row 5 and row 6."
+        "set, row 2: n is no number; write one, or raise data.max_bad_share from 0.49 to skip malformed rows (4 of 8, "
+        "50 %, also row 5 and row 6)."
     )
-    with pytest.raises(BetastarError, match=r"data.max_bad_share, now 0, .* 1 of 61 rows \(1\.64 %\)\.$"):
+    with pytest.raises(BetastarError, match=r"data.max_bad_share from 0 .* \(1 of 61, 1\.64 %\)\.$"):
         usable_rows(given_rows([{"n": 1}] * 60 + [{"n": "x"}]), number, max_bad_share=0)
 
 
 def test_a_column_that_no_row_has_is_a_wrong_setting_and_no_share_excuses_it() -> None:
     with pytest.raises(BetastarError) as error:
         usable_rows(given_rows([{"a": 1, "b": 2}] * 3), number, max_bad_share=0.99)
-    assert str(error.value) == "set: no column `n`; the columns are a, b: correct some.setting."
+    assert str(error.value) == "set: no column `n` (columns: a, b); correct some.setting."
     # One fault of another kind among them, and it is a share again.
-    with pytest.raises(BetastarError, match=r"^set, row 1: no column `n`.* 2 of 2 rows \(100 %\), also row 2\.$"):
+    with pytest.raises(BetastarError, match=r"^set, row 1: no column `n`.* \(2 of 2, 100 %, also row 2\)\.$"):
         usable_rows(given_rows([{"a": 1}, {"n": "x"}]), number, max_bad_share=0.99)
 
 

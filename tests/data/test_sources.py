@@ -114,7 +114,7 @@ def test_csv_is_read_strictly(tmp_path: Path) -> None:
 def test_damaged_parquet_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     path.write_bytes(b"PAR1 no such thing PAR1")
-    assert refusal(path).startswith(f"{path}, after row 0: no readable Parquet (")
+    assert refusal(path).startswith(f"{path}, after row 0: not a readable Parquet file (")
 
 
 def test_what_is_not_there_or_of_another_kind_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def test_problems_are_numbered_and_limited(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"answer": "#### 5"}, "no column `question`; the columns are answer: correct task.prompt"),
+        ({"answer": "#### 5"}, "no column `question` (columns: answer); correct task.prompt"),
         (GSM8K | {"question": "  "}, "task.prompt gives an empty text; correct the row or the template"),
         (GSM8K | {"question": None}, "task.prompt prints a column that is null; fill it in or remove the row"),
         (GSM8K | {"answer": "#### five"}, "The gold answer '#### five' has no number; end it with `#### n`"),
@@ -55,7 +55,7 @@ def test_malformed_rows_are_refused_or_left_out(tmp_path: Path, row: dict[str, A
     with pytest.raises(BetastarError) as error:
         load_task(made)
     assert str(error.value).startswith(f"{tmp_path}/test.jsonl, line 2: {message}")
-    assert str(error.value).endswith("data.max_bad_share, now 0, to skip malformed rows: 1 of 3 rows (33.3 %).")
+    assert str(error.value).endswith("data.max_bad_share from 0 to skip malformed rows (1 of 3, 33.3 %).")
     task = load_task(made, max_bad_share=0.34)
     assert [problem.problem_id for problem in task.test] == [0, 1]
     assert (task.malformed.n, task.malformed.of) == (1, 4)  # of both parts
@@ -68,9 +68,7 @@ def test_a_template_may_name_columns_and_a_wrong_one_is_a_setting(tmp_path: Path
     assert load_task(made).train == [Problem(0, "Two apples. How many?", "2")]
     with pytest.raises(BetastarError) as error:
         load_task(made.model_copy(update={"gold": "{{ m }}"}), max_bad_share=0.9)
-    assert (
-        str(error.value) == f"{tmp_path}/train.jsonl: no column `m`; the columns are Body, Ask, n: correct task.gold."
-    )
+    assert str(error.value) == f"{tmp_path}/train.jsonl: no column `m` (columns: Body, Ask, n); correct task.gold."
 
 
 def test_the_grader_needs_no_data_and_the_digests_follow_the_data(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_columns_are_variables_and_row_holds_them_all() -> None:
 def test_a_missing_column_is_named_with_those_that_exist() -> None:
     with pytest.raises(MissingColumn) as error:
         template("{{ a }} {{ b.c }}", "task.gold")({"a": 1, "d": 2})
-    assert str(error.value) == "no column `b`; the columns are a, d: correct task.gold"
+    assert str(error.value) == "no column `b` (columns: a, d); correct task.gold"
 
 
 @pytest.mark.parametrize(

@@ -235,7 +235,7 @@ def test_weights_in_several_files_are_found(hub: Hub) -> None:
 
 def test_no_network_is_said(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.stop()
-    remedy = "the hub cannot be reached; connect, or download the model elsewhere and give its folder"
+    remedy = "the hub cannot be reached; connect to the internet, or download the model elsewhere and give its folder"
     with pytest.raises(Unreachable, match=f"org/tiny: not in the hub's cache here, and {remedy}"):
         locate("org/tiny")
 
@@ -245,7 +245,7 @@ def test_the_offline_switch_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(Unreachable, match="unset HF_HUB_OFFLINE and connect, or"):
+    with pytest.raises(Unreachable, match="unset HF_HUB_OFFLINE and connect to the internet, or"):
         locate("org/tiny")
 
 

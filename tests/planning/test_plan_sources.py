@@ -53,7 +53,7 @@ def test_published_sizes_and_assumed_lengths(tmp_path: Path) -> None:
     small, _ = sources.data(load_config("qwen3-0.6b"), None, None, tmp_path)
     assert small.train == 8_000
     unknown = load_config("files", ["preferences={kind: dataset, source: someone/else}"])
-    with pytest.raises(BetastarError, match=r"preferences\.source: how many pairs someone/else has is unknown"):
+    with pytest.raises(BetastarError, match=r"preferences\.source: the number of pairs in someone/else is unknown"):
         sources.data(unknown, None, None, tmp_path)
     assert sources.data(unknown, (5, 6), 70, tmp_path)[0].train == 70
 

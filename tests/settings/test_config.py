@@ -60,7 +60,7 @@ seeds: []
     )
     assert refusal(path, "offline.clip=-1").split("\n") == [
         f"{path}: name: input should be a valid string",
-        f"{path}: seeds: should hold at least 1",
+        f"{path}: seeds: should have at least 1 entry",
         f"{path}: base.geometry.heads: input should be greater than 0 (given: 0)",
         f"{path}: task.largest: input should be greater than or equal to 2 (given: 1)",
         f"{path}: preferences.source: missing; give it a value (`betastar config` explains it)",
@@ -261,7 +261,7 @@ def test_a_ready_made_task_that_does_not_exist_is_named_with_those_that_do(tmp_p
 def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
     presets = ", ".join(preset_names())
     assert refusal("mirco") == "mirco: neither a preset nor a .yaml file; did you mean micro?"
-    assert refusal("settings.json") == f"settings.json: neither a preset nor a .yaml file; presets are {presets}"
+    assert refusal("settings.json") == f"settings.json: neither a preset nor a .yaml file; the presets are {presets}."
     missing = tmp_path / "none.yaml"
     assert refusal(missing) == f"{missing}: no such file; `betastar presets` lists the built-in presets."
     folder = tmp_path / "folder.yaml"
@@ -272,9 +272,12 @@ def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "empty or not a mapping; start from `betastar config micro`."),
-        ("# only a comment\n", "empty or not a mapping; start from `betastar config micro`."),
-        ("- a\n- b\n", "empty or not a mapping; start from `betastar config micro`."),
+        ("", "empty, or not a mapping of settings; start from the output of `betastar config micro`."),
+        (
+            "# only a comment\n",
+            "empty, or not a mapping of settings; start from the output of `betastar config micro`.",
+        ),
+        ("- a\n- b\n", "empty, or not a mapping of settings; start from the output of `betastar config micro`."),
         ("name: a\ntask: {kind: micro\nseeds: [0]\n", "line 3 not valid YAML (expected ',' or '}', but got ':')"),
         ("name: a\n  b: c\n", "line 2 not valid YAML (mapping values are not allowed here); correct the file."),
         (

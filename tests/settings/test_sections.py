@@ -50,8 +50,11 @@ def test_every_field_of_every_section_says_what_it_means() -> None:
         ("offline.learning_rate=.nan", "offline.learning_rate: should be a number above 0, or auto (given: nan)"),
         ("online.clip=.inf", "online.clip: should be a number above 0, or auto (given: inf)"),
         ("evaluation.temperature=-.inf", "evaluation.temperature: input should be a finite number (given: -inf)"),
-        ("lengths.prompt=0", "lengths.prompt: should be a number of tokens from 1, or auto (given: 0)"),
-        ("lengths.response=none", "lengths.response: should be a number of tokens from 1, or auto (given: 'none')"),
+        ("lengths.prompt=0", "lengths.prompt: should be a number of tokens of at least 1, or auto (given: 0)"),
+        (
+            "lengths.response=none",
+            "lengths.response: should be a number of tokens of at least 1, or auto (given: 'none')",
+        ),
         ("name=a/b", "name: should consist of letters, digits, dots, hyphens and underscores, and start with a"),
         ("name=..", "name: should consist of letters"),
         ("online=3", "online: should hold settings, as in `name: {key: value}` (given: 3)"),
@@ -109,7 +112,10 @@ def test_every_field_of_every_section_says_what_it_means() -> None:
             "preferences={kind: dataset, source: x}",
             "base.source: train only works for the micro language; use random or pret",
         ),
-        ("reward_base={source: train}", "reward_base.source: use random or pretrained, or leave it empty to share the"),
+        (
+            "reward_base={source: train}",
+            "reward_base.source: a base for the reward models cannot be trained; use random",
+        ),
         ("reward_base={source: random, geometry: {heads: -1}}", "reward_base.geometry.heads: input should be greater"),
         ("variants.fast.stepz=1", "variants.fast.stepz: unknown key; did you mean steps?"),
         ("variants.fast.kl.kapa=1", "variants.fast.kl.kapa: unknown key; did you mean kappa?"),
@@ -117,7 +123,7 @@ def test_every_field_of_every_section_says_what_it_means() -> None:
         ("variants.fast.steps=-1", "variants.fast.steps: input should be greater than 0 (given: -1)"),
         ("variants.fast=3", "variants.fast: should hold settings, as in `name: {key: value}` (given: 3)"),
         ("variants.a/b={}", "variants.a/b: should consist of letters, digits, dots, hyphens and underscores"),
-        ("variants={paper: null, fixed: null}", "variants: should hold at least 1"),
+        ("variants={paper: null, fixed: null}", "variants: should have at least 1 entry"),
     ],
 )
 def test_a_bad_value_is_refused_in_one_line(override: str, message: str) -> None:

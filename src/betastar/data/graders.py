@@ -229,7 +229,9 @@ def grade_text(response: str, gold: str) -> Grade:
     BetastarError where the gold text has no word."""
     right = _words(gold)
     if not right:
-        raise BetastarError(f"The gold answer {gold!r} has no words; give it some, or choose another task.grader.")
+        raise BetastarError(
+            f"The gold answer {gold!r} contains no words; write the answer in words, or choose another task.grader."
+        )
     stated = _after_label(response)
     if stated is not None:
         return Grade(_words(stated) == right, right in (_words(stated), _words(_first_clause(stated))), True)

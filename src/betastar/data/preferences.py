@@ -255,11 +255,11 @@ def coverage(
         if not pairs or values.shape != (len(pairs),):
             shape = list(values.shape)
             raise InternalError(
-                f"Coverage of {len(pairs)} pairs got {name} lengths of shape {shape}; report this fault."
+                f"Coverage of {len(pairs)} pairs got {name} lengths of shape {shape}; please report this bug."
             )
     if not 0 <= tokens_seen <= vocabulary_size or vocabulary_size < 1:
         seen = f"{tokens_seen} tokens seen of {vocabulary_size}"
-        raise InternalError(f"Coverage got {seen}, which cannot be; report this fault.")
+        raise InternalError(f"Coverage got {seen}, which cannot be; please report this bug.")
     return {
         "pairs": len(pairs),
         "unique_prompts": len({pair.prompt_id for pair in pairs}),
@@ -293,7 +293,7 @@ def _summary(values: np.ndarray) -> dict[str, float]:
 def _limit(lengths: np.ndarray, rng: np.random.Generator) -> int:
     if lengths.ndim != 1 or not lengths.size:
         raise InternalError(
-            f"Sequence lengths need a list of token counts, not shape {list(lengths.shape)}; report this."
+            f"Sequence lengths need a list of token counts, not shape {list(lengths.shape)}; please report this bug."
         )
     n_sample = math.isqrt(lengths.size - 1) + 1  # ⌈√n⌉ in integers
     sample = rng.choice(lengths, n_sample, replace=False)

@@ -38,7 +38,7 @@ class MissingColumn(BadRow):
 
     def __init__(self, column: str, row: Mapping[str, Any], asked_by: str):
         columns = ", ".join(map(str, row)) or "none"
-        super().__init__(f"no column `{column}`; the columns are {columns}: correct {asked_by}")
+        super().__init__(f"no column `{column}` (columns: {columns}); correct {asked_by}")
         self.column = column
 
 
@@ -118,11 +118,9 @@ def usable_rows(
 def _too_many(name: str, bad: list[tuple[str, BadRow]], n_rows: int, max_bad_share: float) -> str:
     (where, fault), others = bad[0], [place for place, _ in bad[1:EXAMPLES]]
     also = f", also {' and '.join(others)}" if others else ""
-    share = f"{len(bad)} of {n_rows} rows ({100 * len(bad) / n_rows:.3g} %){also}"
-    return (
-        f"{name}, {where}: {fault}, or raise data.max_bad_share, now {max_bad_share:g}, to skip malformed rows: "
-        f"{share}."
-    )
+    share = f"{len(bad)} of {n_rows}, {100 * len(bad) / n_rows:.3g} %{also}"
+    remedy = f"or raise data.max_bad_share from {max_bad_share:g} to skip malformed rows ({share})."
+    return f"{name}, {where}: {fault}, {remedy}"
 
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -265,7 +263,9 @@ def parquet_rows(path: Path) -> Iterator[tuple[int, Row | BadRow]]:
                     yield number, row
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).split("\n")[0]
-        raise BetastarError(f"{path}, after row {number}: no readable Parquet ({reason}); write it again.") from None
+        raise BetastarError(
+            f"{path}, after row {number}: not a readable Parquet file ({reason}); write it again."
+        ) from None
 
 
 READERS: Mapping[str, tuple[str, RowReader]] = {
@@ -300,7 +300,7 @@ def open_builder(source: DatasetSource, setting: str) -> Any:
     if isinstance(builder, Cache) and source.revision and builder.hash != source.revision:
         raise BetastarError(
             f"{setting}: the hub cannot be reached, and revision {source.revision} of {source.dataset} is not the one "
-            f"cached here ({builder.hash}); connect, or set revision to that."
+            f"cached here ({builder.hash}); connect to the internet, or set revision to the cached one."
         )
     return builder
 
@@ -319,7 +319,7 @@ def may_be_kept(name: str) -> bool:
 def unreachable(source: DatasetSource, setting: str) -> BetastarError:
     """The hub cannot be reached, and the dataset is not kept from before."""
     found = f"{setting}: {source.dataset}: the Hugging Face hub cannot be reached"
-    return BetastarError(f"{found}; connect, or give a local file in {setting}.")
+    return BetastarError(f"{found}; connect to the internet, or give a local file in {setting}.")
 
 
 def builder_rows(builder: Any, source: DatasetSource, setting: str) -> Iterator[tuple[int, Row]]:
@@ -371,7 +371,8 @@ def _fault(error: Exception, source: DatasetSource, setting: str) -> str:
     if "BuilderConfig" in text:
         return f"{start} has no configuration {source.name}; set {setting}.name to one of {choices}."
     if "find cache" in text:
-        return f"{start}: configuration {source.name} is not cached (cached: {choices}); connect to download it."
+        found = f"{start}: configuration {source.name} is not cached (cached: {choices})"
+        return f"{found}; connect to the internet to download it."
     if "nknown split" in text:
         return f"{start} has no split {source.split or 'train'}; set {setting}.split to one of {choices}."
     if "scripts are no longer supported" in text:

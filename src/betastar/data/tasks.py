@@ -125,7 +125,7 @@ def _entry_point(name: str) -> EntryPoint:
     if name not in points:
         installed = ", ".join(sorted(points)) or "none"
         raise BetastarError(
-            f"task.task: no installed package has an entry point {name} in the group {GROUP} (there are: {installed}); "
+            f"task.task: no installed package has an entry point {name} in the group {GROUP} (installed: {installed}); "
             "give path/to/file.py:function, or install the package."
         )
     return points[name]

@@ -50,7 +50,7 @@ def batch_size(memory_gb: float, parameters: float, tokens: int, *, training: bo
 
 
 def learning_rate(n_trainable: int) -> Derived:
-    """clip(2e−4 / √(n_trainable / 1e7), 5e−7, 2e−4) (Eq. B.4). At the upper bound for every n up to 1e7 (errata E21)."""
+    """clip(2e−4 / √(n_trainable / 1e7), 5e−7, 2e−4) (Eq. B.4). The upper bound up to n = 1e7 (errata E21)."""
     return _clip(REFERENCE_RATE / math.sqrt(n_trainable / REFERENCE_PARAMETERS), LEARNING_RATE_BOUNDS)
 
 

@@ -249,7 +249,7 @@ def _hub_sentence(
         if status in (401, 403):
             return BetastarError(f"{model}: the hub refused access (HTTP status {status}); `hf auth login` again.")
         return Unreachable(f"{model}: the hub answered with HTTP status {status}; try again later.")
-    remedy = "connect, or download the model elsewhere and give its folder."
+    remedy = "connect to the internet, or download the model elsewhere and give its folder."
     if caused_by(hub.OfflineModeIsEnabled):
         remedy = f"unset HF_HUB_OFFLINE and {remedy}"
     from_client = any(type(error).__module__.startswith(("httpx", "httpcore")) for error in chain)

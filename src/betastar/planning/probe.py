@@ -104,10 +104,10 @@ class _Bench:
         if device.type == "cpu":
             self.flop = CPU_SECONDS * _matrix_rate(dtype)
             if self.parameters > CPU_LARGEST:
-                raise BetastarError("even a few layers of the model are too large to measure on a CPU.")
+                raise BetastarError("even a few layers of this model are too large for a CPU; measure it on a GPU.")
             if self._affordable(6) < FEWEST_TOKENS:
                 slow = str(dtype).removeprefix("torch.")
-                raise BetastarError(f"this CPU is too slow in {slow} to measure this model.")
+                raise BetastarError(f"this CPU is too slow in {slow} to measure this model; measure it on a GPU.")
         model = random_model(config, device, dtype, nf4=shape.precision.nf4)
         self.bank = AdapterBank(model, shape.target_modules, shape.rank, 2 * shape.rank)
         if shape.checkpointing:
@@ -262,7 +262,9 @@ def probe(plan: Plan) -> Timing:
     try:
         (of_policy, layers), (of_reward, reward_layers) = measure(policy, device), measure(reward, device)
     except torch.OutOfMemoryError:
-        raise BetastarError("not even a few layers fit in the memory of this GPU") from None
+        raise BetastarError(
+            "not even a few layers fit in the memory of this GPU; free some of it, or use a larger one."
+        ) from None
     measured = layers if layers == reward_layers else f"{layers} of the policy, {reward_layers} of the reward models"
     by_trl = {name for name in ("rewards", "offline") if getattr(config, name).engine == "trl"}
     seconds = {

@@ -164,7 +164,7 @@ def _published(config: Config) -> Pairs:
     rows = _rows(source.source)
     if rows is None:
         raise BetastarError(
-            f"preferences.source: how many pairs {source.source.dataset} has is unknown until it is read; give the "
+            f"preferences.source: the number of pairs in {source.source.dataset} is unknown until it is read; give the "
             "number to train on with --pairs NUMBER."
         )
     known = ROWS.get((source.source.dataset, source.source.split or "train")) == rows

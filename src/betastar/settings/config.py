@@ -94,7 +94,10 @@ class Config(Section):
         if self.base.source == "train" and not self.task.kind == self.preferences.kind == "micro":
             fault("base.source", "train only works for the micro language; use random or pretrained for your own files")
         if self.reward_base is not None and self.reward_base.source == "train":
-            fault("reward_base.source", "use random or pretrained, or leave it empty to share the policy's base")
+            fault(
+                "reward_base.source",
+                "a base for the reward models cannot be trained; use random or pretrained, or leave reward_base empty",
+            )
         for name in self.variants:
             try:
                 self.variant(name)
@@ -153,7 +156,7 @@ class Resolved(Config):
 
 def _check_derived(config: Config) -> None:
     if needs_deriving(config):
-        raise InternalError("A setting was used before it was derived (auto); report this fault.")
+        raise InternalError("A setting was used before it was derived (auto); please report this bug.")
 
 
 def _numbers(adapter: Adapter) -> ResolvedAdapter:
@@ -182,7 +185,7 @@ def load_config(source: str = "micro", overrides: Sequence[str] = ()) -> Config:
         path = PRESETS / f"{source}.yaml"
     elif (path := Path(source)).suffix not in (".yaml", ".yml"):
         near = difflib.get_close_matches(source, preset_names(), 1)
-        hint = f"did you mean {near[0]}?" if near else f"presets are {', '.join(preset_names())}"
+        hint = f"did you mean {near[0]}?" if near else f"the presets are {', '.join(preset_names())}."
         raise BetastarError(f"{source}: neither a preset nor a .yaml file; {hint}")
     values = _read_yaml(path)
     if "preset" in values:
@@ -307,7 +310,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise BetastarError(f"{path}: cannot be read ({error}); give a text file in UTF-8.") from None
     values = _parsed(text, str(path), "; correct the file.")
     if not isinstance(values, dict):
-        raise BetastarError(f"{path}: empty or not a mapping; start from `betastar config micro`.")
+        raise BetastarError(
+            f"{path}: empty, or not a mapping of settings; start from the output of `betastar config micro`."
+        )
     return values
 
 
@@ -394,7 +399,7 @@ def _fault(fault: Any, root: type[BaseModel], prefix: str) -> Fault:
     elif kind in ("dict_type", "model_type", "model_attributes_type"):
         message = "should hold settings, as in `name: {key: value}`"
     elif kind == "too_short":
-        message = f"should hold at least {context['min_length']}"
+        message = f"should have at least {context['min_length']} entry"  # no list needs more than one
     elif kind == "tuple_type":
         message = "should be a list, as in [a, b]"
     elif kind == "string_pattern_mismatch":

@@ -49,11 +49,11 @@ def _or_auto(what: str, lowest: float, *, whole: bool, included: bool = True) ->
 
 
 Auto = Literal["auto"]
-Tokens = Annotated[int | Auto, _or_auto("a number of tokens from 1", 1, whole=True)]
-CountOrAuto = Annotated[int | Auto, _or_auto("a whole number from 1", 1, whole=True)]
+Tokens = Annotated[int | Auto, _or_auto("a number of tokens of at least 1", 1, whole=True)]
+CountOrAuto = Annotated[int | Auto, _or_auto("a whole number of at least 1", 1, whole=True)]
 PositiveOrAuto = Annotated[float | Auto, _or_auto("a number above 0", 0, whole=False, included=False)]
-WholeFromZeroOrAuto = Annotated[int | Auto, _or_auto("a whole number from 0", 0, whole=True)]
-FromZeroOrAuto = Annotated[float | Auto, _or_auto("a number from 0", 0, whole=False)]
+WholeFromZeroOrAuto = Annotated[int | Auto, _or_auto("a whole number of at least 0", 0, whole=True)]
+FromZeroOrAuto = Annotated[float | Auto, _or_auto("a number of at least 0", 0, whole=False)]
 
 
 def _from_text(value: Any) -> Any:
@@ -368,7 +368,7 @@ class Optimisation(Section):
         """The settings as numbers, for a loop of `steps`. Raises InternalError where one is still to be derived."""
         values = [self.batch_size, self.learning_rate, self.weight_decay, self.clip]
         if "auto" in values:
-            raise InternalError("A training setting was used before it was derived (auto); report this fault.")
+            raise InternalError("A training setting was used before it was derived (auto); please report this bug.")
         warm_up = warm_up_steps(steps) if self.warmup_steps == "auto" else self.warmup_steps
         return Numbers(*values, warm_up)  # type: ignore[arg-type]
 
@@ -436,7 +436,7 @@ class Grid(Section):
             raise ValueError(f"method {self.method} does not use low, high and n; set method: geometric or remove them")
         if self.method == "geometric":
             if self.low is None or self.high is None or self.n is None:
-                raise ValueError("method geometric needs low, high and n")
+                raise ValueError("method geometric needs low, high and n, for example low: 0.1, high: 10, n: 7")
             if self.low >= self.high:
                 raise ValueError("low must be smaller than high")
         return self

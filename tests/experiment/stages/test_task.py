@@ -61,7 +61,7 @@ def test_problems_of_a_dataset_and_its_malformed_rows(tmp_path: Path) -> None:
 
     with (tmp_path / "test.jsonl").open("a") as file:
         file.write("{\n")
-    with pytest.raises(BetastarError, match=r"test\.jsonl, line 11: not valid JSON .* 1 of 11 rows \(9\.09 %\)\.$"):
+    with pytest.raises(BetastarError, match=r"test\.jsonl, line 11: not valid JSON .* \(1 of 11, 9\.09 %\)\.$"):
         made(tmp_path, files)
     left_out, _, said = made(tmp_path, files, "data.max_bad_share=0.1")
     assert left_out.key != first.key
@@ -70,7 +70,7 @@ def test_problems_of_a_dataset_and_its_malformed_rows(tmp_path: Path) -> None:
     assert statistics["malformed_dropped"] == 1
     assert said == [f"task: 1 of 21 rows are malformed and skipped: {statistics['malformed_examples'][0]}"]
     # A stricter share refuses what a milder one has let through.
-    with pytest.raises(BetastarError, match=r"now 0\.05, to skip malformed rows"):
+    with pytest.raises(BetastarError, match=r"from 0\.05 to skip malformed rows"):
         made(tmp_path, files, "data.max_bad_share=0.05")
 
 

@@ -186,7 +186,7 @@ def _steps(folder: Path) -> Steps:
 
 def _check(rows: Steps, steps: int, folder: Path) -> None:
     if len(rows) != steps:
-        raise InternalError(f"{folder}: TRL ended after {len(rows)} of {steps} steps; report this fault.")
+        raise InternalError(f"{folder}: TRL ended after {len(rows)} of {steps} steps; please report this bug.")
 
 
 def _worker() -> Any:

@@ -105,7 +105,7 @@ def make_trainer(folder: Path, base: Base) -> Any:
             weight.data = weight.data.float()  # on a 4-bit base TRL makes them bfloat16, the bank does not
     initial = load_file(folder / "initial" / "adapter_model.safetensors")
     if set_peft_model_state_dict(trainer.model, initial).unexpected_keys:
-        raise InternalError(f"{folder / 'initial'}: the adapter does not fit TRL's model; report this fault.")
+        raise InternalError(f"{folder / 'initial'}: the adapter does not fit TRL's model; please report this bug.")
     return trainer
 
 

@@ -113,7 +113,7 @@ def _device(config: Config | None, large: bool) -> Finding:
         return Finding(
             "device", "failure", found, "install a CUDA build of torch and the GPU's driver, or set device: cpu"
         )
-    remedy = "a model with billions of weights needs a GPU" if large else ""
+    remedy = "run it on a machine with a GPU, as a model with billions of weights is too slow on a CPU" if large else ""
     return Finding("device", "warning" if large else "ok", found, remedy)
 
 
@@ -188,7 +188,8 @@ def _hub(fault: object, needed: bool) -> Finding:
         "hub",
         "failure" if needed else "warning",
         f"{hub_address()} cannot be reached ({fault})",
-        "connect, set HF_ENDPOINT to a mirror, or download models and data elsewhere and give their folders",
+        "connect to the internet, set HF_ENDPOINT to a mirror, or download models and data elsewhere and give their "
+        "folders",
     )
 
 
