@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import time
 from pathlib import Path
 
@@ -111,7 +112,11 @@ def test_the_same_run_again_makes_nothing_and_changes_nothing(finished: Path) ->
 
 @pytest.mark.usefixtures("undrawn")
 def test_another_beta_changes_no_other_conditions_text(finished: Path, tmp_path: Path) -> None:
-    """Sampling noise is each row's own, and a bank does not mix its conditions."""
+    """Sampling noise is each row's own, and a bank does not mix its conditions. From offline training on everything is
+    made anew, three β together."""
+    shutil.copytree(finished / "store", tmp_path / "store")
+    for stage in ("offline", "probe", "online", "results"):
+        shutil.rmtree(tmp_path / "store" / stage)
     pipeline.run(load_config("micro", [*TINY, "grid.values=[0.1, 0.5, 1.0]"]), tmp_path)
 
     def texts(folder: Path) -> dict[tuple, str]:
