@@ -150,7 +150,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path: Path, places: list[
 
 @pytest.mark.parametrize("out", ["results.html", "page.json", "."])
 def test_no_record_is_replaced(tmp_path: Path, out: str) -> None:
-    with pytest.raises(BetastarError, match="^out="):
+    with pytest.raises(BetastarError, match=r"^out="):
         write_comparison(["a", "b"], tmp_path / out)
 
 
