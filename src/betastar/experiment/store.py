@@ -26,7 +26,7 @@ from typing import Any
 
 from betastar import __version__
 from betastar.disk import content_key, file_digest, flush, plain_disk_errors, sealed, unsealed, write_atomically
-from betastar.errors import BetastarError
+from betastar.errors import BetastarError, argument
 
 __all__ = ["Artefact", "Checkpoint", "Store", "content_key", "copy_out", "file_digest", "write_atomically"]
 
@@ -79,7 +79,7 @@ class Store:
             self._lock.close()
             busy = "another betastar is writing to this run directory; wait for it"
             reason = busy if isinstance(error, BlockingIOError) else f"cannot be locked ({error.strerror})"
-            raise BetastarError(f"{self.folder}: {reason} or give another folder with --out.") from None
+            raise BetastarError(f"{self.folder}: {reason} or give another folder with {argument('out')}.") from None
         for leftover in (self.folder / "store").glob("*/.*.tmp"):
             shutil.rmtree(leftover, ignore_errors=True)
         return self

@@ -93,12 +93,15 @@ class Plots:
         return self._chart(ensemble)
 
     def _chart(self, figure: Callable[[Mapping[str, Any]], Figure]) -> alt.VConcatChart:
+        from altair.utils.schemapi import debug_mode
+
         from betastar.report.drawing import drawn, paper_spec, subtitle_of
         from betastar.report.palette import print_theme
 
-        made = figure(self._record)
-        if made.missing:
-            raise BetastarError(f"{made.title}: {made.missing}")
-        spec = paper_spec(drawn(made), subtitle_of(self._record))
+        with debug_mode(False):  # as in a report: checked against the schema in the tests, which takes seconds
+            made = figure(self._record)
+            if made.missing:
+                raise BetastarError(f"{made.title}: {made.missing}")
+            spec = paper_spec(drawn(made), subtitle_of(self._record))
         config = print_theme(len({r["beta"] for r in self._record["conditions"]}))
         return Chart.from_dict({**spec, "config": config}, validate=False)

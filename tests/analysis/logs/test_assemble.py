@@ -32,10 +32,10 @@ def test_the_table_and_everything_that_was_guessed() -> None:
         "kl": [0, 0.125],
     }
     assert found.notes == [
-        "proxy = reward (guessed; --proxy COLUMN changes it)",
-        "true = acc (guessed; --true COLUMN changes it)",
-        "proxy_std = reward_std (guessed; --column NAME=COLUMN changes one)",
-        "the number of responses behind each true reward is not logged, and assumed large (set it with --n)",
+        'proxy = reward (guessed; proxy="COLUMN" changes it)',
+        'true = acc (guessed; true="COLUMN" changes it)',
+        'proxy_std = reward_std (guessed; columns={"NAME": "COLUMN"} changes one)',
+        "the number of responses behind each true reward is not logged, and assumed large (set it with n=…)",
     ]
     assert found.runs == [
         {
@@ -65,7 +65,7 @@ def test_percent_is_told_from_shares_over_all_runs_together() -> None:
     logs = [log("beta-1", acc=[50.0, 25.0]), log("beta-2", acc=[1.0, 0.5])]
     found = assemble(logs, Options())
     assert found.frame["true_strict"].tolist() == [0.5, 0.25, 0.01, 0.005]
-    assert "true rewards go up to 50: read as percentages and divided by 100 (else --true-unit score)" in found.notes
+    assert 'true rewards go up to 50: read as percentages and divided by 100 (else true_unit="score")' in found.notes
     told = assemble(logs, Options(true_unit="score"))
     assert told.frame["true_strict"].tolist() == [50, 25, 1, 0.5]
     assert not any("percent" in note for note in told.notes)
@@ -83,7 +83,7 @@ def test_a_score_keeps_its_standard_deviation_and_a_share_has_its_own() -> None:
     assert assemble([partial], Options()).frame["true_std"].tolist() == [3, 3]
     assert assemble([log()], Options(columns={"true_std": "0.25"})).frame["true_std"].tolist() == [0.25, 0.25]
     assert "true_std" not in assemble([partial], Options(true_unit="share")).frame
-    with pytest.raises(BetastarError, match="true rewards go from -1 to 2, so they are not shares; use --true-unit"):
+    with pytest.raises(BetastarError, match="true rewards go from -1 to 2, so they are not shares; use true_unit="):
         assemble([log(acc=[-1.0, 2.0])], Options(true_unit="share"))
 
 
@@ -93,17 +93,17 @@ def test_a_start_after_step_0_and_a_missing_spread_are_said() -> None:
     assert "the earliest point, step 5 to 8, is used as the start, because no step 0 is logged" in notes
     alone = assemble([Log("a", rows, "CSV table")], Options()).notes
     assert (
-        "the standard deviation of proxy rewards is not logged, so there is no standardised gap (set it with --column "
-        "proxy_std=COLUMN or proxy_std=NUMBER)"
+        "the standard deviation of proxy rewards is not logged, so there is no standardised gap (set it with "
+        'columns={"proxy_std": "COLUMN"}, or a number in place of the column)'
     ) in alone
 
 
 def test_unknown_seeds_and_betas_are_said() -> None:
     notes = assemble([log("beta-1/a"), log("beta-1/b"), log("c")], Options()).notes
-    assert "2 of 3 runs are without a seed; numbered from 0 (set it with --seed or --pattern)" in notes
+    assert "2 of 3 runs are without a seed; numbered from 0 (set it with seed=… or patterns=…)" in notes
     assert (
-        "1 of 3 runs is without a known β, so the dependence of damage on β is unknown there (set it with --beta or "
-        "--pattern)"
+        "1 of 3 runs is without a known β, so the dependence of damage on β is unknown there (set it with beta=… or "
+        "patterns=…)"
     ) in notes
     assert any(note.startswith("the run is without a known β") for note in assemble([log("c")], Options()).notes)
 
@@ -111,8 +111,8 @@ def test_unknown_seeds_and_betas_are_said() -> None:
 def test_runs_with_different_columns_are_each_guessed() -> None:
     other = Log("beta-2-seed-1", pd.DataFrame({"step": [0, 1], "proxy": [1.0, 2.0], "true": [0.5, 0.4]}), "CSV table")
     notes = assemble([log(), other], Options()).notes
-    assert "proxy = reward (guessed in 1 of 2 runs; --proxy COLUMN changes it)" in notes
-    assert "true = acc (guessed in 1 of 2 runs; --true COLUMN changes it)" in notes
+    assert 'proxy = reward (guessed in 1 of 2 runs; proxy="COLUMN" changes it)' in notes
+    assert 'true = acc (guessed in 1 of 2 runs; true="COLUMN" changes it)' in notes
     assert not any(" = proxy" in note or " = true" in note for note in notes)  # a field's own name is no guess
 
 

@@ -131,14 +131,14 @@ def test_what_is_told_wins_and_sets_the_phase() -> None:
 @pytest.mark.parametrize(
     ("names", "told", "said"),
     [
-        (["step", "reward"], {}, r"run: no column is recognised as the true reward; name it with --true COLUMN"),
+        (["step", "reward"], {}, r"run: no column is recognised as the true reward; name it with true=\"COLUMN\""),
         (["step", "acc"], {}, r"no column is recognised as the proxy reward; .*Numeric columns: step, acc\."),
         (
             ["reward", "math_acc", "code_acc"],
             {},
-            r"math_acc, code_acc could each be the true reward; name it with --true",
+            r"math_acc, code_acc could each be the true reward; name it with true=",
         ),
-        (["a_score", "b_score", "acc"], {}, r"a_score, b_score could each be the proxy reward; name it with --proxy"),
+        (["a_score", "b_score", "acc"], {}, r"a_score, b_score could each be the proxy reward; name it with proxy="),
         (["reward", "acc"], {"kl": "akc"}, r"run: there is no numeric column 'akc' for kl; did you mean acc\?"),
         (["reward", "acc"], {"kl": "zzz"}, r"no numeric column 'zzz' for kl; numeric columns: reward, acc\."),
         ([f"c{i}" for i in range(50)], {}, r"c39 and 10 more"),

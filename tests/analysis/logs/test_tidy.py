@@ -127,7 +127,7 @@ def test_steps_in_two_columns_or_in_none() -> None:
     assert triples(points(rows, ("train/global_step", "eval/global_step"))) == [(1, 1, 0.5), (2, 2, 0.4)]
     found = points({"p": [1.0, 2.0], "t": [0.5, 0.4]}, ())
     assert triples(found) == [(1, 1, 0.5), (2, 2, 0.4)]
-    assert found.notes == ["no column counts steps, so rows are numbered from 1 (--step COLUMN names a column)"]
+    assert found.notes == ['no column counts steps, so rows are numbered from 1 (step="COLUMN" names a column)']
 
 
 def test_rows_without_a_step_and_steps_past_the_last_that_counts() -> None:
@@ -142,7 +142,7 @@ def test_what_cannot_be_analysed_is_said() -> None:
         points({"step": [0], "p": [1.0], "t": [0.5]})
     with pytest.raises(BetastarError, match="there are 0"):
         points({"step": [0, 1], "p": [1.0, NAN], "t": [NAN, 0.5]})
-    with pytest.raises(BetastarError, match="run: epoch is not a whole number in every row; name the step with --step"):
+    with pytest.raises(BetastarError, match="run: epoch is not a whole number in every row; name the step with step="):
         points({"epoch": [0.5, 1.0], "p": [1.0, 2.0], "t": [0.5, 0.4]}, ("epoch",))
 
 

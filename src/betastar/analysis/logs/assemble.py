@@ -27,7 +27,7 @@ from betastar.analysis.logs.columns import (
     step_columns,
 )
 from betastar.analysis.logs.log import Log, Options, Unit
-from betastar.errors import BetastarError
+from betastar.errors import BetastarError, argument
 from betastar.record.entries import INSIDE
 
 Array = NDArray[np.float64]
@@ -80,13 +80,17 @@ def evaluation_points(
     for name in steps:
         step = np.where(np.isnan(step), rows[name], step)
     if not steps:
-        notes.append("no column counts steps, so rows are numbered from 1 (--step COLUMN names a column)")
+        notes.append(
+            f"no column counts steps, so rows are numbered from 1 ({argument('step', 'COLUMN')} names a column)"
+        )
     if lost := int(np.isnan(step).sum()):
         notes.append(f"{lost} rows without a step are skipped")
     kept = step <= (np.inf if until is None else until)
     step = step[kept]
     if (step % 1 != 0).any():
-        raise BetastarError(f"{where}: {steps[0]} is not a whole number in every row; name the step with --step.")
+        raise BetastarError(
+            f"{where}: {steps[0]} is not a whole number in every row; name the step with {argument('step')}."
+        )
     if (np.diff(step) < 0).any():
         notes.append("steps are out of order or repeat after a resume; they were sorted")
     curves = {field: _by_step(step, rows[column][kept]) for field, column in columns.items()}
@@ -94,13 +98,14 @@ def evaluation_points(
     if repeated := max(count - curves[reward].steps.size for reward, count in written.items()):
         notes.append(
             f"{repeated} values were written twice for the same step; the last one counts, as after a resume. If the "
-            "file holds several runs, --beta and --seed name the columns that tell them apart"
+            f"file holds several runs, {argument('beta')} and {argument('seed')} name the columns that tell them apart"
         )
     table, aligned = _aligned(curves)
     if len(table) < 2:
         raise BetastarError(
             f"{where}: a gap needs two points with both rewards, but there {'is' if len(table) else 'are'} "
-            f"{len(table)}; log the true reward more often, or choose other columns with --proxy and --true."
+            f"{len(table)}; log the true reward more often, or choose other columns with {argument('proxy')} and "
+            f"{argument('true')}."
         )
     return Points(table, [*notes, *aligned])
 
@@ -176,11 +181,11 @@ def guesses(guessed: Sequence[Mapping[str, str]]) -> list[str]:
                 continue
             if field in MAIN:
                 share = "" if count == len(guessed) else f" in {count} of {len(guessed)} runs"
-                notes.append(f"{label} = {column} (guessed{share}; --{label} COLUMN changes it)")
+                notes.append(f"{label} = {column} (guessed{share}; {argument(label, 'COLUMN')} changes it)")
             else:
                 more[f"{label} = {column}"] = None
     if more:
-        notes.append(f"{', '.join(more)} (guessed; --column NAME=COLUMN changes one)")
+        notes.append(f"{', '.join(more)} (guessed; {argument('columns', 'NAME=COLUMN')} changes one)")
     return notes
 
 
@@ -200,11 +205,12 @@ def unknown(without_beta: int, without_seed: int, runs: int) -> list[str]:
     """What no column and no name says of the condition of some runs."""
     notes = []
     if without_seed:
-        notes.append(f"{_count(without_seed, runs)} without a seed; numbered from 0 (set it with --seed or --pattern)")
+        how = f"{argument('seed')} or {argument('patterns')}"
+        notes.append(f"{_count(without_seed, runs)} without a seed; numbered from 0 (set it with {how})")
     if without_beta:
         notes.append(
             f"{_count(without_beta, runs)} without a known β, so the dependence of damage on β is unknown there (set "
-            "it with --beta or --pattern)"
+            f"it with {argument('beta')} or {argument('patterns')})"
         )
     return notes
 
@@ -220,11 +226,12 @@ def start(frame: Any) -> list[str]:
     if "proxy_std" not in starts or starts["proxy_std"].isna().all():
         notes.append(
             "the standard deviation of proxy rewards is not logged, so there is no standardised gap (set it with "
-            "--column proxy_std=COLUMN or proxy_std=NUMBER)"
+            f"{argument('columns', 'proxy_std=COLUMN')}, or a number in place of the column)"
         )
     if "n" not in starts or starts["n"].isna().all():
         notes.append(
-            "the number of responses behind each true reward is not logged, and assumed large (set it with --n)"
+            "the number of responses behind each true reward is not logged, and assumed large (set it with "
+            f"{argument('n')})"
         )
     return notes
 
@@ -301,7 +308,7 @@ def assemble(logs: Sequence[Log], options: Options) -> Assembled:
     used = {"step", *frame.columns}
     unmatched = [p for p in options.patterns if not any(compiled([p])[0].search(name) for name in names)]
     sentences = [
-        *(f"--pattern {p}: matches no run's name or path, such as {names[0]}" for p in unmatched),
+        *(f"{argument('patterns', p)}: matches no run's name or path, such as {names[0]}" for p in unmatched),
         *notes.guesses([{f: column for f, column in run.guessed.items() if f in used} for run in runs]),
         *notes.by_run([(run.log.name, run.notes) for run in runs]),
         *notes.unknown(without_beta, without_seed, len(runs)),
@@ -417,7 +424,8 @@ def _true_as_share(frame: pd.DataFrame, unit: Unit | None) -> tuple[pd.DataFrame
         unit = "share" if low >= 0 and high <= 1 else "percent" if low >= 0 and high <= 100 else "score"
         if unit == "percent":
             said.append(
-                f"true rewards go up to {high:g}: read as percentages and divided by 100 (else --true-unit score)"
+                f"true rewards go up to {high:g}: read as percentages and divided by 100 (else "
+                f"{argument('true_unit', 'score')})"
             )
         if unit == "score":
             said.append(f"true rewards go from {low:g} to {high:g}: read as scores, not as shares of right answers")
@@ -425,7 +433,8 @@ def _true_as_share(frame: pd.DataFrame, unit: Unit | None) -> tuple[pd.DataFrame
         return (frame if "true_std" in frame else frame.assign(true_std=np.nan)), said
     if unit == "share" and not (low >= 0 and high <= 1):
         raise BetastarError(
-            f"true rewards go from {low:g} to {high:g}, so they are not shares; use --true-unit percent or score."
+            f"true rewards go from {low:g} to {high:g}, so they are not shares; use "
+            f"{argument('true_unit', 'percent')} or {argument('true_unit', 'score')}."
         )
     frame = frame.drop(columns="true_std", errors="ignore")
     return frame.assign(true_strict=true / 100 if unit == "percent" else true), said

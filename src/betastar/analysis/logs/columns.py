@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from betastar.analysis.logs.log import Log
-from betastar.errors import BetastarError
+from betastar.errors import BetastarError, argument
 from betastar.record.entries import REGISTRY
 
 # A name is a phase ("train/", "eval_", …) and a bare name. Patterns are for whole bare names, best first.
@@ -124,7 +124,7 @@ def choose(names: Sequence[str], told: Mapping[str, str], where: str) -> dict[st
             chosen[field] = max(found, key=lambda name: _nearness(name, chosen["proxy"]))
     if chosen["proxy"] == chosen["true_strict"]:
         raise BetastarError(
-            f"{where}: {chosen['proxy']} is both the proxy and the true reward; name another with --true."
+            f"{where}: {chosen['proxy']} is both the proxy and the true reward; name another with {argument('true')}."
         )
     return {**chosen, **told}
 
@@ -154,14 +154,14 @@ def _first_match(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
     return []
 
 
-def _reward(free: Sequence[str], patterns: Sequence[str], flag: str, where: str, names: Sequence[str]) -> list[str]:
+def _reward(free: Sequence[str], patterns: Sequence[str], reward: str, where: str, names: Sequence[str]) -> list[str]:
     """The columns of one reward, which differ in phase alone."""
     found = _first_match(free, patterns)
     if len({bare(name) for name in found}) == 1:
         return found
     problem = f"{_listed(found)} could each be" if found else "no column is recognised as"
     raise BetastarError(
-        f"{where}: {problem} the {flag} reward; name it with --{flag} COLUMN (in Python {flag}=COLUMN). "
+        f"{where}: {problem} the {reward} reward; name it with {argument(reward, 'COLUMN')}. "
         f"Numeric columns: {_listed(names)}."
     )
 
@@ -259,9 +259,9 @@ def compiled(patterns: Sequence[str]) -> list[re.Pattern[str]]:
         try:
             result.append(_ignoring_case(pattern))
         except re.error as error:
-            raise BetastarError(f"--pattern {pattern}: not a regular expression ({error}).") from None
+            raise BetastarError(f"{argument('patterns', pattern)}: not a regular expression ({error}).") from None
         if not {*result[-1].groupindex} & {*Identity._fields}:
-            raise BetastarError(f"--pattern {pattern}: name the group, for example (?P<beta>[0-9.]+).")
+            raise BetastarError(f"{argument('patterns', pattern)}: name the group, for example (?P<beta>[0-9.]+).")
     return result
 
 
@@ -281,7 +281,7 @@ def conditions(names: Sequence[str], found: Sequence[Identity]) -> list[Identity
         if place in taken:
             raise BetastarError(
                 f"{name} and {taken[place]} are both variant {variant}, β {beta}, seed {place.seed}; tell them apart "
-                "with --pattern, for example '(?P<variant>[^/]+)/'."
+                f"with {argument('patterns')}, for example '(?P<variant>[^/]+)/'."
             )
         taken[place] = name
     return list(taken)
