@@ -25,6 +25,7 @@ def test_stages_of_a_small_run() -> None:
         "base.training={steps: 5, batch_size: 4}", "preferences={prompts: 100, max_new_tokens: 7}",
         "rewards={batch_size: 32, epochs: 0.5}", "offline={batch_size: 100, epochs: 2}",
         "online={steps: 25, batch_size: 8}", "variants.fixed={steps: 3}", "evaluation.every=10",
+        "evaluation={best_of: 16, best_of_problems: 5}", "offline.evaluate_every=1",
     ]  # fmt: skip
     found = stages(Resolved.of(load_config("micro", settings)), FACTS, problems=6, float32=True)
     assert found == [
@@ -37,16 +38,25 @@ def test_stages_of_a_small_run() -> None:
         Stage("offline", 9, 2, Tokens(read=9 * 10 * 50, trained=9 * 2 * 80 * 50)),
         # 2 · 9 answers to 6 problems and 3 of the bare base; sampling reads prompts of 10
         Stage("probe", 9, None, Tokens((108 + 18) * 10, 0, (108 + 18) * 30), Tokens(read=108 * 3 * 40)),
+        # 16 answers of 9 checkpoints to 5 of the 6 problems
+        Stage("best_of_n", 9, None, Tokens(720 * 10, 0, 720 * 30), Tokens(read=720 * 3 * 40)),
+        # the base, after one step, the checkpoint: 3 points of 9 conditions; the base reads the answers again
+        Stage("offline_curve", 9, None, Tokens(162 * (10 + 40), 0, 162 * 30), Tokens(read=162 * 3 * 40)),
         # updates: 9 · (25 + 3) · 8 = 2016; evaluations: 9 · (3 + 1) points · 6 = 216; each read by the reference
         Stage(
             "online", 18, 25, Tokens(2232 * (10 + 40), 2016 * 40, 2232 * 30), Tokens(read=2232 * 3 * 40)
         ),
+        # 10 test pairs' chosen responses in 9 + 18 policies, gradients of 8
+        Stage("plasticity", 27, None, Tokens(read=27 * 10 * 30, trained=27 * 8 * 30)),
     ]  # fmt: skip
 
 
 def test_less_precision_reads_responses_once_more() -> None:
     micro = Resolved.of(load_config("micro"))
-    exact, rounded = (stages(micro, FACTS, 6, float32=kind)[-1].policy for kind in (True, False))
+    exact, rounded = (
+        next(stage.policy for stage in stages(micro, FACTS, 6, float32=kind) if stage.name == "online")
+        for kind in (True, False)
+    )
     rows = exact.sampled / 30
     assert rounded.read - exact.read == rows * 40
     assert rounded[1:] == exact[1:]
