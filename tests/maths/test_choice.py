@@ -35,7 +35,7 @@ def test_dunnetts_quantile_against_scipys_multivariate_t(k, freedom):
 def test_the_best_by_hand():
     # Seeds differ by 10 and 20, and each residual is ±1 in a pattern without seed or column mean.
     noise = np.array([[1, -1, 0], [-1, 1, 0], [0, 0, 0]])
-    table = np.array([[0.0], [10.0], [20.0]]) + [30.0, 10.0, 29.0] + noise
+    table = np.array([[0.0], [10.0], [20.0]]) + np.array([30.0, 10.0, 29.0]) + noise
     found = best_columns(table)
     # Residual sum of squares 4 on 4 degrees of freedom: pooled variance of a difference 2. The difference 1 − 2 is
     # −1 + (1, −1, 0): variance 1 < 2. So SE = √(2/3).
@@ -79,7 +79,7 @@ def test_seeds_that_agree_exactly_leave_only_the_best():
 
 def test_the_range_of_means_by_hand():
     noise = np.array([[1, -1, 0], [-1, 1, 0], [0, 0, 0]])
-    width, interval = spread_of_means(np.array([[0.0], [10.0], [20.0]]) + [30.0, 10.0, 29.0] + noise)
+    width, interval = spread_of_means(np.array([[0.0], [10.0], [20.0]]) + np.array([30.0, 10.0, 29.0]) + noise)
     reach = stats.studentized_range.ppf(0.95, 3, 4) / sqrt(2)
     assert width == pytest.approx(20)
     low = max(20 - reach * sqrt(4 / 3), 19 - reach * sqrt(2 / 3))

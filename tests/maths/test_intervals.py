@@ -64,7 +64,7 @@ def test_five_seeds_get_the_studentised_bootstrap_over_all_resamples():
 
 
 def test_a_fourth_seed_does_not_cost_precision():
-    """Median width of intervals of normal values. (With the bootstrap from four seeds on, four were wider than three.)"""
+    """Median width of intervals of normal values; with the bootstrap from four seeds on, four were wider than three."""
     values = np.random.default_rng(3).normal(size=(400, 5))
     found = {n: [seed_mean(row[:n]).interval for row in values] for n in range(2, 6)}
     width = {n: np.median([i.high - i.low for i in intervals]) for n, intervals in found.items()}

@@ -11,10 +11,12 @@ import pandas as pd
 from betastar import __version__
 from betastar.analysis.chain import chains
 from betastar.analysis.conditions import Records, condition_records
+from betastar.analysis.decision import decide, no_rise
 from betastar.analysis.protocol import protocol_record
 from betastar.analysis.signals import warning_signs
 from betastar.analysis.summary import paired_differences, summarise
 from betastar.maths.goodhart import HACKING_PERCENTILE
+from betastar.record.answers import Grid
 from betastar.record.shapes.results import SCHEMA_VERSION
 
 
@@ -105,13 +107,19 @@ def build_results(
     *,
     root_seed: int = 0,
     trade_off: float | None = None,
+    primary: str = "regret",
+    smallest_effect: float | None = None,
+    answers: Mapping[tuple[str, float, int], Grid] | None = None,
     unknown_beta: Collection[str] = (),
 ) -> dict[str, Any]:
     """The record of a run from its evaluation points; see docs/results.md for every field. `context` is put in as it
-    is: name, data coverage, reward accuracy and whatever else the source of the points knows. `unknown_beta`: variants
-    whose β in the points is a stand-in, which must not be seen or compared with another."""
+    is: name, data coverage, reward accuracy and whatever else the source of the points knows. `primary` and
+    `smallest_effect`: settings of `analysis`. `answers`: single answers by condition, where they are known.
+    `unknown_beta`: variants whose β in the points is a stand-in, which must not be seen or compared with another."""
     records = condition_records(pd.DataFrame(points), extras)
     variants = list(dict.fromkeys(r["variant"] for r in records.conditions))
+    of = {variant: [r for r in records.conditions if r["variant"] == variant] for variant in variants}
+    decision = decide(of, primary=primary, smallest_effect=smallest_effect, answers=answers, root_seed=root_seed)
     results: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "betastar": __version__,
@@ -120,10 +128,11 @@ def build_results(
         "conditions": records.conditions,
         "summary": {
             variant: summarise(
-                [r for r in records.conditions if r["variant"] == variant], root_seed=root_seed, trade_off=trade_off
+                of[variant], root_seed=root_seed, trade_off=trade_off, refusal=no_rise(decision[variant])
             )
             for variant in variants
         },
+        "decision": decision,
         "differences": paired_differences(
             [r for r in records.conditions if r["variant"] not in unknown_beta], root_seed=root_seed
         ),
@@ -132,7 +141,8 @@ def build_results(
     }
     found = warnings(results)
     results["conditions"] = [_hidden(r) if r["variant"] in unknown_beta else r for r in results["conditions"]]
-    results["summary"] = {v: _hidden(s) if v in unknown_beta else s for v, s in results["summary"].items()}
+    for part in ("summary", "decision"):
+        results[part] = {v: _hidden(s) if v in unknown_beta else s for v, s in results[part].items()}
     return {**results, "protocol": protocol_record(results), "warnings": found}
 
 

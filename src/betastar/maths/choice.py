@@ -108,9 +108,9 @@ def problem_variance(values: ArrayLike) -> tuple[float, int]:
     """What the draw of problems adds to the variance of a mean over seeds and problems, and how many problems.
 
     `values` [S, P]: an outcome by seed and problem, for the same problems in every seed. Two-way random effects: with
-    the mean squares of problems and of the residual, (MS_problems − MS_residual)/(S·P) estimates σ²_problems/P (Cornfield
-    and Tukey 1956), at least 0. The variance over seeds holds the rest. With one seed the two cannot be told apart: then
-    all of the spread over problems, which is more. NaN with fewer than two problems.
+    the mean squares of problems and of the residual, (MS_problems − MS_residual)/(S·P) estimates σ²_problems/P
+    (Cornfield and Tukey 1956), at least 0. The variance over seeds holds the rest. With one seed the two cannot be told
+    apart: then all of the spread over problems, which is more. NaN with fewer than two problems.
     """
     table = np.asarray(values, dtype=np.float64)
     n_seeds, n_problems = table.shape

@@ -85,9 +85,9 @@ def fit_power_law(beta: ArrayLike, augc: ArrayLike) -> PowerLawFit:
     noise, which the AICc comparison counts as residual; that makes it slower to find a dependence, not faster.)
 
     Bounds (but for `steepest_exponent`), initial values (from the mean AUGC per β) and 10 000 evaluations are Appendix
-    E's; b₀ = 1 where an AUGC of about 0 leaves its logarithm undefined. The problem is solved in units of the largest β and AUGC, which changes the
-    path of the search and not its minimum; see FURTHER_EXPONENTS for the extra starts. With a, b, c ≥ 0 the law can
-    only rise: falling data come out as a constant.
+    E's; b₀ = 1 where an AUGC of about 0 leaves its logarithm undefined. The problem is solved in units of the largest β
+    and AUGC, which changes the path of the search and not its minimum; see FURTHER_EXPONENTS for the extra starts. With
+    a, b, c ≥ 0 the law can only rise: falling data come out as a constant.
 
     Raises ValueError for unequal shapes, β not finite and positive, or negative AUGC.
     """

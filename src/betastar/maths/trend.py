@@ -184,8 +184,8 @@ def inflation(log_ratio: ArrayLike, n_beta: int) -> Array:
 
 def shrunk(p: ArrayLike, wider: ArrayLike) -> Array:
     """One-sided p-values [...] of a statistic whose null variance is `wider` [...] times what they were made for."""
-    z = stats.norm.isf(np.clip(np.asarray(p, dtype=np.float64), 0, 1))
-    return np.asarray(stats.norm.sf(z / np.sqrt(wider)), dtype=np.float64)
+    given, scale = np.asarray(p, dtype=np.float64), np.sqrt(wider)
+    return np.where(scale == 1, given, stats.norm.sf(stats.norm.isf(np.clip(given, 0, 1)) / scale))  # an exact p stays
 
 
 @lru_cache(maxsize=64)

@@ -8,6 +8,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from betastar.record.shapes.analysis import Condition, Difference, Link, Summary, WarningSigns
+from betastar.record.shapes.decision import Decision
 from betastar.record.shapes.kinds import Count, Text
 from betastar.record.shapes.protocol import Protocol
 from betastar.record.shapes.run import (
@@ -23,13 +24,13 @@ from betastar.record.shapes.run import (
     Threshold,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class ResultsRecord(TypedDict):
     """Every number of a run or analysis."""
 
-    schema_version: Annotated[Literal[3], Field(description="version of this schema")]
+    schema_version: Annotated[Literal[4], Field(description="version of this schema")]
     betastar: Annotated[str, Field(description="version of the package that wrote this")]
     name: Annotated[str, Field(description="of the run, or of what was analysed")]
     root_seed: NotRequired[Annotated[Count, Field(description="from which every random stream of the run is derived")]]
@@ -90,6 +91,14 @@ class ResultsRecord(TypedDict):
     ]
     conditions: Annotated[list[Condition], Field(min_length=1, description="one object per (variant, β, seed), below")]
     summary: Annotated[dict[str, Summary], Field(min_length=1, description="per variant, over seeds, below")]
+    decision: Annotated[
+        dict[str, Decision],
+        Field(
+            min_length=1,
+            description="per variant, the answer over β: the declared measure, its test, its effect, the end truth, "
+            "and which β to choose, below",
+        ),
+    ]
     differences: Annotated[
         list[Difference],
         Field(
