@@ -127,6 +127,10 @@ LEAST_SHARE = 0.25
 estimate may be negative. A quarter keeps the level where the spread grows fivefold; less costs power."""
 
 
+ROUNDING = 1e-12
+"""Residuals below this share of the largest value are rounding."""
+
+
 def trend_test(data: ArrayLike) -> TrendTest:
     """Does every seed of `data` [S, B] tend to be larger, or smaller, in later columns?
 
@@ -155,6 +159,7 @@ def spread_slopes(tables: ArrayLike) -> Array:
     values = np.asarray(tables, dtype=np.float64)
     n_beta = values.shape[2]
     square = np.mean(residuals(values) ** 2, axis=1)
+    square = np.where(square > (ROUNDING * np.abs(values).max(axis=(1, 2), initial=0)[:, None]) ** 2, square, 0.0)
     shared = square.sum(axis=1, keepdims=True) / (n_beta * (n_beta - 1))
     own = np.maximum((square - shared) * n_beta / (n_beta - 2), LEAST_SHARE * square)
     least = np.maximum(
