@@ -71,6 +71,8 @@ def run(
             },
             root_seed=config.root_seed,
             trade_off=config.law.trade_off,
+            primary=config.analysis.primary,
+            smallest_effect=config.analysis.smallest_effect,
             answers=answers,
         )
         (out / RESULTS).write_text(to_json(results), encoding="utf-8")
