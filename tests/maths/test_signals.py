@@ -24,6 +24,7 @@ from betastar.maths.signals import (
     largest_excursion,
     later_correlations,
     median_interval,
+    plain_area,
     proxy_per_entropy,
     quiet_band,
     ranked,
@@ -127,6 +128,7 @@ def test_area_is_the_mann_whitney_statistic(rows):
     assert area(-score, event) == pytest.approx(1 - reference)
     assert area(np.exp(score) * 7 - 2, event) == pytest.approx(reference)
     assert area(np.zeros(score.size), event) == 0.5
+    assert plain_area(score, event) == pytest.approx(reference)
 
 
 def test_area_in_strata_by_hand():
@@ -136,6 +138,12 @@ def test_area_in_strata_by_hand():
     assert found.value == 0.5
     assert np.isnan(roc_area(ranked([1, 2], [0, 0], [1, 2]), [1, 0]).value)
     assert np.isnan(roc_area(ranked([], [], []), []).value)
+    # An undefined score or event takes no part, and neither does a block that has no other points.
+    holed = roc_area(ranked([2, 1, NAN, 5, 9], [0, 1, 0, 1, 2], [0] * 5), [1, 0, 1, 0, NAN])
+    assert holed.value == 0.5
+    assert holed.without.size == 2
+    assert plain_area([2, 1, NAN, 5, 9], [1, 0, 1, 0, NAN]) == 0.5
+    assert np.isnan(plain_area([1, 2], [1, 1]))
 
 
 @given(scored)
@@ -335,9 +343,9 @@ def misses(n_seeds, repeats, strength, truth):
 
 @pytest.mark.parametrize("n_seeds", [2, 3, 8])
 def test_noise_lies_above_and_below_one_half_as_often_as_it_should(n_seeds):
-    # 2.5 % each way; the standard error of 600 repetitions is 0.6 %.
-    above, below, *percentile = misses(n_seeds, 600, strength=0, truth=0.5)
-    assert max(above, below) < 4.5
+    # 2.5 % each way, with two seeds 3.5 %; the standard error of 400 repetitions is 0.8 %.
+    above, below, *percentile = misses(n_seeds, 400, strength=0, truth=0.5)
+    assert max(above, below) < 5.5
     assert max(above, below) < max(percentile)
 
 
