@@ -193,6 +193,25 @@ def test_regression_to_the_mean_is_no_warning() -> None:
     assert found["true_strict"]["verdict"] == "warns"
     assert found["kl"]["roc"][0]["minus_clock"]["verdict"] == "better than the clock"
     assert found["kl"]["verdict"] == "no better than current accuracy"
+    assert found["kl"]["roc"][0]["beyond_accuracy"]["verdict"] == "adds nothing to accuracy"
+
+
+def test_a_sign_with_less_area_than_noisy_accuracy_may_add_to_it() -> None:
+    # Half of the runs fall for good, with û up in the two points before. Truth is measured on 200 problems, so a fifth
+    # of the falls are noise, which accuracy itself foretells best: its area is the larger one.
+    rng, records = np.random.default_rng(14), []
+    for seed in range(20):
+        for beta in (0.1, 1.0, 10.0, 100.0):
+            t, fall = np.arange(17), int(rng.integers(4, 14)) if rng.random() < 0.5 else 99
+            true = rng.binomial(200, np.where(t >= fall, 0.3, 0.6)) / 200
+            sign = ((t >= fall - 2) & (t < fall)) + 0.3 * rng.normal(size=17)
+            records.append(run(seed, true, beta=beta, disagreement=sign, proxy=rng.normal(size=17)))
+    signals = signs(records, horizons=[2])["pooled"]["signals"]
+    roc = signals["disagreement"]["roc"][0]
+    assert roc["area"] < signals["true_strict"]["roc"][0]["area"]
+    assert roc["minus_accuracy"]["verdict"] != "better than accuracy"
+    assert signals["disagreement"]["verdict"] == "adds to accuracy"
+    assert signals["disagreement"]["beats_proxy"] == "better than the proxy"
 
 
 def test_leads_and_correlations_survive_noise() -> None:

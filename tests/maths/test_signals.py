@@ -16,6 +16,7 @@ from betastar.maths.signals import (
     REPEAT_DEVIATIONS,
     acceleration,
     advantage_drift,
+    beyond,
     block_mean,
     change_from_start,
     drops_ahead,
@@ -168,6 +169,19 @@ def test_the_clock_has_area_one_half_in_strata():
     found = roc_area(ranked(step, np.tile(np.arange(8), 10), step), event)
     assert found.value == 0.5
     assert (found.without == 0.5).all()
+
+
+def test_what_is_left_beyond_another_score_by_hand():
+    # Stratum 1: midranks 1 2 3 of three less their mean, thirds: −1/3 0 1/3, against 0 −1/3 1/3; stratum 2: ±1/4
+    # against ∓1/4. Slope (0 + 0 + 1/9 − 1/8)/(2/9 + 1/8) = −1/25. The point without a score takes no part.
+    left = beyond([10, 20, 30, 5, 6, NAN], [2, 1, 3, 8, 7, 1], [1, 1, 1, 2, 2, 1])
+    slope = -1 / 25
+    expected = [-1 / 3, 0 + slope / 3, 1 / 3 - slope / 3, -1 / 4 - slope / 4, 1 / 4 + slope / 4, NAN]
+    np.testing.assert_allclose(left, expected)
+    assert beyond([1, 2, 3], [1, 1, 1], [0, 0, 0]).tolist() == pytest.approx([-1 / 3, 0, 1 / 3])
+    assert beyond([5, 5, 5], [1, 2, 3], [0, 0, 0]).tolist() == [0, 0, 0]
+    # A monotone function of the other leaves nothing.
+    np.testing.assert_allclose(beyond(np.exp([3.0, 1.0, 2.0]), [3, 1, 2], [0, 0, 0]), 0, atol=1e-12)
 
 
 def test_the_interval_of_a_mean_is_students():
@@ -370,6 +384,6 @@ def test_the_coverage_in_the_documentation():
     rng = np.random.default_rng(0)
     truth = np.mean([area_of(*world(rng, 400, 2)).value for _ in range(10)])
     for n_seeds, *printed in rows:
-        noise, warning = misses(int(n_seeds), 2000, 0, 0.5), misses(int(n_seeds), 2000, 2, truth)
+        noise, warning = misses(int(n_seeds), 1000, 0, 0.5), misses(int(n_seeds), 1000, 2, truth)
         measured = [*noise[:2], 100 - sum(warning[:2]), *noise[2:], 100 - sum(warning[2:])]
         assert [float(x) for x in printed] == pytest.approx(measured, abs=0.06), n_seeds

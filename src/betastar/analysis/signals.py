@@ -19,6 +19,7 @@ from betastar.maths.signals import (
     Ranked,
     acceleration,
     advantage_drift,
+    beyond,
     block_mean,
     change_from_start,
     drops_ahead,
@@ -44,7 +45,8 @@ HEADLINE_HORIZON = 2
 
 UNDEFINED = nan
 NEVER = float("-inf")
-WARNS = "warns"
+WARNS, ADDS, NO_BETTER = "warns", "adds to accuracy", "no better than current accuracy"
+BEYOND = (ADDS, "adds nothing to accuracy", "adds in the other direction")
 OPPONENTS = {"step": "clock", "true_strict": "accuracy", "proxy": "proxy"}
 """The baselines that a signal is compared with, and what they are called in the record."""
 
@@ -127,9 +129,10 @@ def warning_signs(
     Of every signal: `later_gap`, Spearman's ρ within runs with the standardised gap h points later; `lead`, how long
     before the onset it leaves the band of quiet runs; `roc`, whether it tells the points after which the strict true
     reward falls by at least `drop` within h points from others of the same step. A signal warns if its area is above
-    that of the clock and above that of current accuracy, each with an interval that keeps all runs of a seed together;
-    `verdict` says so at horizon `HEADLINE_HORIZON`, and `beats_proxy` whether it also does better than the proxy. What
-    is undefined is NaN with a reason. Raises ValueError where `horizons` lacks the headline one.
+    that of the clock and above that of current accuracy, and adds to accuracy if it still beats the clock once what
+    accuracy explains is taken out; intervals keep all runs of a seed together. `verdict` says so at horizon
+    `HEADLINE_HORIZON`, and `beats_proxy` whether it also does better than the proxy. What is undefined is NaN with a
+    reason. Raises ValueError where `horizons` lacks the headline one.
     """
     horizons = tuple(horizons)
     if HEADLINE_HORIZON not in horizons:
@@ -240,6 +243,12 @@ class Contest:
             self._areas[key] = roc_area(self._ranked[name], np.where(known, self.points.events[horizon], nan))
         return self._areas[key]
 
+    def beyond(self, name: str) -> Ranked:
+        """What is left of a signal among points of a step once current accuracy is taken out."""
+        points = self.points
+        left = beyond(points.score[name], points.score["true_strict"], points.stratum)
+        return ranked(left, points.seed, points.stratum)
+
 
 def _table(runs: Sequence[Run], horizons: Sequence[int], drop: float) -> dict[str, Any]:
     """All signals over one set of runs."""
@@ -247,10 +256,12 @@ def _table(runs: Sequence[Run], horizons: Sequence[int], drop: float) -> dict[st
     contest, signals = Contest(points), {}
     for signal in all_signals():
         reason = _missing(signal, runs)
-        roc = {h: _roc(signal, contest, h, reason or _no_area(points.events[h], h, drop)) for h in horizons}
+        alone = contest.beyond(signal.name)
+        roc = {h: _roc(signal, contest, alone, h, reason or _no_area(points.events[h], h, drop)) for h in horizons}
         headline = roc[HEADLINE_HORIZON]
         # A proxy that warns in the other direction is beaten by a constant: that is no merit of the constant.
-        beats = headline["minus_proxy"]["verdict"] if headline["verdict"] == WARNS else headline["verdict"]
+        warned = headline["verdict"] in (WARNS, ADDS)
+        beats = headline["minus_proxy"]["verdict"] if warned else headline["verdict"]
         signals[signal.name] = {
             "direction": signal.direction,
             "source": signal.source,
@@ -333,9 +344,10 @@ def _lead(name: str, runs: Sequence[Run], missing: str | None) -> dict[str, Any]
     }
 
 
-def _roc(signal: Signal, contest: Contest, horizon: int, missing: str | None) -> dict[str, Any]:
+def _roc(signal: Signal, contest: Contest, alone: Ranked, horizon: int, missing: str | None) -> dict[str, Any]:
     """Area under ROC of the signal among points of the same step, in the direction that is to warn; `area_all_steps`,
-    the same over all points at once; and its differences from each opponent at the same points."""
+    the same over all points at once; its differences from each opponent at the same points; and what is left of it
+    `alone`, without what accuracy explains."""
     points, known = contest.points, contest.known[signal.name]
     event = np.where(known, points.events[horizon], nan)
     positive, negative = (int((event == kind).sum()) for kind in (1, 0))
@@ -355,6 +367,15 @@ def _roc(signal: Signal, contest: Contest, horizon: int, missing: str | None) ->
             "verdict": _words(bounds, WORDS[called]),
             "reason": why,
         }
+    left = roc_area(alone, event)
+    why = reason or ("no true reward at one kind of points" if isnan(left.value) else None)
+    bounds = why or jackknife_interval(left._replace(value=left.value - 0.5, without=left.without - 0.5), (-0.5, 0.5))
+    beyond_accuracy = {
+        "value": UNDEFINED if why else left.value - 0.5,
+        "interval": _record(bounds),
+        "verdict": _words(bounds, BEYOND),
+        "reason": why,
+    }
     return {
         "area": found.value if not reason else UNDEFINED,
         "area_all_steps": UNDEFINED if reason else plain_area(points.score[signal.name], event),
@@ -363,20 +384,23 @@ def _roc(signal: Signal, contest: Contest, horizon: int, missing: str | None) ->
         "n_negative": negative,
         "n_seeds": np.unique(points.seed[np.isfinite(event)]).size,
         "reason": reason,
-        "verdict": _verdict(signal, minus),
+        "verdict": _verdict(signal, minus, beyond_accuracy),
         **{f"minus_{called}": entry for called, entry in minus.items()},
+        "beyond_accuracy": beyond_accuracy,
     }
 
 
-def _verdict(signal: Signal, minus: Mapping[str, Mapping[str, Any]]) -> str:
-    """In words: a signal warns where it does better than the clock and than current accuracy. Current accuracy itself
-    has only the clock to beat."""
+def _verdict(signal: Signal, minus: Mapping[str, Mapping[str, Any]], alone: Mapping[str, Any]) -> str:
+    """In words: a signal warns if it does better than the clock and than current accuracy. One that does better than
+    the clock alone may still add to accuracy. Accuracy itself has only the clock to beat."""
     clock, accuracy = str(minus["clock"]["verdict"]), str(minus["accuracy"]["verdict"])
     if clock != WORDS["clock"][0]:
         return clock
     if signal.name == "true_strict" or accuracy == WORDS["accuracy"][0]:
         return WARNS
-    return accuracy if accuracy.startswith("undefined") else "no better than current accuracy"
+    if accuracy.startswith("undefined"):
+        return accuracy
+    return ADDS if alone["verdict"] == ADDS else NO_BETTER
 
 
 def _no_area(event: Array, horizon: int, drop: float) -> str | None:

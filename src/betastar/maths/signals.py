@@ -159,6 +159,26 @@ def roc_area(points: Ranked, event: ArrayLike) -> LeftOut:
     return LeftOut(float(total_won / total) if total else float("nan"), without)
 
 
+def beyond(score: ArrayLike, other: ArrayLike, stratum: ArrayLike) -> NDArray[np.float64]:
+    """[N] what is left of `score` [N] within each value of `stratum` [N] once `other` [N] is taken out: residuals of
+    its midranks, as shares of their number, on those of `other`, with one slope for all strata. NaN where either is."""
+    scores, others = np.asarray(score, dtype=np.float64), np.asarray(other, dtype=np.float64)
+    known = np.isfinite(scores) & np.isfinite(others)
+    _, place = np.unique(np.asarray(stratum)[known], return_inverse=True)
+
+    def ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        found, sorted_ = np.empty(values.size), _order(values, place)
+        middle = 0.5 * (sorted_.low + sorted_.high) - 0.5 * (sorted_.first + sorted_.last)
+        found[sorted_.order] = middle / (sorted_.last - sorted_.first)
+        return found
+
+    ours, theirs = ranks(scores[known]), ranks(others[known])
+    square = float(theirs @ theirs)
+    left = np.full(scores.shape, np.nan)
+    left[known] = ours - (float(ours @ theirs) / square if square else 0.0) * theirs
+    return left
+
+
 def plain_area(score: ArrayLike, event: ArrayLike) -> float:
     """Area under the ROC curve over all pairs at once; points with an undefined score or event are left out."""
     scores, events = np.asarray(score, dtype=np.float64), np.asarray(event, dtype=np.float64)
