@@ -16,6 +16,7 @@ from betastar.maths.signals import (
     REPEAT_DEVIATIONS,
     acceleration,
     advantage_drift,
+    beyond,
     block_mean,
     change_from_start,
     drops_ahead,
@@ -24,6 +25,7 @@ from betastar.maths.signals import (
     largest_excursion,
     later_correlations,
     median_interval,
+    plain_area,
     proxy_per_entropy,
     quiet_band,
     ranked,
@@ -127,6 +129,7 @@ def test_area_is_the_mann_whitney_statistic(rows):
     assert area(-score, event) == pytest.approx(1 - reference)
     assert area(np.exp(score) * 7 - 2, event) == pytest.approx(reference)
     assert area(np.zeros(score.size), event) == 0.5
+    assert plain_area(score, event) == pytest.approx(reference)
 
 
 def test_area_in_strata_by_hand():
@@ -136,6 +139,12 @@ def test_area_in_strata_by_hand():
     assert found.value == 0.5
     assert np.isnan(roc_area(ranked([1, 2], [0, 0], [1, 2]), [1, 0]).value)
     assert np.isnan(roc_area(ranked([], [], []), []).value)
+    # An undefined score or event takes no part, and neither does a block that has no other points.
+    holed = roc_area(ranked([2, 1, NAN, 5, 9], [0, 1, 0, 1, 2], [0] * 5), [1, 0, 1, 0, NAN])
+    assert holed.value == 0.5
+    assert holed.without.size == 2
+    assert plain_area([2, 1, NAN, 5, 9], [1, 0, 1, 0, NAN]) == 0.5
+    assert np.isnan(plain_area([1, 2], [1, 1]))
 
 
 @given(scored)
@@ -160,6 +169,19 @@ def test_the_clock_has_area_one_half_in_strata():
     found = roc_area(ranked(step, np.tile(np.arange(8), 10), step), event)
     assert found.value == 0.5
     assert (found.without == 0.5).all()
+
+
+def test_what_is_left_beyond_another_score_by_hand():
+    # Stratum 1: midranks 1 2 3 of three less their mean, thirds: −1/3 0 1/3, against 0 −1/3 1/3; stratum 2: ±1/4
+    # against ∓1/4. Slope (0 + 0 + 1/9 − 1/8)/(2/9 + 1/8) = −1/25. The point without a score takes no part.
+    left = beyond([10, 20, 30, 5, 6, NAN], [2, 1, 3, 8, 7, 1], [1, 1, 1, 2, 2, 1])
+    slope = -1 / 25
+    expected = [-1 / 3, 0 + slope / 3, 1 / 3 - slope / 3, -1 / 4 - slope / 4, 1 / 4 + slope / 4, NAN]
+    np.testing.assert_allclose(left, expected)
+    assert beyond([1, 2, 3], [1, 1, 1], [0, 0, 0]).tolist() == pytest.approx([-1 / 3, 0, 1 / 3])
+    assert beyond([5, 5, 5], [1, 2, 3], [0, 0, 0]).tolist() == [0, 0, 0]
+    # A monotone function of the other leaves nothing.
+    np.testing.assert_allclose(beyond(np.exp([3.0, 1.0, 2.0]), [3, 1, 2], [0, 0, 0]), 0, atol=1e-12)
 
 
 def test_the_interval_of_a_mean_is_students():
@@ -335,9 +357,9 @@ def misses(n_seeds, repeats, strength, truth):
 
 @pytest.mark.parametrize("n_seeds", [2, 3, 8])
 def test_noise_lies_above_and_below_one_half_as_often_as_it_should(n_seeds):
-    # 2.5 % each way; the standard error of 600 repetitions is 0.6 %.
-    above, below, *percentile = misses(n_seeds, 600, strength=0, truth=0.5)
-    assert max(above, below) < 4.5
+    # 2.5 % each way, with two seeds 3.5 %; the standard error of 400 repetitions is 0.8 %.
+    above, below, *percentile = misses(n_seeds, 400, strength=0, truth=0.5)
+    assert max(above, below) < 5.5
     assert max(above, below) < max(percentile)
 
 
@@ -362,6 +384,6 @@ def test_the_coverage_in_the_documentation():
     rng = np.random.default_rng(0)
     truth = np.mean([area_of(*world(rng, 400, 2)).value for _ in range(10)])
     for n_seeds, *printed in rows:
-        noise, warning = misses(int(n_seeds), 2000, 0, 0.5), misses(int(n_seeds), 2000, 2, truth)
+        noise, warning = misses(int(n_seeds), 1000, 0, 0.5), misses(int(n_seeds), 1000, 2, truth)
         measured = [*noise[:2], 100 - sum(warning[:2]), *noise[2:], 100 - sum(warning[2:])]
         assert [float(x) for x in printed] == pytest.approx(measured, abs=0.06), n_seeds
