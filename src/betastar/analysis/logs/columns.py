@@ -7,7 +7,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from betastar.analysis.logs.log import Log
+from betastar.analysis.logs.names import EPOCH, FIELDS, MEANS, PREFERENCE, PROXY, STEP, TRUE, patterns
 from betastar.errors import BetastarError
 from betastar.record.entries import REGISTRY
 
@@ -15,57 +18,6 @@ from betastar.record.entries import REGISTRY
 PREFIX = re.compile(r"(train|training|trainer|eval|evaluation|goodhart|betastar)[/_](?=.)")
 EVALUATION = re.compile(r"(^|/)(eval|evaluation|val|val-core|val-aux|test|goodhart|betastar)[/_]")
 
-REWARD_MODEL = r"(proxy|reward_?model|preference|learned|(?<![a-z])(rm|judge))"
-CORRECT = (
-    r"((?<![a-z])(acc|accuracy|correct|correctness|exact|exact_match|solved?|verified|verifiable|gold|true|truth))"
-)
-
-FUNCTION = r"rewards/(?!.*/(std|min|max)$)"  # TRL logs each reward function, older versions without "/mean"
-
-# Trainers log means; `reward` of TRL and OpenRLHF is the total that training optimises.
-PROXY = (
-    r"(mean_)?proxy(_reward)?([/_]mean)?|reward_proxy",
-    r"critic/score/mean",  # verl, before the KL penalty
-    r"critic/rewards/mean",  # verl, after it
-    rf"{FUNCTION}.*{REWARD_MODEL}.*",
-    r"(mean_)?reward([/_]mean)?|rewards/mean|objective/scores",
-    r"(mean_)?scores?([/_]mean)?",
-    rf"(?!.*(std|min|max|zero|frac)).*{REWARD_MODEL}.*",
-    r"(?!.*(std|min|max|zero|frac)).*(reward|score).*",
-)
-TRUE = (
-    r"true(_strict|_reward)?([/_]mean)?|reward_true|gold(_reward)?([/_]mean)?",
-    r"val-core/.+/acc/mean@\d+",  # verl, by data set
-    r"val-core/.+/mean@\d+|val/test_score/.+",
-    rf"{FUNCTION}.*{CORRECT}(?![a-z]).*",
-    r".+_pass1",  # OpenRLHF, by data set
-    r"(?!.*token)(.*[/_])?(acc|accuracy|exact_match|correct|correctness|(solve|pass|success)_rate|pass@1)([/_]mean)?",
-)
-STEP = (r"step|steps|global_step", r"_step|Step|iteration|iter|update")
-# Fields of metrics.jsonl. verl's actor/ppo_kl is left out: it is a distance to the sampling policy, not the reference.
-PATTERNS: Mapping[str, tuple[str, ...]] = {
-    "n": (r"n",),
-    "correct_strict": (r"correct_strict",),
-    "proxy_std": (r"proxy_std",),
-    "true_std": (r"true_std",),
-    "true_lenient": (r"true_lenient",),
-    "disagreement": (r"disagreement|uncertainty|(reward_)?ensemble_std", r"reward_uncertainty|uncertainty/mean"),
-    "disagreement_centred": (r"disagreement_centred",),
-    "kl": (r"kl", r"objective/kl", r"actor/kl_loss", r"actor/reward_kl_penalty"),
-    "response_entropy": (
-        r"response_entropy",
-        r"entropy",
-        r"actor/entropy",
-        r"actor/entropy_loss",
-        r"policy/entropy_avg",
-    ),
-    "policy_entropy": (r"policy_entropy",),
-    "response_tokens": (r"response_tokens", r"completions/mean_length", r"response_length(/mean)?", r"length"),
-    "at_limit": (r"at_limit", r"completions/clipped_ratio", r"response_length/clip_ratio"),
-    "unparsable": (r"unparsable",),
-    "ood_distance": (r"ood_distance",),
-    "diversity": (r"diversity",),
-}
 # What a person calls a field on the command line and in Python, where that differs from its name in metrics.jsonl.
 ALIASES = {
     "true": "true_strict",
@@ -82,7 +34,8 @@ def others() -> dict[str, tuple[str, ...]]:
     """Field → patterns for every measure of a point that a log may have, beside the two rewards. One without patterns
     of its own is known by its name."""
     measures = [m.name for m in REGISTRY.logged if m.kind != "numbers" and m.name not in MAIN]
-    return {**PATTERNS, **{name: (re.escape(name),) for name in measures if name not in PATTERNS}}
+    known = {field: patterns(names) for field, names in FIELDS.items()}
+    return {**known, **{name: (re.escape(name),) for name in measures if name not in known}}
 
 
 def field_name(name: str) -> str:
@@ -95,8 +48,18 @@ def field_name(name: str) -> str:
     return field
 
 
-def choose(names: Sequence[str], told: Mapping[str, str], where: str) -> dict[str, str]:
-    """The column of each field among `names`, the numeric columns of the log called `where`.
+class Choice(NamedTuple):
+    """`columns`: field → column. `notes`: what was seen on the way, such as equal columns."""
+
+    columns: dict[str, str]
+    notes: list[str]
+
+
+def choose(
+    names: Sequence[str], told: Mapping[str, str], where: str, values: Mapping[str, Any] | None = None
+) -> Choice:
+    """The column of each field among `names`, the numeric columns of the log called `where`; with their `values` [rows]
+    equal columns count as one.
 
     Proxy and true reward must be found, both from evaluation if both are logged there. `told` maps fields to columns
     and overrides every guess. Raises BetastarError for a column that is absent, and where a reward is unknown or open.
@@ -109,29 +72,121 @@ def choose(names: Sequence[str], told: Mapping[str, str], where: str) -> dict[st
                 f"{where}: there is no numeric column {column!r} for {LABELS.get(field, field)}; {hint}"
             )
     free = [name for name in names if name not in told.values()]
-    true = [told["true_strict"]] if "true_strict" in told else _reward(free, TRUE, "true", where, names)
-    proxy = [told["proxy"]] if "proxy" in told else _reward(_without(free, true), PROXY, "proxy", where, names)
+    seen = _Search(where, list(names), values or {}, [])
+    _not_of_pairs(seen, told)
+    true = [told["true_strict"]] if "true_strict" in told else seen.reward(free, patterns(TRUE), "true")
+    rest = _without(free, true)
+    proxy = [told["proxy"]] if "proxy" in told else seen.reward(rest, patterns(PROXY), "proxy")
     phases = {is_evaluation(name) for name in proxy} & {is_evaluation(name) for name in true}
     evaluation = True in phases or (not phases and is_evaluation(true[0]))
     chosen = {"proxy": _of_phase(proxy, evaluation), "true_strict": _of_phase(true, evaluation)}
     for field, reward in (("proxy_std", "proxy"), ("true_std", "true_strict")):
-        companion = re.sub(r"(?<![a-z])mean$", "std", chosen[reward])
-        companion = f"{companion}_std" if companion == chosen[reward] else companion
-        if companion in free:
-            chosen[field] = companion
-    for field, patterns in others().items():
-        if field not in chosen and (found := _first_match(_without(free, [*chosen.values()]), patterns)):
+        companion = re.sub(r"(?<![a-z])(mean|avg)$", "std", chosen[reward])
+        options = (
+            [companion]
+            if companion != chosen[reward]
+            else [f"{companion}{end}" for end in ("_std", " Std", " std", "/std")]
+        )
+        options += [re.sub(r"(?<![a-z])mean(?=[_/])", "std", chosen[reward])]
+        if found := [name for name in options if name in free and name not in chosen.values()]:
+            chosen[field] = found[0]
+    for field, known in others().items():
+        if field not in chosen and (found := _first_match(_without(free, [*chosen.values()]), known)):
             chosen[field] = max(found, key=lambda name: _nearness(name, chosen["proxy"]))
     if chosen["proxy"] == chosen["true_strict"]:
         raise BetastarError(
             f"{where}: {chosen['proxy']} is both the proxy and the true reward; name another with --true."
         )
-    return {**chosen, **told}
+    return Choice({**chosen, **told}, seen.notes)
+
+
+class _Search(NamedTuple):
+    """A search for the rewards of one log."""
+
+    where: str
+    names: list[str]
+    values: Mapping[str, Any]
+    notes: list[str]
+
+    def reward(self, free: Sequence[str], known: Sequence[str], flag: str) -> list[str]:
+        """The columns of one reward, which differ in phase alone."""
+        found = self.distinct(_first_match(free, known))
+        if len({bare(name) for name in found}) == 1:
+            return found
+        problem = f"{_listed(found)} could each be" if found else "no column is recognised as"
+        if found or not (likely := self.likely(flag)):
+            raise BetastarError(
+                f"{self.where}: {problem} the {flag} reward; name it with --{flag} COLUMN (in Python {flag}=COLUMN). "
+                f"Numeric columns: {_listed(self.names)}."
+            )
+        raise BetastarError(
+            f"{self.where}: {problem} the {flag} reward; name it, for example with {likely} (in Python "
+            f"{flag}=COLUMN). Numeric columns: {_listed(self.names)}."
+        )
+
+    def distinct(self, found: Sequence[str]) -> list[str]:
+        """The columns without those that repeat another one of the same phase, value for value."""
+        kept: list[str] = []
+        for name in sorted(found, key=lambda name: (len(bare(name)), found.index(name))):
+            same = [k for k in kept if is_evaluation(k) == is_evaluation(name) and self.equal(k, name)]
+            if same:
+                self.notes.append(f"{name} and {same[0]} are equal in every row and count as one column")
+            else:
+                kept.append(name)
+        return [name for name in found if name in kept]
+
+    def equal(self, one: str, other: str) -> bool:
+        if one not in self.values or other not in self.values:
+            return False
+        return bool(np.array_equal(self.values[one], self.values[other], equal_nan=True))
+
+    def likely(self, flag: str) -> str:
+        """The three likeliest columns, as flags: those that vary, of a share's range for the truth, without words that
+        mean a spread, a count or a step."""
+        if not self.values:
+            return ""
+        step_like = set(step_columns(self.names))
+        plain = [
+            n
+            for n in self.names
+            if n not in step_like and n in self.values and re.fullmatch(f"{MEANS}.*", bare(n).lower())
+        ]
+        scored = []
+        for name in plain:
+            data = self.values[name]
+            data = data[~np.isnan(data)]
+            if data.size < 2 or np.ptp(data) == 0 or (np.diff(data) > 0).all():
+                continue
+            share = bool(data.min() >= 0 and data.max() <= (1 if data.max() <= 1 else 100))
+            scored.append((share if flag == "true" else not share or data.min() < 0, name))
+        best = [name for _, name in sorted(scored, key=lambda pair: not pair[0])][:3]
+        return " or ".join(f"--{flag} {_quoted(name)}" for name in best)
+
+
+def _not_of_pairs(seen: _Search, told: Mapping[str, str]) -> None:
+    """Raises BetastarError for the log of a trainer on preference pairs, of which no reward is told."""
+    if "proxy" in told and "true_strict" in told:
+        return
+    if of_pairs := [name for name in seen.names if PREFERENCE.fullmatch(bare(name))]:
+        raise BetastarError(
+            f"{seen.where}: comes from a trainer on preference pairs (DPO or a reward model: it has "
+            f"{_listed(of_pairs[:3])}); its accuracy is that of pairs, not a true reward. Give the log of online "
+            "training, or name both rewards with --proxy and --true."
+        )
+
+
+def _quoted(name: str) -> str:
+    return f"'{name}'" if re.search(r"[^\w./@:-]", name) else name
 
 
 def step_columns(names: Sequence[str]) -> list[str]:
     """The columns that count steps: several where a tracker keeps one for training and one for evaluation."""
-    return _first_match(names, STEP)
+    return _first_match(names, patterns(STEP))
+
+
+def epoch_column(names: Sequence[str]) -> str | None:
+    """The column that counts epochs, for a log without steps."""
+    return next((name for name in names if re.fullmatch(EPOCH, bare(name).lower())), None)
 
 
 def is_evaluation(name: str) -> bool:
@@ -149,21 +204,9 @@ def bare(name: str) -> str:
 def _first_match(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
     """The columns that match the first pattern that any matches."""
     for pattern in patterns:
-        if found := [name for name in names if re.fullmatch(pattern, bare(name))]:
+        if found := [name for name in names if re.fullmatch(pattern, bare(name), re.IGNORECASE)]:
             return found
     return []
-
-
-def _reward(free: Sequence[str], patterns: Sequence[str], flag: str, where: str, names: Sequence[str]) -> list[str]:
-    """The columns of one reward, which differ in phase alone."""
-    found = _first_match(free, patterns)
-    if len({bare(name) for name in found}) == 1:
-        return found
-    problem = f"{_listed(found)} could each be" if found else "no column is recognised as"
-    raise BetastarError(
-        f"{where}: {problem} the {flag} reward; name it with --{flag} COLUMN (in Python {flag}=COLUMN). "
-        f"Numeric columns: {_listed(names)}."
-    )
 
 
 def _of_phase(names: Sequence[str], evaluation: bool) -> str:
