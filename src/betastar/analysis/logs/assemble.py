@@ -33,6 +33,8 @@ from betastar.errors import BetastarError
 Array = NDArray[np.float64]
 # Logged this many times as often as the rarer reward, a quantity is averaged between evaluation points.
 MUCH_MORE_OFTEN = 2
+# A truth above 1 that never passes this is a score; one that does, up to 100, is a percentage.
+LEAST_PERCENT = 10
 
 
 class Curve(NamedTuple):
@@ -91,12 +93,23 @@ def evaluation_points(
             "file holds several runs, --beta and --seed name the columns that tell them apart"
         )
     table, aligned = _aligned(curves)
+    aligned += _late_start(table, curves, step)
     if len(table) < 2:
         raise BetastarError(
             f"{where}: a gap needs two points with both rewards, but there {'is' if len(table) else 'are'} "
             f"{len(table)}; log the true reward more often, or choose other columns with --proxy and --true."
         )
     return Points(table, [*notes, *aligned])
+
+
+def _late_start(table: pd.DataFrame, curves: Mapping[str, Curve], step: Array) -> list[str]:
+    """That the first step is no point, if it lacks a reward."""
+    true, proxy = curves["true_strict"].steps, curves["proxy"].steps
+    if len(table) < 2 or MUCH_MORE_OFTEN * min(true.size, proxy.size) <= max(true.size, proxy.size):
+        return []
+    first, start = np.nanmin(step), table["step"].min()
+    lacks = [name for name, steps in (("proxy", proxy), ("true reward", true)) if first not in steps]
+    return [f"step {first:g} has no {' and no '.join(lacks)}, so step {start} is the start"] if lacks else []
 
 
 def step_of_rows(rows: Mapping[str, Array], steps: Sequence[str], where: str) -> tuple[Array, list[str]]:
@@ -288,7 +301,9 @@ def _runs(log: Log, options: Options, told: Mapping[str, str]) -> list[Run]:
         rows = _with_numbers(read, told, len(part.rows))
         steps = [told["step"]] if "step" in told else step_columns(list(rows))
         names = [name for name in rows if name in told.values() or name not in steps]
-        columns, seen = choose(names, told, part.name, rows)
+        without: Any = part.rows.isna().all()
+        empty = [str(name) for name, none in without.items() if none]
+        columns, seen = choose(names, told, part.name, rows, empty)
         fields = {field: column for field, column in columns.items() if field != "step"}
         answers = None
         if single:
@@ -361,13 +376,25 @@ def _true_as_share(frame: pd.DataFrame, unit: Unit | None) -> tuple[pd.DataFrame
     true = frame["true_strict"].to_numpy()
     low, high, said = true.min(), true.max(), []
     if unit is None:
-        unit = "share" if low >= 0 and high <= 1 else "percent" if low >= 0 and high <= 100 else "score"
+        inside = low >= 0 and high <= 1
+        if inside and not _spread_of_shares(frame):
+            unit = "score"
+            said.append(
+                "the true reward is read as a score: its logged standard deviation is not that of right and wrong answers"
+            )
+        elif inside:
+            unit = "share"
+        else:
+            unit = "percent" if low >= 0 and LEAST_PERCENT < high <= 100 else "score"
         if unit == "percent":
             said.append(
                 f"true rewards go up to {high:g}: read as percentages and divided by 100 (else --true-unit score)"
             )
-        if unit == "score":
-            said.append(f"true rewards go from {low:g} to {high:g}: read as scores, not as shares of right answers")
+        if unit == "score" and not inside:
+            said.append(
+                f"true rewards go from {low:g} to {high:g}: read as scores, not as shares of right answers (else "
+                "--true-unit percent)"
+            )
     if unit == "score":
         return (frame if "true_std" in frame else frame.assign(true_std=np.nan)), said
     if unit == "share" and not (low >= 0 and high <= 1):
@@ -376,6 +403,17 @@ def _true_as_share(frame: pd.DataFrame, unit: Unit | None) -> tuple[pd.DataFrame
         )
     frame = frame.drop(columns="true_std", errors="ignore")
     return frame.assign(true_strict=true / 100 if unit == "percent" else true), said
+
+
+def _spread_of_shares(frame: pd.DataFrame) -> bool:
+    """Whether the logged standard deviations of true rewards, if there are any, are about √(q(1−q)), as those of right
+    and wrong answers are; of rewards of −1 and +1, say, they are twice that."""
+    if "true_std" not in frame:
+        return True
+    share, spread = frame["true_strict"].to_numpy(), frame["true_std"].to_numpy()
+    usual = np.sqrt(share * (1 - share))
+    known = (usual > 0) & (spread > 0)
+    return not known.any() or bool(0.75 < np.median(spread[known] / usual[known]) < 1.35)
 
 
 def _again(rows: pd.DataFrame) -> dict[str, Any]:

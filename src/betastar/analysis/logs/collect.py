@@ -80,8 +80,19 @@ def _sources(folder: Path, top: bool = True) -> Iterator[Path]:
     for path in inside:
         if path.is_dir() and not path.is_symlink():
             yield from _sources(path, top=False)
-        elif bare_suffix(path.name) in (*TABLES, *CONSOLES):
+        elif bare_suffix(path.name) in (*TABLES, *CONSOLES) or _is_array(path):
             yield path
+
+
+def _is_array(path: Path) -> bool:
+    """Whether a JSON file begins as a list of rows; others in a folder are settings."""
+    if bare_suffix(path.name) != ".json" or not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(200).lstrip().startswith(b"[")
+    except OSError:
+        return False
 
 
 def _read(source: Path) -> tuple[list[Log], list[Path]]:

@@ -56,10 +56,14 @@ class Choice(NamedTuple):
 
 
 def choose(
-    names: Sequence[str], told: Mapping[str, str], where: str, values: Mapping[str, Any] | None = None
+    names: Sequence[str],
+    told: Mapping[str, str],
+    where: str,
+    values: Mapping[str, Any] | None = None,
+    empty: Sequence[str] = (),
 ) -> Choice:
     """The column of each field among `names`, the numeric columns of the log called `where`; with their `values` [rows]
-    equal columns count as one.
+    equal columns count as one. `empty`: columns without any number, for what is said of them.
 
     Proxy and true reward must be found, both from evaluation if both are logged there. `told` maps fields to columns
     and overrides every guess. Raises BetastarError for a column that is absent, and where a reward is unknown or open.
@@ -72,8 +76,10 @@ def choose(
                 f"{where}: there is no numeric column {column!r} for {LABELS.get(field, field)}; {hint}"
             )
     free = [name for name in names if name not in told.values()]
-    seen = _Search(where, list(names), values or {}, [])
+    seen = _Search(where, list(names), values or {}, empty, [])
     _not_of_pairs(seen, told)
+    if "proxy" not in told and not any(_first_match(free, patterns(PROXY))) and (why := seen.no_online_training()):
+        raise BetastarError(f"{where}: {why}; give the log of online training, or name both rewards.")
     true = [told["true_strict"]] if "true_strict" in told else seen.reward(free, patterns(TRUE), "true")
     rest = _without(free, true)
     proxy = [told["proxy"]] if "proxy" in told else seen.reward(rest, patterns(PROXY), "proxy")
@@ -106,6 +112,7 @@ class _Search(NamedTuple):
     where: str
     names: list[str]
     values: Mapping[str, Any]
+    empty: Sequence[str]
     notes: list[str]
 
     def reward(self, free: Sequence[str], known: Sequence[str], flag: str) -> list[str]:
@@ -114,6 +121,11 @@ class _Search(NamedTuple):
         if len({bare(name) for name in found}) == 1:
             return found
         problem = f"{_listed(found)} could each be" if found else "no column is recognised as"
+        if not found and (empty := _first_match(self.empty, known)):
+            raise BetastarError(
+                f"{self.where}: {empty[0]}, the {flag} reward by its name, is not a number in any of its rows; name "
+                f"another column with --{flag}."
+            )
         if found or not (likely := self.likely(flag)):
             raise BetastarError(
                 f"{self.where}: {problem} the {flag} reward; name it with --{flag} COLUMN (in Python {flag}=COLUMN). "
@@ -124,13 +136,27 @@ class _Search(NamedTuple):
             f"{flag}=COLUMN). Numeric columns: {_listed(self.names)}."
         )
 
+    def no_online_training(self) -> str:
+        """Why a log without any reward has none, where that can be seen."""
+        tokens = any(re.fullmatch(r"(mean_)?token_acc(uracy)?", bare(name)) for name in self.names)
+        if tokens:
+            return "comes from supervised fine-tuning (it has token accuracies and no reward)"
+        plain = {bare(name).lower() for name in self.names}
+        if "loss" in plain and plain & {"accuracy", "acc"}:
+            return (
+                "holds a loss and an accuracy but no reward, as trainers on preference pairs write it (their accuracy "
+                "is that of pairs, not a true reward)"
+            )
+        return ""
+
     def distinct(self, found: Sequence[str]) -> list[str]:
         """The columns without those that repeat another one of the same phase, value for value."""
         kept: list[str] = []
-        for name in sorted(found, key=lambda name: (len(bare(name)), found.index(name))):
+        fullest = {name: -int(np.isfinite(self.values[name]).sum()) if name in self.values else 0 for name in found}
+        for name in sorted(found, key=lambda name: (fullest[name], len(bare(name)), found.index(name))):
             same = [k for k in kept if is_evaluation(k) == is_evaluation(name) and self.equal(k, name)]
             if same:
-                self.notes.append(f"{name} and {same[0]} are equal in every row and count as one column")
+                self.notes.append(f"{name} and {same[0]} are equal wherever both are logged, and count as one column")
             else:
                 kept.append(name)
         return [name for name in found if name in kept]
@@ -138,7 +164,10 @@ class _Search(NamedTuple):
     def equal(self, one: str, other: str) -> bool:
         if one not in self.values or other not in self.values:
             return False
-        return bool(np.array_equal(self.values[one], self.values[other], equal_nan=True))
+        a, b = self.values[one], self.values[other]
+        both = ~(np.isnan(a) | np.isnan(b))
+        some = max(np.isfinite(a).sum(), np.isfinite(b).sum())
+        return bool(2 * both.sum() > some and np.allclose(a[both], b[both], rtol=1e-6, atol=0))
 
     def likely(self, flag: str) -> str:
         """The three likeliest columns, as flags: those that vary, of a share's range for the truth, without words that
@@ -231,8 +260,9 @@ NUMBER = r"(?:\d+(?:[.p]\d+)?|\.\d+)(?:e[-+]?\d+)?"  # 0.5, 1e-3, and 0p5 where 
 NAMED_IN_PATHS = (
     rf"(?<![a-z])(?:beta|β)[-_= ]?(?P<beta>{NUMBER})",
     rf"(?<![a-z0-9])b=(?P<beta>{NUMBER})",
+    r"(?<![a-z0-9])b(?P<beta>\d+[.p]\d+)(?![a-z0-9])",
     r"(?<![a-z])seed[-_= ]?(?P<seed>\d+)",
-    r"(?<![a-z0-9])s=(?P<seed>\d+)",
+    r"(?<![a-z0-9])s=?(?P<seed>\d+)(?![a-z0-9.])",
 )
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "variant": ("variant",),
