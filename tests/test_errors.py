@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_derive import POLICY, REWARD
+from planning.test_derive import POLICY, REWARD
 
 from betastar.disk import write_atomically
 from betastar.errors import BetastarError, InternalError

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_pipeline import TINY
+from experiment.test_pipeline import TINY
 
 nbformat = pytest.importorskip("nbformat", reason="notebooks are run with pip install 'betastar[test]'")
 nbclient = pytest.importorskip("nbclient", reason="notebooks are run with pip install 'betastar[test]'")

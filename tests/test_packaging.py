@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_pipeline import TINY
+from experiment.test_pipeline import TINY
 
 import betastar
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_hub import COMMIT, serving
+from data.fake_hub import COMMIT, serving
 
 from betastar.data.sources import may_be_kept
 

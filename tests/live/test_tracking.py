@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 import accelerate.tracking
 import pytest
+from experiment.test_files import SMALL, write_files
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_files import SMALL, write_files
 
 from betastar.errors import BetastarError
 from betastar.experiment import pipeline

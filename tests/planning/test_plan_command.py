@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from test_files import SMALL, write_files
+from experiment.test_files import SMALL, write_files
 from typer.testing import CliRunner
 
 from betastar.cli import app

@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from test_files import SMALL, write_files
+from experiment.test_files import SMALL, write_files
 
 from betastar.errors import BetastarError
 from betastar.experiment import pipeline

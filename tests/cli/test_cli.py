@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_files import SMALL, write_files
+from experiment.test_files import SMALL, write_files
 
 from betastar.experiment.store import Store
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from experiment.test_files import SMALL, write_files
 from hypothesis import given
 from hypothesis import strategies as st
-from test_files import SMALL, write_files
 
 from betastar.errors import BetastarError, InternalError
 from betastar.experiment import pipeline

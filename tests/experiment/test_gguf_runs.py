@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_files import SMALL, write_files
+from experiment.test_files import SMALL, write_files
 
 from betastar.disk import file_digest
 from betastar.experiment import pipeline

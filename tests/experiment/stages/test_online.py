@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from test_pipeline import TINY
-from test_real_models import files as real_files
-from test_real_models import settings
+from experiment.test_pipeline import TINY
+from experiment.test_real_models import files as real_files
+from experiment.test_real_models import settings
 from torch import Tensor
 
 from betastar.errors import BetastarError

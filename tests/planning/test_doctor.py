@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 import pytest
-from test_files import write_files
+from experiment.test_files import write_files
 
 from betastar.models.random_models import build_byte_tokenizer, build_model
 from betastar.planning import doctor

@@ -85,7 +85,7 @@ def ultrafeedback_row(i: int, question: str, chosen: str, rejected: str) -> dict
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("files")
-    shared = Path(__file__).resolve().parents[2] / "shared" / "data"
+    shared = Path(__file__).resolve().parents[3] / "shared" / "data"
     parts = {part: problems(shared, part, 90) for part in ("train", "test")}
     write_model(folder / "model", [text for rows in parts.values() for row in rows for text in row.values()])
     for part, rows in parts.items():
