@@ -380,7 +380,8 @@ def _true_as_share(frame: pd.DataFrame, unit: Unit | None) -> tuple[pd.DataFrame
         if inside and not _spread_of_shares(frame):
             unit = "score"
             said.append(
-                "the true reward is read as a score: its logged standard deviation is not that of right and wrong answers"
+                "the true reward is read as a score, since its logged standard deviation is not that of right and wrong "
+                "answers"
             )
         elif inside:
             unit = "share"
