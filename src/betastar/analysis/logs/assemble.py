@@ -27,7 +27,8 @@ from betastar.analysis.logs.columns import (
     step_columns,
 )
 from betastar.analysis.logs.log import Log, Options, Unit
-from betastar.analysis.logs.responses import has_responses, with_steps
+from betastar.analysis.logs.responses import GRADED, graded, has_responses, with_steps
+from betastar.analysis.logs.truth import COLUMN, COUNT, join, run_of
 from betastar.errors import BetastarError
 
 Array = NDArray[np.float64]
@@ -297,13 +298,26 @@ def _runs(log: Log, options: Options, told: Mapping[str, str]) -> list[Run]:
         identity = _first_known(numbers, by_column, from_name(part.name, options.patterns))
         single = has_responses(part.rows)
         part = with_steps(part, step_columns(list(part.rows))) if single and "step" not in told else part
+        own, more = dict(told), []
+        if single and options.grade is not None:
+            part = graded(part, options.grade)
+            own |= {"true_strict": GRADED[0], "true_lenient": GRADED[1]}
+        if options.truth is not None:
+            counted = [own["step"]] if "step" in own else step_columns(list(part.rows))
+            several = len(log.rows) > len(part.rows)
+            part, more = join(
+                part, options.truth, counted, run_of(options.truth, part.name, several), options.truth_distance
+            )
+            own |= {"true_strict": COLUMN, "n": COUNT}
         read, how = numeric(part.rows)
-        rows = _with_numbers(read, told, len(part.rows))
-        steps = [told["step"]] if "step" in told else step_columns(list(rows))
-        names = [name for name in rows if name in told.values() or name not in steps]
+        if COUNT in own.values() and COUNT not in read:
+            del own["n"]
+        rows = _with_numbers(read, own, len(part.rows))
+        steps = [own["step"]] if "step" in own else step_columns(list(rows))
+        names = [name for name in rows if name in own.values() or name not in steps]
         without: Any = part.rows.isna().all()
         empty = [str(name) for name, none in without.items() if none]
-        columns, seen = choose(names, told, part.name, rows, empty)
+        columns, seen = choose(names, own, part.name, rows, empty)
         fields = {field: column for field, column in columns.items() if field != "step"}
         answers = None
         if single:
@@ -313,11 +327,11 @@ def _runs(log: Log, options: Options, told: Mapping[str, str]) -> list[Run]:
             rows, steps = found.rows, ["step"]
             fields |= {name: name for name in ("n", "proxy_std", "correct_strict", "true_std") if name in rows}
         points = evaluation_points(rows, fields, steps, part.name, options.until)
-        guessed = {field: column for field, column in columns.items() if field not in told}
-        if steps and "step" not in told:
+        guessed = {field: column for field, column in columns.items() if field not in own}
+        if steps and "step" not in own:
             guessed["step"] = " or ".join(steps)
         written = [f"{name} is written with {how[name]}" for name in how if name in (*columns.values(), *steps)]
-        done = [*filter(None, [part.note]), *written, *seen, *points.notes]
+        done = [*filter(None, [part.note]), *more, *written, *seen, *points.notes]
         extra = _extra(log.record, by_column) or _again(part.rows)
         result.append(Run(log.name, part, identity, points.table, fields, guessed, done, extra, answers))
     return result
@@ -380,8 +394,8 @@ def _true_as_share(frame: pd.DataFrame, unit: Unit | None) -> tuple[pd.DataFrame
         if inside and not _spread_of_shares(frame):
             unit = "score"
             said.append(
-                "the true reward is read as a score, since its logged standard deviation is not that of right and wrong "
-                "answers"
+                "the true reward is read as a score, since its logged standard deviation is not that of right and "
+                "wrong answers"
             )
         elif inside:
             unit = "share"

@@ -84,6 +84,11 @@ def _sources(folder: Path, top: bool = True) -> Iterator[Path]:
             yield path
 
 
+def read_file(path: Path) -> list[Log]:
+    """The logs of one file. Raises BetastarError where it cannot be read."""
+    return _read(path)[0]
+
+
 def _is_array(path: Path) -> bool:
     """Whether a JSON file begins as a list of rows; others in a folder are settings."""
     if bare_suffix(path.name) != ".json" or not path.is_file():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -50,16 +52,29 @@ def _verl_row(match: re.Match[str]) -> dict[str, float]:
 
 
 def _dictionary_rows(lines: list[str]) -> list[dict[str, float]]:
-    """The rows of dictionaries; one without a step has that of the progress bar before it."""
-    rows, bars, total = [], 0, ""
+    """The rows of dictionaries; without steps of their own they have those of the trainer's progress bar, which is the
+    one with most dictionaries behind it. What stands behind none is a setting.
+
+    A bar is drawn again, at the same count, for each dictionary that is written; so the first dictionary belongs to the
+    first such count even where output was held back and came in blocks. Without this they have the last count before
+    them."""
+    rows: list[dict[str, float]] = []
+    last: list[tuple[int, int] | None] = []
+    bars: list[tuple[int, int]] = []
     for line in lines:
         if row := _dictionary_row(line):
-            rows.append((row, bars))
-        for done, of in BAR.findall(line):
-            if of == total or not rows:  # the trainer's own bar; later ones may be of an evaluation
-                bars, total = int(done), of
-    counted = [row if "step" in row or not bar else {"step": float(bar), **row} for row, bar in rows]
-    return counted if all("step" in row for row in counted) else [row for row, _ in rows]
+            rows.append(row)
+            last.append(bars[-1] if bars else None)
+        bars += [(int(done), int(total)) for done, total in BAR.findall(line)]
+    behind = [bar for bar in last if bar is not None]
+    if not behind or any("step" in row for row in rows) or 2 * len(behind) < len(rows):
+        return rows
+    total = Counter(of for _, of in behind).most_common(1)[0][0]
+    kept = [(row, bar[0]) for row, bar in zip(rows, last, strict=True) if bar is not None and bar[1] == total]
+    drawn = [done for done, of in bars if of == total]
+    again = list(dict.fromkeys(one for one, two in pairwise(drawn) if one == two and one > 0))
+    steps = again[: len(kept)] if len(again) >= len(kept) else [done for _, done in kept]
+    return [{"step": float(step), **row} for (row, _), step in zip(kept, steps, strict=True)]
 
 
 def _dictionary_row(line: str) -> dict[str, float]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from betastar.record.responses import Grade
+
 if TYPE_CHECKING:
     import pandas as pd
+
+    from betastar.analysis.logs.truth import Truth
 
 
 Unit = Literal["share", "percent", "score"]
@@ -21,7 +25,9 @@ class Options:
     entropy, length, at_limit, proxy_std and the other columns of `metrics.jsonl`. `beta`, `seed`: a number for all
     runs, or a column; `variant`: a column. `patterns`: regular expressions over the names of runs, with the groups
     variant, beta and seed. `n`: responses behind each true reward. `true_unit`: whether true rewards are shares of
-    right answers, percentages or other scores. `until`: the last step that counts.
+    right answers, percentages or other scores. `until`: the last step that counts. `truth`: true rewards measured
+    elsewhere, joined to steps at most `truth_distance` away. `grade`: gives the grade of a response from its text and
+    the gold answer, for logs with a row per response.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -32,6 +38,9 @@ class Options:
     n: int | None = None
     true_unit: Unit | None = None
     until: int | None = None
+    truth: Truth | None = None
+    truth_distance: int | None = None
+    grade: Callable[[str, str], Grade] | None = None
 
 
 class Log(NamedTuple):

@@ -4,7 +4,7 @@ points (means, standard deviations, counts) and the table of single answers."""
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,8 @@ import pandas as pd
 
 from betastar.analysis.logs.cells import Array
 from betastar.analysis.logs.log import Log
+from betastar.errors import BetastarError
+from betastar.record.responses import Grade
 
 TEXTS = (
     *("response", "completion", "output", "outputs", "generation", "generated_text", "model_output", "prediction"),
@@ -28,6 +30,7 @@ STEP_IN_NAME = re.compile(
 )
 ONLY_NUMBER = re.compile(r"(\d+)")
 START = re.compile(r"(^|[^a-z])(base|init(ial)?|sft|start|before|reference|ref)([^a-z]|$)", re.IGNORECASE)
+GRADED = ("graded strictly", "graded leniently")
 SHORTEST = 8  # characters of a text, on average, to be one
 
 
@@ -135,15 +138,29 @@ def _of_answers(columns: Mapping[str, str]) -> dict[str, str]:
     return {names[field]: column for field, column in columns.items() if field in names}
 
 
-def gold_column(rows: pd.DataFrame) -> str | None:
-    """The column of gold answers."""
-    return _column(rows, GOLDS)
+def graded(log: Log, grade: Callable[[str, str], Grade]) -> Log:
+    """The log of responses with the columns of `GRADED`, graded anew from their texts. Raises BetastarError where texts
+    or gold answers are missing."""
+    found = [c for name in TEXTS if (c := _column(log.rows, (name,))) is not None and _is_text(log.rows[c])]
+    gold = _column(log.rows, GOLDS)
+    if not found or gold is None:
+        lacks = "texts of responses" if not found else "gold answers"
+        names = ", ".join(TEXTS[:4] if not found else GOLDS[:4])
+        raise BetastarError(
+            f"has no {lacks} to grade", where=log.name, remedy=f"name their column {names} or the like, or drop --grade"
+        )
+    grades = [grade(_text(r), str(g)) for r, g in zip(log.rows[found[0]], log.rows[gold], strict=True)]
+    strict, lenient = ([float(g[i]) for g in grades] for i in (0, 1))
+    note = _and(log.note, f"responses are graded anew, from {found[0]} and {gold}")
+    return log._replace(rows=log.rows.assign(**{GRADED[0]: strict, GRADED[1]: lenient}), note=note)
 
 
-def text_column(rows: pd.DataFrame) -> str | None:
-    """The column of responses."""
-    found = [c for name in TEXTS if (c := _column(rows, (name,))) is not None and _is_text(rows[c])]
-    return found[0] if found else None
+def _text(response: Any) -> str:
+    """A response's text; of messages, that of the last one."""
+    if isinstance(response, np.ndarray | list) and len(response):
+        last = response[-1]
+        return str(last.get("content", "")) if isinstance(last, Mapping) else str(last)
+    return str(response)
 
 
 def _column(rows: pd.DataFrame, names: Sequence[str]) -> str | None:
