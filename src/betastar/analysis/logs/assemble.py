@@ -27,7 +27,7 @@ from betastar.analysis.logs.columns import (
     step_columns,
 )
 from betastar.analysis.logs.log import Log, Options, Unit
-from betastar.analysis.logs.responses import GRADED, graded, has_responses, with_steps
+from betastar.analysis.logs.responses import GOLDS, GRADED, graded, has_responses, together, with_steps
 from betastar.analysis.logs.truth import COLUMN, COUNT, join, run_of
 from betastar.errors import BetastarError
 
@@ -241,7 +241,7 @@ def assemble(logs: Sequence[Log], options: Options) -> Assembled:
     told = {field_name(name): column for name, column in options.columns.items()}
     runs: list[Run] = []
     problems: list[BetastarError] = []
-    for log in logs:
+    for log in together(logs, step_columns):
         try:
             runs += _runs(log, options, told)
         except BetastarError as error:
@@ -314,7 +314,8 @@ def _runs(log: Log, options: Options, told: Mapping[str, str]) -> list[Run]:
             del own["n"]
         rows = _with_numbers(read, own, len(part.rows))
         steps = [own["step"]] if "step" in own else step_columns(list(rows))
-        names = [name for name in rows if name in own.values() or name not in steps]
+        aside = {*steps, *(GOLDS if single else ())}
+        names = [name for name in rows if name in own.values() or name not in aside]
         without: Any = part.rows.isna().all()
         empty = [str(name) for name, none in without.items() if none]
         columns, seen = choose(names, own, part.name, rows, empty)

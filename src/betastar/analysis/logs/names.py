@@ -60,6 +60,9 @@ TRUE = (
     Name(r"objective/verifiable_(reward|correct_rate)|verifiable_correct_rate", "open-instruct"),
     Name(r"env/all/correct|(env/)?(test/)?correct(/mean)?", "tinker-cookbook"),
     Name(
+        r"(pred|answer|is|response)_?(ok|correct|right)|(is_)?(correct|solved|passed)|ok", "rollouts, graded responses"
+    ),
+    Name(
         r"(?!.*token)(.*[/_])?(acc|accuracy|exact_match|correct|correctness|(solve|pass|success)_rate|pass@1|pass_at_1)"
         r"([/_]mean)?",
         "all",

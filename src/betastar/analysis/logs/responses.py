@@ -21,6 +21,7 @@ TEXTS = (
 )
 PROMPTS = ("prompt", "question", "problem", "input", "inputs", "query", "instruction", "prompt_text", "prompts")
 PROBLEMS = ("problem_id", "prompt_id", "question_id", "uid", "index", "example_id", "sample_id", "task_id", "group_id")
+# Answers to compare with: of responses, these are texts or their numbers and never a reward.
 GOLDS = ("gold", "gts", "ground_truth", "answer", "target", "label", "solution", "reference")
 CHECKPOINTS = ("label", "checkpoint", "ckpt", "policy", "model", "stage", "split")
 STEP_IN_NAME = re.compile(
@@ -31,6 +32,7 @@ STEP_IN_NAME = re.compile(
 ONLY_NUMBER = re.compile(r"(\d+)")
 START = re.compile(r"(^|[^a-z])(base|init(ial)?|sft|start|before|reference|ref)([^a-z]|$)", re.IGNORECASE)
 GRADED = ("graded strictly", "graded leniently")
+FROM_NAME = "steps are read from the names of files"
 SHORTEST = 8  # characters of a text, on average, to be one
 
 
@@ -74,7 +76,29 @@ def with_steps(log: Log, steps: Sequence[str]) -> Log:
     step = step_in(log.name)
     if step is None:
         return log
-    return log._replace(rows=log.rows.assign(step=step), note=_and(log.note, "steps are read from the files' names"))
+    return log._replace(rows=log.rows.assign(step=step), note=_and(log.note, FROM_NAME))
+
+
+def together(logs: Sequence[Log], steps: Callable[[Sequence[str]], list[str]]) -> list[Log]:
+    """The logs in order, those of responses that are checkpoints of one run as one log: files of one folder, of the
+    same columns, whose names are the same but for the step. `steps`: which of some names are columns of steps."""
+    result: dict[Any, Log] = {}
+    for i, log in enumerate(logs):
+        key: Any = i
+        if log.record is None and has_responses(log.rows) and not steps(list(map(str, log.rows))):
+            log = with_steps(log, ())
+            if "step" in log.rows:
+                folder, _, file = log.name.rpartition("/")
+                by_file = (log.note or "").endswith(FROM_NAME)
+                rest = START.sub(" ", STEP_IN_NAME.sub(" ", file)) if by_file else ""
+                key = folder, re.sub(r"[^a-z]+", "", rest.lower()), tuple(log.rows)
+        if key in result:
+            rows = pd.concat([result[key].rows, log.rows], ignore_index=True)
+            name = key[0] or result[key].name
+            result[key] = result[key]._replace(rows=rows, name=name)
+        else:
+            result[key] = log
+    return list(result.values())
 
 
 def problems(rows: pd.DataFrame) -> Any:
