@@ -135,3 +135,9 @@ PREFERENCE = re.compile(r"(.*/)?(rewards/(chosen|rejected|margins|accuracies)|lo
 def patterns(names: tuple[Name, ...]) -> tuple[str, ...]:
     """The patterns alone."""
     return tuple(name.pattern for name in names)
+
+
+def listed() -> list[tuple[str, str, str]]:
+    """Every entry: quantity, pattern, whose."""
+    every = {"step": STEP, "proxy": PROXY, "true": TRUE, **FIELDS}
+    return [(quantity, name.pattern, name.of) for quantity, names in every.items() for name in names]

@@ -61,6 +61,18 @@ def read_truth(path: Path, column: str | None = None) -> Truth:
     return _table(path, column)
 
 
+def chosen_truth(place: str, column: str | None = None) -> Truth:
+    """`read_truth` of "FILE", or of one run of it, "FILE:RUN". Raises BetastarError also for a run that it lacks."""
+    if Path(place).exists() or ":" not in place:
+        return read_truth(Path(place), column)
+    file, _, run = place.rpartition(":")
+    truth = read_truth(Path(file), column)
+    runs = [str(r) for r in truth.rows["run"].dropna().unique()] if "run" in truth.rows else []
+    if run not in runs:
+        raise BetastarError(f"has no run {run}", where=f"--truth {file}", remedy=f"its runs: {_few(runs) or 'none'}")
+    return Truth(truth.rows[truth.rows["run"] == run].drop(columns="run"), f"{truth.source}, run {run}")
+
+
 def join(log: Log, truth: Truth, steps: Sequence[str], run: str | None = None, most: int | None = None) -> Joined:
     """A log with the truth at its nearest steps. `steps`: the log's step columns; `run`: which run of the truth it is;
     `most`: the distance up to which a step is near, by default half the usual distance of two scores."""
