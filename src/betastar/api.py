@@ -237,7 +237,8 @@ def analyze(
     "percent" or "score". `until`: the last step that counts. `truth`: a file or folder with the true reward of
     checkpoints, measured elsewhere (a table with steps, results of lm-evaluation-harness, lighteval or inspect_ai;
     "FILE:RUN" of several runs), joined to the nearest step at most `truth_distance` away. `grade`: grade texts of
-    responses anew with this grader. `name`: name of the record. `out`: a folder for `results.json`, `metrics.jsonl`, `report.html` and `figures/`; without it nothing is written.
+    responses anew with this grader. `name`: name of the record. `out`: a folder for `results.json`, `metrics.jsonl`,
+    `report.html` and `figures/`; without it nothing is written.
 
     Raises BetastarError, in one sentence, where rewards cannot be found or a column is not as described.
     """
