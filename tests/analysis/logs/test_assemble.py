@@ -132,9 +132,22 @@ def test_a_log_without_rewards_is_passed_over_where_another_has_them() -> None:
     useless = Log("samples.jsonl", pd.DataFrame({"step": [0, 1], "tokens": [3, 4]}), "JSON Lines")
     found = assemble([useless, log()], Options())
     assert len(found.frame) == 2
-    assert found.notes[-1].startswith("skipped samples.jsonl: no column is recognised as the true reward")
+    assert found.notes[-1].startswith("skipped samples.jsonl: no column is recognised as the proxy reward")
     with pytest.raises(BetastarError, match=r"samples\.jsonl: no column is recognised .* The same holds for 1 more\."):
         assemble([useless, useless], Options())
+
+
+def test_without_a_truth_anywhere_points_hold_the_rest() -> None:
+    rows = pd.DataFrame({"step": [0, 10, 20], "reward": [1.0, 2.0, 3.0], "kl": [0.0, 0.1, 0.2]})
+    blind = Log("blind", rows, "CSV table")
+    found = assemble([blind], Options())
+    assert found.frame["proxy"].tolist() == [1, 2, 3]
+    assert found.frame["kl"].tolist() == [0, 0.1, 0.2]
+    assert found.frame["true_strict"].isna().all()
+    assert any("nothing can be said about hacking" in note for note in found.notes)
+    both = assemble([blind, log()], Options())
+    assert len(both.runs) == 1
+    assert both.notes[-1] == "skipped blind: no column is recognised as the true reward"
 
 
 def test_runs_of_ours_keep_what_is_known_of_their_checkpoints() -> None:

@@ -131,7 +131,6 @@ def test_what_is_told_wins_and_sets_the_phase() -> None:
 @pytest.mark.parametrize(
     ("names", "told", "said"),
     [
-        (["step", "reward"], {}, r"run: no column is recognised as the true reward; name it with --true COLUMN"),
         (["step", "acc"], {}, r"no column is recognised as the proxy reward; .*Numeric columns: step, acc\."),
         (
             ["reward", "math_acc", "code_acc"],
@@ -152,8 +151,16 @@ def test_what_is_open_is_said(names: list[str], told: dict[str, str], said: str)
 def test_one_column_is_never_both_rewards() -> None:
     with pytest.raises(BetastarError, match="proxy"):
         choose(["step", "true_reward"], {}, "run")
-    with pytest.raises(BetastarError, match="true"):
-        choose(["accuracy", "step"], {"proxy": "accuracy"}, "run")
+    with pytest.raises(BetastarError, match="is both the proxy and the true reward"):
+        choose(["accuracy", "step"], {"proxy": "accuracy", "true_strict": "accuracy"}, "run")
+
+
+def test_a_log_may_have_no_truth() -> None:
+    assert choose(["step", "reward", "reward_std", "kl"], {}, "run").columns == {
+        "proxy": "reward",
+        "proxy_std": "reward_std",
+        "kl": "kl",
+    }
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,10 @@ Array = NDArray[np.float64]
 MUCH_MORE_OFTEN = 2
 # A truth above 1 that never passes this is a score; one that does, up to 100, is a percentage.
 LEAST_PERCENT = 10
+NO_TRUTH = (
+    "no column is recognised as a true reward, so nothing can be said about hacking, only what the policy did (name "
+    "the truth with --true COLUMN, or join it from elsewhere with --truth FILE)"
+)
 
 
 class Curve(NamedTuple):
@@ -79,6 +83,9 @@ def evaluation_points(
     if (np.diff(step) < 0).any():
         notes.append("steps are out of order or repeat after a resume; they were sorted")
     curves, averaged, again = {}, 0, 0
+    judged = "true_strict" in columns
+    if not judged:
+        columns = {**columns, "true_strict": columns["proxy"]}  # for its steps
     for field, column in columns.items():
         curves[field], several, repeated = _by_step(step, rows[column][kept])
         if field in ("proxy", "true_strict"):
@@ -100,7 +107,7 @@ def evaluation_points(
             f"{where}: a gap needs two points with both rewards, but there {'is' if len(table) else 'are'} "
             f"{len(table)}; log the true reward more often, or choose other columns with --proxy and --true."
         )
-    return Points(table, [*notes, *aligned])
+    return Points(table if judged else table.assign(true_strict=np.nan), [*notes, *aligned])
 
 
 def _late_start(table: pd.DataFrame, curves: Mapping[str, Curve], step: Array) -> list[str]:
@@ -246,6 +253,12 @@ def assemble(logs: Sequence[Log], options: Options) -> Assembled:
             runs += _runs(log, options, told)
         except BetastarError as error:
             problems.append(error)
+    judged = [run for run in runs if "true_strict" in run.columns]
+    if judged and len(judged) < len(runs):
+        problems += [
+            BetastarError(f"{r.log.name}: no column is recognised as the true reward") for r in runs if r not in judged
+        ]
+        runs = judged
     if not runs:
         more = f" The same holds for {len(problems) - 1} more." if len(problems) > 1 else ""
         raise BetastarError(f"{problems[0]}{more}")
@@ -264,6 +277,7 @@ def assemble(logs: Sequence[Log], options: Options) -> Assembled:
         *remarks.guesses([{f: column for f, column in run.guessed.items() if f in used} for run in runs]),
         *remarks.by_run([(run.log.name, run.notes) for run in runs]),
         *remarks.unknown(without_beta, without_seed, len(runs)),
+        *([] if judged else [NO_TRUTH]),
         *unit,
         *remarks.start(frame),
         *remarks.first_few([f"skipped {error}" for error in problems]),
@@ -389,6 +403,8 @@ def _true_as_share(frame: pd.DataFrame, unit: Unit | None) -> tuple[pd.DataFrame
     """True rewards as shares of right answers, a percentage divided by 100; or as scores, which need the column
     `true_std`: a share has a standard deviation of its own."""
     true = frame["true_strict"].to_numpy()
+    if np.isnan(true).all():
+        return frame.assign(true_std=np.nan), []
     low, high, said = true.min(), true.max(), []
     if unit is None:
         inside = low >= 0 and high <= 1

@@ -65,8 +65,9 @@ def choose(
     """The column of each field among `names`, the numeric columns of the log called `where`; with their `values` [rows]
     equal columns count as one. `empty`: columns without any number, for what is said of them.
 
-    Proxy and true reward must be found, both from evaluation if both are logged there. `told` maps fields to columns
-    and overrides every guess. Raises BetastarError for a column that is absent, and where a reward is unknown or open.
+    The proxy must be found, and of several that could be the true reward one be told; both are from evaluation if both
+    are logged there. Without any column for the true reward it is left out. `told` maps fields to columns and overrides
+    every guess. Raises BetastarError for a column that is absent, and where a reward is unknown or open.
     """
     for field, column in told.items():
         if column not in names:
@@ -83,10 +84,14 @@ def choose(
     true = [told["true_strict"]] if "true_strict" in told else seen.reward(free, patterns(TRUE), "true")
     rest = _without(free, true)
     proxy = [told["proxy"]] if "proxy" in told else seen.reward(rest, patterns(PROXY), "proxy")
-    phases = {is_evaluation(name) for name in proxy} & {is_evaluation(name) for name in true}
+    phases = {is_evaluation(name) for name in proxy} & {is_evaluation(name) for name in true or proxy}
     evaluation = True in phases or (not phases and is_evaluation(true[0]))
-    chosen = {"proxy": _of_phase(proxy, evaluation), "true_strict": _of_phase(true, evaluation)}
+    chosen = {"proxy": _of_phase(proxy, evaluation)}
+    if true:
+        chosen["true_strict"] = _of_phase(true, evaluation)
     for field, reward in (("proxy_std", "proxy"), ("true_std", "true_strict")):
+        if reward not in chosen:
+            continue
         companion = re.sub(r"(?<![a-z])(mean|avg)$", "std", chosen[reward])
         options = (
             [companion]
@@ -99,7 +104,7 @@ def choose(
     for field, known in others().items():
         if field not in chosen and (found := _first_match(_without(free, [*chosen.values()]), known)):
             chosen[field] = max(found, key=lambda name: _nearness(name, chosen["proxy"]))
-    if chosen["proxy"] == chosen["true_strict"]:
+    if chosen["proxy"] == chosen.get("true_strict"):
         raise BetastarError(
             f"{where}: {chosen['proxy']} is both the proxy and the true reward; name another with --true."
         )
@@ -126,7 +131,9 @@ class _Search(NamedTuple):
                 f"{self.where}: {empty[0]}, the {flag} reward by its name, is not a number in any of its rows; name "
                 f"another column with --{flag}."
             )
-        if found or not (likely := self.likely(flag)):
+        if not found and flag == "true":
+            return []
+        if found or not (likely := self.likely()):
             raise BetastarError(
                 f"{self.where}: {problem} the {flag} reward; name it with --{flag} COLUMN (in Python {flag}=COLUMN). "
                 f"Numeric columns: {_listed(self.names)}."
@@ -169,27 +176,17 @@ class _Search(NamedTuple):
         some = max(np.isfinite(a).sum(), np.isfinite(b).sum())
         return bool(2 * both.sum() > some and np.allclose(a[both], b[both], rtol=1e-6, atol=0))
 
-    def likely(self, flag: str) -> str:
-        """The three likeliest columns, as flags: those that vary, of a share's range for the truth, without words that
-        mean a spread, a count or a step."""
-        if not self.values:
-            return ""
-        step_like = set(step_columns(self.names))
-        plain = [
-            n
-            for n in self.names
-            if n not in step_like and n in self.values and re.fullmatch(f"{MEANS}.*", bare(n).lower())
-        ]
-        scored = []
-        for name in plain:
-            data = self.values[name]
+    def likely(self) -> str:
+        """The likeliest columns for the proxy, as flags: those that vary and do not only rise, without words that mean
+        a spread, a count or a step."""
+        best = []
+        for name in self.names:
+            data = self.values.get(name, np.zeros(0))
             data = data[~np.isnan(data)]
-            if data.size < 2 or np.ptp(data) == 0 or (np.diff(data) > 0).all():
-                continue
-            share = bool(data.min() >= 0 and data.max() <= (1 if data.max() <= 1 else 100))
-            scored.append((share if flag == "true" else not share or data.min() < 0, name))
-        best = [name for _, name in sorted(scored, key=lambda pair: not pair[0])][:3]
-        return " or ".join(f"--{flag} {_quoted(name)}" for name in best)
+            varies = data.size > 1 and np.ptp(data) > 0 and not (np.diff(data) > 0).all()
+            if varies and re.fullmatch(f"{MEANS}.*", bare(name).lower()):
+                best.append(name)
+        return " or ".join(f"--proxy {_quoted(name)}" for name in best[:3])
 
 
 def _not_of_pairs(seen: _Search, told: Mapping[str, str]) -> None:

@@ -115,7 +115,8 @@ def problems(rows: pd.DataFrame) -> Any:
 
 def points(rows: pd.DataFrame, numeric: Mapping[str, Array], step: Array, columns: Mapping[str, str]) -> Points:
     """Responses as evaluation points. `numeric`: column → [rows]; `step` [rows]; `columns`: field → column."""
-    proxy, true = numeric[columns["proxy"]], numeric[columns["true_strict"]]
+    proxy = numeric[columns["proxy"]]
+    true = numeric[columns["true_strict"]] if "true_strict" in columns else np.zeros(len(rows))
     kept = ~(np.isnan(step) | np.isnan(proxy) | np.isnan(true))
     table = pd.DataFrame({name: numeric[name][kept] for name in dict.fromkeys(columns.values()) if name in numeric})
     table["__step"] = step[kept]
@@ -127,8 +128,9 @@ def points(rows: pd.DataFrame, numeric: Mapping[str, Array], step: Array, column
     points["step"] = means.index.to_numpy(dtype=float)
     points["n"] = by_step.size().to_numpy(dtype=float)
     points["proxy_std"] = by_step[columns["proxy"]].std().to_numpy()
-    binary = np.isin(table[columns["true_strict"]], (0, 1)).all()
-    if binary:
+    if "true_strict" not in columns:
+        pass
+    elif np.isin(table[columns["true_strict"]], (0, 1)).all():
         points["correct_strict"] = by_step[columns["true_strict"]].sum().to_numpy()
     else:
         points["true_std"] = by_step[columns["true_strict"]].std().to_numpy()
