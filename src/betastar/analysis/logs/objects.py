@@ -30,7 +30,7 @@ def frame_of(source: Any) -> pd.DataFrame | None:
 
 def _mlflow(run: Any) -> pd.DataFrame:
     try:
-        from mlflow.tracking import MlflowClient
+        from mlflow.tracking import MlflowClient  # type: ignore[import-not-found]
     except ImportError:
         raise BetastarError(
             "a run of MLflow needs the package mlflow", remedy="install it, or give its metrics as a data frame"

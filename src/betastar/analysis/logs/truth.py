@@ -70,7 +70,8 @@ def chosen_truth(place: str, column: str | None = None) -> Truth:
     runs = [str(r) for r in truth.rows["run"].dropna().unique()] if "run" in truth.rows else []
     if run not in runs:
         raise BetastarError(f"has no run {run}", where=f"--truth {file}", remedy=f"its runs: {_few(runs) or 'none'}")
-    return Truth(truth.rows[truth.rows["run"] == run].drop(columns="run"), f"{truth.source}, run {run}")
+    rows: Any = truth.rows
+    return Truth(rows[rows["run"] == run].drop(columns="run"), f"{truth.source}, run {run}")
 
 
 def join(log: Log, truth: Truth, steps: Sequence[str], run: str | None = None, most: int | None = None) -> Joined:
