@@ -75,9 +75,14 @@ def test_percent_is_told_from_shares_over_all_runs_together() -> None:
 def test_a_score_keeps_its_standard_deviation_and_a_share_has_its_own() -> None:
     score = assemble([log(acc=[-1.0, 2.0], acc_std=[3.0, 3.0])], Options())
     assert score.frame["true_std"].tolist() == [3, 3]
-    assert "true rewards go from -1 to 2: read as scores, not as shares of right answers" in score.notes
+    assert (
+        "true rewards go from -1 to 2: read as scores, not as shares of right answers (else --true-unit percent)"
+        in score.notes
+    )
     assert np.isnan(assemble([log(acc=[-1.0, 2.0])], Options()).frame["true_std"].to_numpy()).all()
-    assert "true_std" not in assemble([log(acc_std=[3.0, 3.0])], Options()).frame
+    assert "true_std" not in assemble([log(acc_std=[0.5, 0.45])], Options()).frame
+    # Of rewards of −1 and +1 with a mean inside [0, 1]: no share of right answers has that standard deviation.
+    assert assemble([log(acc_std=[0.87, 0.97])], Options()).frame["true_std"].tolist() == [0.87, 0.97]
     # A column of that very name, as our monitor writes for partial credit, or one that is told, says: a score.
     partial = log(true_std=[3.0, 3.0])
     assert assemble([partial], Options()).frame["true_std"].tolist() == [3, 3]
@@ -127,9 +132,22 @@ def test_a_log_without_rewards_is_passed_over_where_another_has_them() -> None:
     useless = Log("samples.jsonl", pd.DataFrame({"step": [0, 1], "tokens": [3, 4]}), "JSON Lines")
     found = assemble([useless, log()], Options())
     assert len(found.frame) == 2
-    assert found.notes[-1].startswith("skipped samples.jsonl: no column is recognised as the true reward")
+    assert found.notes[-1].startswith("skipped samples.jsonl: no column is recognised as the proxy reward")
     with pytest.raises(BetastarError, match=r"samples\.jsonl: no column is recognised .* The same holds for 1 more\."):
         assemble([useless, useless], Options())
+
+
+def test_without_a_truth_anywhere_points_hold_the_rest() -> None:
+    rows = pd.DataFrame({"step": [0, 10, 20], "reward": [1.0, 2.0, 3.0], "kl": [0.0, 0.1, 0.2]})
+    blind = Log("blind", rows, "CSV table")
+    found = assemble([blind], Options())
+    assert found.frame["proxy"].tolist() == [1, 2, 3]
+    assert found.frame["kl"].tolist() == [0, 0.1, 0.2]
+    assert found.frame["true_strict"].isna().tolist() == [True] * 3
+    assert any("nothing can be said about hacking" in note for note in found.notes)
+    both = assemble([blind, log()], Options())
+    assert len(both.runs) == 1
+    assert both.notes[-1] == "skipped blind: no column is recognised as the true reward"
 
 
 def test_runs_of_ours_keep_what_is_known_of_their_checkpoints() -> None:
