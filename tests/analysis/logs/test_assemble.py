@@ -75,10 +75,8 @@ def test_percent_is_told_from_shares_over_all_runs_together() -> None:
 def test_a_score_keeps_its_standard_deviation_and_a_share_has_its_own() -> None:
     score = assemble([log(acc=[-1.0, 2.0], acc_std=[3.0, 3.0])], Options())
     assert score.frame["true_std"].tolist() == [3, 3]
-    assert (
-        "true rewards go from -1 to 2: read as scores, not as shares of right answers (else --true-unit percent)"
-        in score.notes
-    )
+    said = 'true rewards go from -1 to 2: read as scores, not as shares of right answers (else true_unit="percent")'
+    assert said in score.notes
     assert np.isnan(assemble([log(acc=[-1.0, 2.0])], Options()).frame["true_std"].to_numpy()).all()
     assert "true_std" not in assemble([log(acc_std=[0.5, 0.45])], Options()).frame
     # Of rewards of −1 and +1 with a mean inside [0, 1]: no share of right answers has that standard deviation.
