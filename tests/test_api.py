@@ -248,7 +248,7 @@ def test_a_notebook_gets_bars_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
     assert drawn[0] == ""
     assert drawn[1] == "a &lt;b&gt;"
     assert '<progress value="40" max="40"' in drawn[-1]
-    assert "9/11 online: 40/40 steps" in drawn[-1]
+    assert "11/14 online: 40/40 steps" in drawn[-1]
     assert "proxy +2.0" in drawn[-1]
 
 

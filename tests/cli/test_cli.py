@@ -114,7 +114,7 @@ def test_a_run_prints_tables_conclusions_warnings_and_where_the_files_are(tmp_pa
         assert text in done.stdout
     assert f"Files in {tmp_path}/run" in done.stdout
     assert f"Open {tmp_path}/run/report.html" in done.stdout
-    assert "[9/11] online: 2/2 steps" in done.stderr
+    assert "[11/14] online: 2/2 steps" in done.stderr
 
 
 def test_interrupting_says_how_to_go_on(tmp_path: Path) -> None:
