@@ -88,16 +88,22 @@ def test_broken_data_names_file_and_line(tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
-def test_a_hub_that_cannot_be_reached_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    done = cold(*files_run(tmp_path, "task={preset: arc_challenge}"))
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == (
+def test_a_hub_that_cannot_be_reached_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for switch in ("huggingface_hub.constants.HF_HUB_OFFLINE", "datasets.config.HF_HUB_OFFLINE"):
+        monkeypatch.setattr(switch, True)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(sys, "argv", ["betastar", *files_run(tmp_path, "task={preset: arc_challenge}")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    printed = capsys.readouterr().err
+    assert printed.splitlines()[-1] == (
         "betastar: task.train: allenai/ai2_arc: the Hugging Face hub cannot be reached; connect to the internet, or "
         "give a local file in task.train."
     )
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in printed
 
 
 def test_a_locked_run_directory_is_refused(tmp_path: Path) -> None:
