@@ -205,7 +205,7 @@ def test_a_sign_with_less_area_than_noisy_accuracy_may_add_to_it() -> None:
             t, fall = np.arange(17), int(rng.integers(4, 14)) if rng.random() < 0.5 else 99
             true = rng.binomial(200, np.where(t >= fall, 0.3, 0.6)) / 200
             sign = ((t >= fall - 2) & (t < fall)) + 0.3 * rng.normal(size=17)
-            records.append(run(seed, true, beta=beta, disagreement=sign, proxy=rng.normal(size=17)))
+            records.append(run(seed, true, beta=beta, disagreement=sign, proxy=np.zeros(17)))
     signals = signs(records, horizons=[2])["pooled"]["signals"]
     roc = signals["disagreement"]["roc"][0]
     assert roc["area"] < signals["true_strict"]["roc"][0]["area"]

@@ -171,17 +171,33 @@ def test_the_clock_has_area_one_half_in_strata():
     assert (found.without == 0.5).all()
 
 
-def test_what_is_left_beyond_another_score_by_hand():
-    # Stratum 1: midranks 1 2 3 of three less their mean, thirds: −1/3 0 1/3, against 0 −1/3 1/3; stratum 2: ±1/4
-    # against ∓1/4. Slope (0 + 0 + 1/9 − 1/8)/(2/9 + 1/8) = −1/25. The point without a score takes no part.
-    left = beyond([10, 20, 30, 5, 6, NAN], [2, 1, 3, 8, 7, 1], [1, 1, 1, 2, 2, 1])
-    slope = -1 / 25
-    expected = [-1 / 3, 0 + slope / 3, 1 / 3 - slope / 3, -1 / 4 - slope / 4, 1 / 4 + slope / 4, NAN]
-    np.testing.assert_allclose(left, expected)
-    assert beyond([1, 2, 3], [1, 1, 1], [0, 0, 0]).tolist() == pytest.approx([-1 / 3, 0, 1 / 3])
-    assert beyond([5, 5, 5], [1, 2, 3], [0, 0, 0]).tolist() == [0, 0, 0]
-    # A monotone function of the other leaves nothing.
-    np.testing.assert_allclose(beyond(np.exp([3.0, 1.0, 2.0]), [3, 1, 2], [0, 0, 0]), 0, atol=1e-12)
+def test_what_is_left_beyond_another_score_against_least_squares():
+    rng = np.random.default_rng(4)
+    score, other, stratum = rng.normal(size=40) ** 3, rng.normal(size=40), np.repeat([2, 0, 5, 1], 10)
+    design = np.column_stack([other, stratum[:, None] == np.unique(stratum)])
+    z = stats.norm.ppf((stats.rankdata(score) - 0.5) / 40)
+    expected = z - design @ np.linalg.lstsq(design, z, rcond=None)[0]
+    np.testing.assert_allclose(beyond(score, other, stratum), expected, atol=1e-12)
+    # A stratum in which nothing happens, or a point that is undefined, changes none of them.
+    more = [[*score, 7, 7, NAN, 1], [*other, 1, 9, 3, NAN], [*stratum, 9, 9, 0, 0]]
+    left = beyond(*more)
+    assert left[40] == left[41] == 0
+    assert np.isnan(left[42:]).all()
+    assert np.corrcoef(left[:40], expected)[0, 1] > 0.99  # normal scores of 42 points in place of 40
+    assert np.isnan(beyond([NAN], [1], [0])).all()
+    np.testing.assert_allclose(beyond([3, 1, 2], [5, 5, 5], [0, 0, 0]), stats.norm.ppf([5 / 6, 1 / 6, 0.5]), atol=1e-12)
+
+
+def test_what_goes_with_the_other_score_alone_is_left_at_one_half():
+    # Score = other + noise, few points to a stratum: the event depends on the other alone.
+    rng, values = np.random.default_rng(5), []
+    for _ in range(300):
+        other, step = rng.normal(size=(9, 12)), np.arange(12) + np.zeros((9, 12))
+        event = other + rng.normal(size=(9, 12)) > 0.3
+        score = other + rng.normal(size=(9, 12))
+        left = beyond(score.ravel(), other.ravel(), step.ravel())
+        values.append(roc_area(ranked(left, np.zeros(108), step.ravel()), event.ravel()).value)
+    assert np.mean(values) == pytest.approx(0.5, abs=3 * np.std(values) / 300**0.5 + 0.002)
 
 
 def test_the_interval_of_a_mean_is_students():

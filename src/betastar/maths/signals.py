@@ -161,20 +161,27 @@ def roc_area(points: Ranked, event: ArrayLike) -> LeftOut:
 
 def beyond(score: ArrayLike, other: ArrayLike, stratum: ArrayLike) -> NDArray[np.float64]:
     """[N] what is left of `score` [N] within each value of `stratum` [N] once `other` [N] is taken out: residuals of
-    its midranks, as shares of their number, on those of `other`, with one slope for all strata. NaN where either is."""
+    its normal scores from their straight line in `other`, with one slope for all strata. NaN where either is undefined.
+
+    Normal scores, over all points, keep outliers from setting the slope. Ranks within strata would not do: of few
+    points, they bend the line, and what is left still goes with `other` (measured: area 0.53 in place of 0.50 for 15
+    points). Strata in which the score is constant, such as the start, have no part in the slope and stay constant.
+    """
     scores, others = np.asarray(score, dtype=np.float64), np.asarray(other, dtype=np.float64)
     known = np.isfinite(scores) & np.isfinite(others)
-    _, place = np.unique(np.asarray(stratum)[known], return_inverse=True)
-
-    def ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        found, sorted_ = np.empty(values.size), _order(values, place)
-        middle = 0.5 * (sorted_.low + sorted_.high) - 0.5 * (sorted_.first + sorted_.last)
-        found[sorted_.order] = middle / (sorted_.last - sorted_.first)
-        return found
-
-    ours, theirs = ranks(scores[known]), ranks(others[known])
-    square = float(theirs @ theirs)
     left = np.full(scores.shape, np.nan)
+    if not known.any():
+        return left
+    _, first, place = np.unique(np.asarray(stratum)[known], return_index=True, return_inverse=True)
+    sizes, values = np.bincount(place), scores[known]
+    varies = (np.bincount(place, values != values[first][place]) > 0)[place]
+
+    def centred(column: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.where(varies, column - (np.bincount(place, column) / sizes)[place], 0)
+
+    ours = centred(stats.norm.ppf((stats.rankdata(values) - 0.5) / values.size))
+    theirs = centred(others[known])
+    square = float(theirs @ theirs)
     left[known] = ours - (float(ours @ theirs) / square if square else 0.0) * theirs
     return left
 
