@@ -359,11 +359,10 @@ def _answers(answers: pd.DataFrame | None, identity: Identity, points: pd.DataFr
     """Of a table of answers, those of one condition at its evaluation points."""
     if answers is None:
         return None
-    of_it: Any = answers["step"].isin(points["step"])
+    of_it = answers["step"].isin(points["step"]).to_numpy()
     for part, value in identity._asdict().items():
-        of_it &= answers[part] == value
-    kept: Any = answers[of_it]
-    return kept if len(kept) else None
+        of_it &= (answers[part] == value).to_numpy()
+    return answers.loc[of_it] if of_it.any() else None
 
 
 def _first_known(*ranked: Identity) -> Identity:
