@@ -46,7 +46,8 @@ class Evidence:
     """What a verdict rests on. `change`: truth at the end less the start, pp. `regret`: truth at its best step less the
     end, pp. `rise`: proxy at the end less the start, and `rise_since`: less that at the truth's best step, in any
     unit. `peak_step`: the best step. `promised`: the change of truth that the proxy's rise promised by its correlation
-    with the truth at the start, pp; NaN if unknown. `proxy_is_truth`: there is nothing else to optimise."""
+    with the truth at the start, pp; NaN if unknown. `proxy_is_truth`: there is nothing else to optimise. `unmoved`: a
+    change whose interval lies within ± this is none."""
 
     change: Measured
     regret: Measured
@@ -55,6 +56,7 @@ class Evidence:
     peak_step: float
     promised: float = float("nan")
     proxy_is_truth: bool = False
+    unmoved: float = UNMOVED
 
 
 class Verdict(NamedTuple):
@@ -95,8 +97,8 @@ def verdict(seen: Evidence) -> Verdict:
     if change.above:
         kept = f"; {since}" if regret.above else ""
         return Verdict("improved", f"{truth}{kept}{note}")
-    if -UNMOVED < change.low and change.high < UNMOVED:
-        still = f"{truth}, less than {UNMOVED:g} points either way"
+    if -seen.unmoved < change.low and change.high < seen.unmoved:
+        still = f"{truth}, less than {seen.unmoved:.3g} points either way"
         if same:
             return Verdict("unmoved", still + note)
         if seen.rise.above:
