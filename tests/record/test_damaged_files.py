@@ -54,8 +54,8 @@ def test_what_is_read_is_what_is_in_the_file(folder: Path) -> None:
             '{"schema_version": 1, "betastar": "0.0.9"}',
             "schema version 1, written by betastar 0.0.9, and this betastar",
         ),
-        ('{"schema_version": 99}', "has schema version 99, and this betastar reads 3; update betastar"),
-        ('{"schema_version": 3}', "betastar is missing"),
+        ('{"schema_version": 99}', "has schema version 99, and this betastar reads 4; update betastar"),
+        ('{"schema_version": 4}', "betastar is missing"),
         ("\x00\xff", "results.json is damaged ("),
     ],
 )

@@ -136,7 +136,7 @@ def test_a_record_of_an_analysis_is_enough(tmp_path: Path) -> None:
         ("{", "results.json is damaged ("),
         ("[]", "results.json is damaged (it is not an object)"),
         (
-            '{"schema_version": 3, "betastar": "0", "name": "x", "conditions": [1], "summary": {}, "chain": {}}',
+            '{"schema_version": 4, "betastar": "0", "name": "x", "conditions": [1], "summary": {}, "chain": {}}',
             "results.json: threshold is missing; repeat the run",
         ),
     ],

@@ -15,6 +15,7 @@ from betastar.analysis.protocol import protocol_record
 from betastar.analysis.signals import warning_signs
 from betastar.analysis.summary import paired_differences, summarise
 from betastar.maths.goodhart import HACKING_PERCENTILE
+from betastar.record.answers import grids
 from betastar.record.shapes.results import SCHEMA_VERSION
 
 
@@ -37,7 +38,9 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
             "hacked the reward."
         )
     betas, seeds = {r["beta"] for r in records}, {r["seed"] for r in records}
-    if len(betas) == 1:
+    if len(records) == 1:
+        pass  # one run alone: nothing is said about β
+    elif len(betas) == 1:
         found.append(
             "With fewer than two known values of β, these results cannot show how damage depends on β; use five to "
             "eight values over two orders of magnitude."
@@ -63,16 +66,44 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
         )
     if results.get("prompt_split") == "test":
         found.append("Online prompts come from the test split, as in the paper, so the evaluation is not held out.")
-    return found + _of_logs(records)
+    return found + _of_outcomes(records) + _of_logs(records)
+
+
+def _of_outcomes(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What an outcome must not be taken for."""
+    found: list[str] = []
+    same = sum(r["proxy_is_truth"] for r in records)
+    if same:
+        found.append(
+            f"The proxy is the true reward in {same} of {len(records)} conditions: there is no gap between them, and "
+            "nothing that could be hacked."
+        )
+    apart = [r for r in records if _grades_differ(r)]
+    if apart:
+        found.append(
+            f"In {len(apart)} of {len(records)} conditions the strict and the lenient grade changed in opposite "
+            "directions: the format moved, not the knowledge."
+        )
+    return found
+
+
+def _grades_differ(record: Mapping[str, Any]) -> bool:
+    """Whether the two grades changed in opposite directions, at least one of them by more than noise."""
+    changes = record["end_change"], record["end_change_lenient"]
+    if any(change is None or not math.isfinite(change) for change in changes) or changes[0] * changes[1] >= 0:
+        return False
+    intervals = [record["intervals"].get(name) for name in ("end_change", "end_change_lenient")]
+    return any(i is not None and (i["low"] > 0 or i["high"] < 0) for i in intervals)
 
 
 def _of_logs(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a log that was not written for this analysis may lack."""
     found: list[str] = []
-    missing = [r.get("missing", {}) for r in records]
-    for reason in dict.fromkeys(m["gap_standardised"] for m in missing if "gap_standardised" in m):
-        count = sum(m.get("gap_standardised") == reason for m in missing)
-        found.append(f"The standardised gap is undefined in {count} of {len(records)} conditions: {reason}.")
+    missing = [{} if r["proxy_is_truth"] else r.get("missing", {}) for r in records]
+    for form, name in (("gap_standardised", "standardised"), ("gap_paper", "paper-form")):
+        for reason in dict.fromkeys(m[form] for m in missing if form in m):
+            count = sum(m.get(form) == reason for m in missing)
+            found.append(f"The {name} gap is undefined in {count} of {len(records)} conditions: {reason}.")
     if any(None in r["start_near_zero"].values() for r in records):
         found.append(
             "Without the number of responses (n) and their standard deviation, it is unknown how close the rewards at "
@@ -106,11 +137,13 @@ def build_results(
     root_seed: int = 0,
     trade_off: float | None = None,
     unknown_beta: Collection[str] = (),
+    answers: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     """The record of a run from its evaluation points; see docs/results.md for every field. `context` is put in as it
     is: name, data coverage, reward accuracy and whatever else the source of the points knows. `unknown_beta`: variants
-    whose β in the points is a stand-in, which must not be seen or compared with another."""
-    records = condition_records(pd.DataFrame(points), extras)
+    whose β in the points is a stand-in, which must not be seen or compared with another. `answers`: the table of single
+    answers, where one was kept."""
+    records = condition_records(pd.DataFrame(points), extras, None if answers is None else grids(answers))
     variants = list(dict.fromkeys(r["variant"] for r in records.conditions))
     results: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,

@@ -23,13 +23,13 @@ from betastar.record.shapes.run import (
     Threshold,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class ResultsRecord(TypedDict):
     """Every number of a run or analysis."""
 
-    schema_version: Annotated[Literal[3], Field(description="version of this schema")]
+    schema_version: Annotated[Literal[4], Field(description="version of this schema")]
     betastar: Annotated[str, Field(description="version of the package that wrote this")]
     name: Annotated[str, Field(description="of the run, or of what was analysed")]
     root_seed: NotRequired[Annotated[Count, Field(description="from which every random stream of the run is derived")]]
