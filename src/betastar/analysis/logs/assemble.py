@@ -28,6 +28,7 @@ from betastar.analysis.logs.columns import (
 )
 from betastar.analysis.logs.log import Log, Options, Unit
 from betastar.analysis.logs.responses import GOLDS, GRADED, graded, has_responses, together, with_steps
+from betastar.analysis.logs.sums import without_the_truth
 from betastar.analysis.logs.truth import COLUMN, COUNT, join, run_of
 from betastar.errors import BetastarError, argument
 from betastar.record.entries import INSIDE
@@ -336,6 +337,9 @@ def _runs(log: Log, options: Options, told: Mapping[str, str]) -> list[Run]:
         empty = [str(name) for name, none in without.items() if none]
         columns, seen = choose(names, own, part.name, rows, empty)
         fields = {field: column for field, column in columns.items() if field != "step"}
+        summed = None
+        if "true_strict" in fields:
+            rows, fields, summed = without_the_truth(rows, fields, own)
         answers = None
         if single:
             step, told_steps = step_of_rows(rows, steps, part.name)
@@ -348,7 +352,7 @@ def _runs(log: Log, options: Options, told: Mapping[str, str]) -> list[Run]:
         if steps and "step" not in own:
             guessed["step"] = " or ".join(steps)
         written = [f"{name} is written with {how[name]}" for name in how if name in (*columns.values(), *steps)]
-        done = [*filter(None, [part.note]), *more, *written, *seen, *points.notes]
+        done = [*filter(None, [part.note, summed]), *more, *written, *seen, *points.notes]
         extra = _extra(log.record, by_column) or _again(part.rows)
         answers = answers if single else _answers(log.answers, by_column, points.table)
         result.append(Run(log.name, part, identity, points.table, fields, guessed, done, extra, answers))
@@ -414,7 +418,7 @@ def _frame(runs: Sequence[Run], places: Sequence[Identity]) -> pd.DataFrame:
 
 def _true_as_share(frame: pd.DataFrame, unit: Unit | None) -> tuple[pd.DataFrame, list[str]]:
     """True rewards as shares of right answers, a percentage divided by 100; or as scores, which need the column
-    `true_std`: a share has a standard deviation of its own."""
+    `true_std`. A share has a standard deviation of its own: one that is logged and differs from it says score."""
     true = frame["true_strict"].to_numpy()
     if np.isnan(true).all():
         return frame.assign(true_std=np.nan), []
@@ -425,7 +429,7 @@ def _true_as_share(frame: pd.DataFrame, unit: Unit | None) -> tuple[pd.DataFrame
             unit = "score"
             said.append(
                 "the true reward is read as a score, since its logged standard deviation is not that of right and "
-                "wrong answers"
+                f"wrong answers (else {argument('true_unit', 'share')})"
             )
         elif inside:
             unit = "share"

@@ -47,7 +47,7 @@ def unknown(without_beta: int, without_seed: int, runs: int) -> list[str]:
     if without_seed:
         how = f"{argument('seed')} or {argument('patterns')}"
         notes.append(f"{_count(without_seed, runs)} without a seed; numbered from 0 (set it with {how})")
-    if without_beta:
+    if without_beta and runs > 1:
         notes.append(
             f"{_count(without_beta, runs)} without a known β, so the dependence of damage on β is unknown there (set "
             f"it with {argument('beta')} or {argument('patterns')})"
