@@ -15,6 +15,7 @@ from betastar.analysis import outcomes
 from betastar.analysis.conditions import NO_COMMON, condition_records
 from betastar.analysis.results import build_results
 from betastar.maths.goodhart import standardised_gap
+from betastar.record.entries import INSIDE
 from betastar.record.files import to_json
 
 NAN = float("nan")
@@ -160,6 +161,7 @@ def test_what_is_not_logged_is_null_with_a_reason_and_the_rest_is_there() -> Non
             ["ranking_start", "ranking_end"],
             "a ranking within problems needs two answers to a problem (evaluation.answers)",
         ),
+        **dict.fromkeys(INSIDE, "not measured; betastar's own runs read it, unless it is off"),
         "start_near_zero": "unknown without n and the standard deviation of the rewards at the start",
     }
     assert found["onset_step_paper"] == 20

@@ -282,8 +282,8 @@ def analyze(
     from betastar import api
 
     if list_names:
-        for quantity, pattern, of in api.known_names():
-            print(f"{quantity:20} {of:40} {pattern}")
+        for quantity, names, of in api.known_names():
+            print(f"{quantity:20} {of:40} {names}")
         return
     if not paths:
         raise BetastarError("nothing to analyse; give log files or folders.")

@@ -199,7 +199,7 @@ def _inside(
     best = sampled("best_of_n", checkpoints * evaluation.best_of * min(problems, evaluation.best_of_problems), 0)
     every, (steps, _) = config.offline.evaluate_every, _trained(config.offline, facts, checkpoints)
     points = 0 if every is None else 2 + (steps - 1) // every  # the base, those on the way, the checkpoint
-    curve = sampled("offline_curve", checkpoints * points * problems, 1)
+    curve = sampled("offline_curve", checkpoints * points * problems * evaluation.answers, 1)
     policies, texts = checkpoints + how_many.adapted, min(evaluation.plasticity, facts.train_pairs // 8)
     length = facts.prompt_tokens + facts.response_tokens
     read = Tokens(read=policies * texts * length, trained=policies * min(texts, GRADIENTS) * length)
