@@ -2,10 +2,11 @@
 
     python benchmarks/coverage.py [--repeats 2000] [--quick]
 
-Goals: intervals cover 92 to 98 % at 5 and 10 seeds (at 3 the table says what they really do); the headline sees a change
-in at most 5 % of data sets that have none, and says "fell" in at most 6 % of those that only move less; the set of β to
-choose holds the best in at least 92 %. `--repeats` data sets per cell for means, half as many for trends, a quarter for sets and
-problems, an eighth where a law is fitted to each. Prints Markdown tables, as in docs/statistics.md.
+Goals: intervals cover 92 to 98 % at 5 and 10 seeds (at 3 the table says what they really do); the headline sees a
+change in at most 5 % of data sets that have none, and says "fell" in at most 6 % of those that only move less; the set
+of β to choose holds the best in at least 92 %. `--repeats` data sets per cell for means and false headlines, half as
+many for power and problems, a quarter for sets of β, an eighth where a law is fitted to each. Prints Markdown tables,
+as in docs/statistics.md.
 """
 
 from __future__ import annotations
