@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from math import inf, nan, sqrt
+from typing import Any
 
 import numpy as np
 from numpy.polynomial.hermite import hermgauss
