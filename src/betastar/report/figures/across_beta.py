@@ -29,7 +29,7 @@ from betastar.report.figures.panels import (
 from betastar.report.points import Row, labels, mean_row, mean_values, number, seed_values
 
 DOTS = "Dots: seeds; diamonds: mean with 95 % interval"
-MECHANISM = ("augc_standardised", "policy_entropy", "ood_distance_start", "disagreement")
+MECHANISM = ("augc_standardised", "policy_entropy_start", "ood_distance_start", "disagreement_mean")
 
 
 def augc(results: Mapping[str, Any]) -> Figure:
@@ -59,7 +59,7 @@ def augc(results: Mapping[str, Any]) -> Figure:
 def entropy(results: Mapping[str, Any]) -> Figure:
     """Figure 4 of the paper: entropy of the checkpoints, and its collapse while they adapt."""
     variants, title = list(results["summary"]), "Entropy at the checkpoint and its collapse (the paper's Figure 4)"
-    rows = [_quantity_row(results, name, variants) for name in ("policy_entropy", "entropy_collapse")]
+    rows = [_quantity_row(results, name, variants) for name in ("policy_entropy_start", "entropy_collapse")]
     if not any(rows):
         return missing("entropy", title, "The policy's entropy on the probe prompts was not logged.")
     caption = (
