@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import inf, nan, sqrt
 from typing import Any
-from typing import Any
 
 import numpy as np
 from numpy.polynomial.hermite import hermgauss
