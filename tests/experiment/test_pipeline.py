@@ -265,6 +265,23 @@ def test_one_ensemble_can_serve_the_whole_run(tmp_path: Path) -> None:
     ]
 
 
+def test_what_measuring_costs_is_told_by_stage(finished: Path) -> None:
+    """Seconds of work are no result: they stand in manifests. A probe only measures, online training also trains."""
+    spent = {
+        manifest["stage"]: (manifest["measuring_seconds"], manifest["write_seconds"])
+        for manifest in (json.loads(path.read_text()) for path in (finished / "store").glob("*/*/manifest.json"))
+    }
+    assert spent["offline"][0] == 0
+    assert 0 < spent["online"][0] < spent["online"][1]
+    assert spent["probe"][0] == pytest.approx(spent["probe"][1], abs=0.5)
+    # base 40 s; probe 10 s, all of it measured; online 50 s, 15 of them measured
+    began = {"base": (100.0, 0.0), "probe": (140.0, 0.0), "online": (150.0, 10.0), "": (200.0, 25.0)}
+    assert pipeline.cost_of_measuring(began) == (
+        "measuring took 25 of 100 s (25%): probe 10 of 10 s, online 15 of 50 s; evaluation.* can lower it"
+    )
+    assert pipeline.cost_of_measuring({"base": (100.0, 0.0), "": (140.0, 0.0)}) is None
+
+
 def test_variants_start_from_the_same_checkpoint(finished: Path) -> None:
     results = json.loads((finished / "results.json").read_text())
     start = {(c["variant"], c["beta"], c["seed"]): c["proxy"]["start"] for c in results["conditions"]}
