@@ -218,6 +218,7 @@ def analyze(
     n: int | None = None,
     true_unit: Unit | None = None,
     until: int | None = None,
+    primary: str | None = None,
     name: str | None = None,
     out: str | Path | None = None,
 ) -> Results:
@@ -229,10 +230,13 @@ def analyze(
     use, and the result's `notes` say how. `columns`: other fields, such as {"kl": "my_kl", "proxy_std":
     "r_std"}. `patterns`: regular expressions that find `(?P<beta>…)`, `(?P<seed>…)` or `(?P<variant>…)` in
     paths or names. `n`: number of responses behind each true reward. `true_unit`: "share" of right answers,
-    "percent" or "score". `until`: the last step that counts. `name`: name of the record. `out`: a folder for
-    `results.json`, `metrics.jsonl`, `report.html` and `figures/`; without it nothing is written.
+    "percent" or "score". `until`: the last step that counts. `primary`: the measure whose dependence on β is tested,
+    declared in advance: "regret" (default), "end_change", "points_lost", "augc_common", "augc_standardised" or
+    "augc_paper". `name`: name of the record. `out`: a folder for `results.json`, `metrics.jsonl`, `report.html` and
+    `figures/`; without it nothing is written.
 
-    Raises BetastarError, in one sentence, where rewards cannot be found or a column is not as described.
+    Raises BetastarError, in one sentence, where rewards cannot be found, a column is not as described, or `primary` is
+    no such measure.
     """
     from betastar.analysis.analyze import analyze_frame, analyze_paths
     from betastar.analysis.logs.log import Options
@@ -247,6 +251,7 @@ def analyze(
         n=n,
         true_unit=true_unit,
         until=until,
+        primary=primary,
     )
     if hasattr(source, "columns"):
         analysis = analyze_frame(cast("pd.DataFrame", source), options, name or "frame")

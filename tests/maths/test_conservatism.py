@@ -7,7 +7,7 @@ from math import inf, isnan
 import numpy as np
 import pytest
 
-from betastar.maths.conservatism import conservatism_law, definition_beta_star
+from betastar.maths.conservatism import _why_not_the_law, conservatism_law, definition_beta_star
 from betastar.maths.power_law import Reference, fit_power_law, practical_beta_star
 
 # arXiv:2606.30627 Table 1
@@ -103,9 +103,9 @@ NOISE = np.random.default_rng(3).normal(0, 3, (3, 3))
 @pytest.mark.parametrize(
     ("means", "status", "words"),
     [
-        ([50, 50, 50], "no dependence", "no β★: by AICc the data show no dependence of AUGC on β"),
+        ([50, 50, 50], "no dependence", "no β★: these data show no dependence of AUGC on β"),
         ([90, 50, 20], "not a rising law", "AUGC falls with β in these data"),
-        ([90, 20, 90], "not a rising law", "AUGC changes with β in these data"),
+        ([90, 20, 90], "not a rising law", "AUGC differs between values of β in these data, but no power law"),
         ([20, 50, 90], "estimate", "the power law beats a constant by"),
     ],
 )
@@ -114,6 +114,29 @@ def test_what_three_seeds_can_show(means, status, words):
     assert result.status == status
     assert words in result.reason
     assert isnan(result.value) == (status != "estimate")
+
+
+def test_a_jump_after_flat_data_has_no_beta_star_between():
+    """Any β between 1 and 2.379 fits as well as another: the grid is too coarse, and the sentence says where."""
+    result = star(BETA, np.array([40.0, 40.0, 160.0]) + NOISE)
+    assert (result.status, isnan(result.value)) == ("not resolved", True)
+    assert "AUGC is flat up to β = 1 and exceeds the threshold at 2.379" in result.reason
+
+
+def test_whoever_calls_may_refuse_a_beta_star():
+    table = np.array([20, 50, 90]) + NOISE
+    refused = conservatism_law(BETA, table, rng=rng(), refusal="the test sees no rise").beta_star["beta_min"]
+    assert (refused.status, refused.reason) == ("no rise", "no β★: the test sees no rise")
+    flat = conservatism_law(BETA, 50 + NOISE, rng=rng(), refusal="the test sees no rise").beta_star["beta_min"]
+    assert flat.status == "no dependence", "the data's own reason comes first"
+
+
+def test_noise_seldom_says_that_augc_changes_with_beta():
+    """5 % of flat tables of 3 seeds × 5 β at most, plus sampling error; an AICc difference of any size said it of 18 %
+    of these."""
+    tables = rng(9).normal(60, 10, (300, 3, 5))
+    found = [_why_not_the_law(table)[0] for table in tables]
+    assert found.count("not a rising law") / 300 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import nnls
 
 from betastar.maths import power_law
-from betastar.maths.power_law import fit_power_law, practical_beta_star
+from betastar.maths.power_law import fit_power_law, fit_power_laws, practical_beta_star
 
 # arXiv:2606.30627 Table 1
 BETA = np.array([0.310, 1.000, 2.379])
@@ -45,7 +45,7 @@ def test_law_is_the_least_squares_minimum(points):
     ours = np.sum((fit(beta) - augc) ** 2)
     scan = min(
         nnls(np.stack([(beta / beta.max()) ** b, np.ones_like(beta)], axis=1), augc)[1] ** 2
-        for b in np.geomspace(0.01, 50, 60)
+        for b in np.geomspace(0.01, power_law.steepest_exponent(beta), 60)
     )
     assert fit.a >= 0
     assert fit.b >= 0
@@ -153,3 +153,13 @@ def test_wild_data_give_finite_numbers_or_a_named_refusal(points):
     for reference in ("beta_min", "grid"):
         value = practical_beta_star(fit, beta, reference)
         assert np.isnan(value) or 0.1 * beta.min() <= value <= 2.001 * beta.max()
+
+
+def test_the_exponent_is_bounded_by_what_the_grid_can_tell():
+    # 100 = 3^4.19: with β of 1/3, 1 and 3, an exponent of 4.19 leaves 1 % of the rise at β = 1.
+    beta = np.array([1 / 3, 1.0, 3.0])
+    assert power_law.steepest_exponent(beta) == pytest.approx(np.log(100) / np.log(3))
+    assert power_law.steepest_exponent([1.0, 1.0, 2.0, 4.0]) == pytest.approx(np.log(100) / np.log(2))
+    fit = fit_power_law(beta, [90.0, 90.0, 180.0])  # unbounded, the least squares are at b → ∞ (76 in a real run)
+    assert fit.b == pytest.approx(np.log(100) / np.log(3), rel=1e-3)
+    assert fit_power_laws(beta, [[90.0, 90.0, 180.0]]).b == pytest.approx([fit.b], rel=1e-3)

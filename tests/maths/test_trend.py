@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from betastar.maths.trend import page_trend, slope_within, spearman_within
+from betastar.maths.trend import holm, inflation, page_trend, slope_within, spearman_within, trend_test
 
 tables = st.integers(2, 3).flatmap(
     lambda seeds: st.integers(3, 4).flatmap(
@@ -122,3 +122,58 @@ def test_slope_within_agrees_with_numpy(seed):
     rng = np.random.default_rng(seed)
     beta, data = np.sort(rng.uniform(0.01, 10, 5)), rng.normal(size=(3, 5))
     assert slope_within(beta, data) == pytest.approx([np.polyfit(np.log10(beta), row, 1)[0] for row in data])
+
+
+# --- the correction for a spread that changes with β ------------------------------------------------------------------
+
+
+def test_inflation_against_a_simulation():
+    """Page's L of tables whose spread grows fivefold over five columns, and 25-fold over seven."""
+    rng = np.random.default_rng(0)
+    for n_beta, ratio in ((5, 5.0), (7, 25.0)):
+        values = rng.normal(size=(60_000, n_beta))
+        scores = [
+            (v.argsort(axis=1).argsort(axis=1) @ np.arange(n_beta)).var()
+            for v in (values, values * np.geomspace(1, ratio, n_beta))
+        ]
+        assert float(inflation(np.log(ratio), n_beta)) == pytest.approx(scores[1] / scores[0], rel=0.02)
+        assert float(inflation(-np.log(ratio), n_beta)) == float(inflation(np.log(ratio), n_beta))
+    assert float(inflation(0.0, 5)) == 1
+
+
+def test_equal_spreads_leave_pages_p_nearly_as_it_is_and_never_lower_it():
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        found = trend_test(rng.normal(size=(4, 5)) + np.linspace(0, 1, 5))
+        assert found.p_two_sided >= found.page.p_two_sided - 1e-12
+        assert found.p_two_sided <= found.page.p_two_sided + 0.06
+    same = trend_test([[1.0, 2.0, 3.0], [2.0, 3.0, 4.0], [0.0, 1.0, 2.0]])  # no residual: nothing to correct
+    assert (same.spread_ratio, same.inflation) == (1.0, 1.0)
+    assert same.p_two_sided == pytest.approx(2 / 216)
+
+
+def test_spread_ratio_finds_the_spread_that_made_the_data():
+    rng = np.random.default_rng(2)
+    table = rng.normal(size=(400, 6)) * np.geomspace(1, 5, 6) + rng.normal(0, 3, (400, 1)) + np.arange(6)
+    assert trend_test(table).spread_ratio == pytest.approx(5, rel=0.1)
+
+
+def test_an_undefined_trend_has_pages_reason():
+    found = trend_test([[1.0, 2.0, 3.0]])
+    assert np.isnan([found.p_two_sided, found.inflation, found.spread_ratio]).all()
+    assert found.page.reason == "Page's L needs two seeds and three values of β, there are 1 and 3"
+
+
+@pytest.mark.parametrize(("seeds", "betas"), [(3, 7), (5, 5)])
+def test_the_correction_keeps_the_level_where_the_spread_grows_fivefold(seeds, betas):
+    rng, repeats = np.random.default_rng(3), 1500
+    tables = rng.normal(size=(repeats, seeds, betas)) * np.geomspace(1, 5, betas)
+    share = np.mean([trend_test(table).p_two_sided <= 0.05 for table in tables])
+    assert share <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / repeats)
+
+
+def test_holm_by_hand():
+    # Sorted 0.01·3, 0.03·2, 0.04·1 → 0.03, 0.06, and never below the one before: 0.06. NaN does not count.
+    assert holm([0.01, np.nan, 0.04, 0.03]) == pytest.approx([0.03, np.nan, 0.06, 0.06], nan_ok=True)
+    assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
+    assert holm([]).size == 0

@@ -62,7 +62,7 @@ def results(
         for step in STEPS
     ]
     given = {"name": "hand", "rewards": REWARDS, **context}
-    return json.loads(to_json(build_results(rows, {}, given)))
+    return json.loads(to_json(build_results(rows, {}, given, primary="augc_standardised")))
 
 
 def responses(texts: Mapping[str, str], variants: Sequence[str] = ("paper", "fixed")) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from betastar.analysis.decision import check_primary
 from betastar.analysis.logs.assemble import Assembled, assemble
 from betastar.analysis.logs.collect import Collected, collect
 from betastar.analysis.logs.columns import step_columns
@@ -79,6 +80,8 @@ def analyze_paths(paths: Sequence[Path], options: Options, name: str | None = No
 
 def analyze_logs(collected: Collected, options: Options, name: str) -> Analysis:
     """Analyse logs that were read."""
+    if options.primary is not None:
+        check_primary(options.primary)
     assembled = assemble(collected.logs, options)
     notes = [*assembled.notes, *collected.notes]
     records = [log.record for log in collected.logs if log.record is not None]
@@ -88,8 +91,7 @@ def analyze_logs(collected: Collected, options: Options, name: str) -> Analysis:
         **{field: ours[field] for field in CONTEXT if field in ours},
         "source": {"files": collected.files, "runs": [_listed(run) for run in assembled.runs], "notes": notes},
     }
-    trade_off = ours.get("config", {}).get("law", {}).get("trade_off")
-    results = _results(assembled, context, ours.get("root_seed", 0), trade_off)
+    results = _results(assembled, context, ours, options.primary)
     return Analysis(results, assembled.frame, notes)
 
 
@@ -98,9 +100,12 @@ def _listed(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _results(
-    assembled: Assembled, context: Mapping[str, Any], root_seed: int, trade_off: float | None
+    assembled: Assembled, context: Mapping[str, Any], ours: Mapping[str, Any], primary: str | None
 ) -> dict[str, Any]:
-    """The record of all runs; β null where it is unknown."""
+    """The record of all runs; β null where it is unknown. `ours`: the record of a single run of betastar, whose
+    settings count where nothing else is told."""
+    config = ours.get("config", {})
+    settings = config.get("analysis", {})
     frame = assembled.frame
     extras: Any = {(v, STAND_IN if b is None else b, seed): known for (v, b, seed), known in assembled.extras.items()}
     unknown = set(frame.loc[frame["beta"].isna(), "variant"])
@@ -109,8 +114,10 @@ def _results(
         filled,
         extras,
         context,
-        root_seed=root_seed,
-        trade_off=trade_off,
+        root_seed=ours.get("root_seed", 0),
+        trade_off=config.get("law", {}).get("trade_off"),
+        primary=primary or settings.get("primary", "regret"),
+        smallest_effect=settings.get("smallest_effect"),
         unknown_beta=unknown,
         answers=assembled.answers,
     )

@@ -11,6 +11,7 @@ import pandas as pd
 from betastar import __version__
 from betastar.analysis.chain import chains
 from betastar.analysis.conditions import Records, condition_records
+from betastar.analysis.decision import decide, no_rise
 from betastar.analysis.distance import distances
 from betastar.analysis.protocol import protocol_record
 from betastar.analysis.signals import warning_signs
@@ -107,15 +108,20 @@ def build_results(
     *,
     root_seed: int = 0,
     trade_off: float | None = None,
+    primary: str = "regret",
+    smallest_effect: float | None = None,
     unknown_beta: Collection[str] = (),
     answers: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     """The record of a run from its evaluation points; see docs/results.md for every field. `context` is put in as it
-    is: name, data coverage, reward accuracy and whatever else the source of the points knows. `unknown_beta`: variants
-    whose β in the points is a stand-in, which must not be seen or compared with another. `answers`: the table of single
-    answers, where one was kept."""
-    records = condition_records(pd.DataFrame(points), extras, None if answers is None else grids(answers))
+    is: name, data coverage, reward accuracy and whatever else the source of the points knows. `primary` and
+    `smallest_effect`: settings of `analysis`. `unknown_beta`: variants whose β in the points is a stand-in, which must
+    not be seen or compared with another. `answers`: the table of single answers, where one was kept."""
+    graded = None if answers is None else grids(answers)
+    records = condition_records(pd.DataFrame(points), extras, graded)
     variants = list(dict.fromkeys(r["variant"] for r in records.conditions))
+    of = {variant: [r for r in records.conditions if r["variant"] == variant] for variant in variants}
+    decision = decide(of, primary=primary, smallest_effect=smallest_effect, answers=graded, root_seed=root_seed)
     results: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "betastar": __version__,
@@ -124,10 +130,11 @@ def build_results(
         "conditions": records.conditions,
         "summary": {
             variant: summarise(
-                [r for r in records.conditions if r["variant"] == variant], root_seed=root_seed, trade_off=trade_off
+                of[variant], root_seed=root_seed, trade_off=trade_off, refusal=no_rise(decision[variant])
             )
             for variant in variants
         },
+        "decision": decision,
         "differences": paired_differences(
             [r for r in records.conditions if r["variant"] not in unknown_beta], root_seed=root_seed
         ),
@@ -137,7 +144,7 @@ def build_results(
     }
     found = warnings(results)
     results["conditions"] = [_hidden(r) if r["variant"] in unknown_beta else r for r in results["conditions"]]
-    for part in ("summary", "distance"):
+    for part in ("summary", "distance", "decision"):
         results[part] = {v: _hidden(s) if v in unknown_beta else s for v, s in results[part].items()}
     return {**results, "protocol": protocol_record(results), "warnings": found}
 

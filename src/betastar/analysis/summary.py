@@ -211,8 +211,10 @@ NO_WHOLE_SEED = "no seed has every β"
 NO_TENFOLD = "a change per tenfold β needs β > 0"
 
 
-def summarise(records: Sequence[Record], *, root_seed: int = 0, trade_off: float | None = None) -> dict[str, Any]:
-    """Summary of the records of one variant.
+def summarise(
+    records: Sequence[Record], *, root_seed: int = 0, trade_off: float | None = None, refusal: str | None = None
+) -> dict[str, Any]:
+    """Summary of the records of one variant. `refusal`: why there may be no β★ (`decision.no_rise`).
 
     A quantity's row counts the seeds that have that β. Whatever compares β (trend, law, β★) takes the seeds that have
     all of them; `incomplete_seeds` names the others.
@@ -242,7 +244,7 @@ def summarise(records: Sequence[Record], *, root_seed: int = 0, trade_off: float
     }
     for form in FORMS:
         augc = tables[f"augc_{form}"]
-        law = _law(betas, augc.values[complete], root_seed, form)
+        law = _law(betas, augc.values[complete], root_seed, form, refusal)
         summary[form] = {
             **_trend(betas, augc, root_seed),
             **law,
@@ -292,11 +294,15 @@ def slope_record(slopes: np.ndarray, betas: Sequence[float], root_seed: int) -> 
     return {**record, "reason": NO_TENFOLD, "interval": Interval(np.nan, np.nan, NO_TENFOLD)._asdict()}
 
 
-def _law(betas: Sequence[float], augc: np.ndarray, root_seed: int, form: str) -> dict[str, Any]:
+def _law(betas: Sequence[float], augc: np.ndarray, root_seed: int, form: str, refusal: str | None) -> dict[str, Any]:
     """The law with everything about it, and β★ by both readings of Eq. 15. `augc`: [S, B], whole seeds."""
     undefined = np.full((1, len(betas)), np.nan)
     law = conservatism_law(
-        betas, augc if len(augc) else undefined, rng=numpy_generator(root_seed, "law", form), n_draws=N_DRAWS
+        betas,
+        augc if len(augc) else undefined,
+        rng=numpy_generator(root_seed, "law", form),
+        n_draws=N_DRAWS,
+        refusal=refusal,
     )
     found = {
         "law": _law_record(law, len(augc)),

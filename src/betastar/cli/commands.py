@@ -215,6 +215,14 @@ def analyze(
     n: Annotated[int | None, typer.Option("--n", min=1, help="Number of responses behind each true reward.")] = None,
     true_unit: Annotated[TrueUnit | None, typer.Option(help="Unit of the true reward, if it is not a share.")] = None,
     until: Annotated[int | None, typer.Option(metavar="STEP", min=1, help="Ignore later steps.")] = None,
+    primary: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MEASURE",
+            help="What the answer over β rests on: regret (default), end_change, points_lost, augc_common, "
+            "augc_standardised or augc_paper.",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where to write results.json, metrics.jsonl and report.html.")] = Path(
         "analysis"
     ),
@@ -238,6 +246,7 @@ def analyze(
         n=n,
         true_unit=None if true_unit is None else true_unit.value,
         until=until,
+        primary=primary,
         out=out,
     )
     for note in results.notes:

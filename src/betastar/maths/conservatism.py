@@ -10,11 +10,13 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 from .intervals import draws_interval, mean_draws
 from .model_choice import Comparison, LeaveOneOut, compare_models, leave_one_beta_out
 from .power_law import (
     NEEDS_POSITIVE,
+    SMALLEST_REFERENCE,
     TOLERATED_DAMAGE,
     PowerLawFit,
     PowerLaws,
@@ -22,11 +24,16 @@ from .power_law import (
     first_above,
     fit_power_law,
     fit_power_laws,
+    steepest_exponent,
 )
-from .statistics import Interval, aicc
+from .statistics import Interval
+from .trend import residuals, trend_test
 
 Array = NDArray[np.float64]
-Status = Literal["estimate", "no dependence", "not a rising law", "never exceeded", "refused"]
+Status = Literal[
+    "estimate", "no dependence", "not a rising law", "no rise", "not resolved", "never exceeded", "refused"
+]
+LEVEL = 0.05
 
 INTERPOLATION = "interpolation, not evidence"
 """Said of a law with as many parameters as there are β, and of its β★."""
@@ -79,14 +86,21 @@ class DefinitionBetaStar:
 
 
 def conservatism_law(
-    beta: ArrayLike, augc_by_seed: ArrayLike, *, rng: np.random.Generator, n_draws: int = 1000
+    beta: ArrayLike,
+    augc_by_seed: ArrayLike,
+    *,
+    rng: np.random.Generator,
+    n_draws: int = 1000,
+    refusal: str | None = None,
 ) -> ConservatismLaw:
     """The law of `augc_by_seed` [S, B] at `beta` [B] ascending (arXiv:2606.30627 Eq. 14–15), β★ or reasoned refusals.
 
     The law is fitted to all S·B points and must beat a constant by AICc, wherever that is defined, for a β★ to be
     given. Intervals: `n_draws` draws of the mean curve (`intervals.mean_draws`; a negative mean AUGC counts as 0), the
-    law fitted to each. A β of 0, which runs without a penalty have, is refused by name. Raises ValueError for shapes,
-    or negative AUGC.
+    law fitted to each. A β of 0, which runs without a penalty have, is refused by name. So is a β★ whose law is as
+    steep as these β can tell (`power_law.steepest_exponent`): it may lie anywhere before the last. `refusal`: why there
+    may be no β★ whatever the fit, for example that the primary test of the run sees no rise. Raises ValueError for
+    shapes, or negative AUGC.
     """
     x, table = np.asarray(beta, dtype=np.float64), np.asarray(augc_by_seed, dtype=np.float64)
     if table.ndim != 2 or table.shape[0] == 0 or x.shape != table.shape[1:]:
@@ -107,7 +121,7 @@ def conservatism_law(
         {name: draws_interval(getattr(laws, name)) if laws else without for name in ("a", "b", "c")},
         compare_models(np.tile(x, table.shape[0]), table.ravel(), fit),
         leave_one_beta_out(x, table),
-        {reference: _beta_star(x, table, fit, laws, reference) for reference in get_args(Reference)},
+        {reference: _beta_star(x, table, fit, laws, reference, refusal) for reference in get_args(Reference)},
         INTERPOLATION if fit.n_beta == 3 and fit.refusal is None else "",
     )
 
@@ -147,7 +161,9 @@ def definition_beta_star(
     return DefinitionBetaStar(value, draws_interval(x[best]), share, n_seeds)
 
 
-def _beta_star(x: Array, table: Array, fit: PowerLawFit, laws: PowerLaws | None, reference: Reference) -> BetaStar:
+def _beta_star(
+    x: Array, table: Array, fit: PowerLawFit, laws: PowerLaws | None, reference: Reference, refusal: str | None
+) -> BetaStar:
     n_seeds = len(table)
 
     def none(status: Status, reason: str) -> BetaStar:
@@ -160,12 +176,22 @@ def _beta_star(x: Array, table: Array, fit: PowerLawFit, laws: PowerLaws | None,
     if fit.refusal:
         return none("refused", fit.reason or fit.refusal)
     if fit.beats_constant is False:
-        return none(*_why_not_the_law(np.tile(x, n_seeds), table.ravel()))
+        return none(*_why_not_the_law(table))
+    if refusal:
+        return none("no rise", refusal)
     value = float(first_above(fit.as_laws(), x, reference)[0])
-    if isnan(value):
+    steepest = fit.b > 0.99 * steepest_exponent(x)
+    if isnan(value) or (steepest and fit.c <= SMALLEST_REFERENCE * float(fit(x.max()))):
         return none("refused", f"the fitted AUGC is 0 at the reference, and so is {TOLERATED_DAMAGE} times it")
     if value == inf:
         return none("never exceeded", f"the fit stays within {TOLERATED_DAMAGE} times its reference up to 2 β_max")
+    before, last = np.unique(x)[-2:]
+    if steepest and value <= last:
+        return none(
+            "not resolved",
+            f"AUGC is flat up to β = {before:g} and exceeds the threshold at {last:g}; where between them it crosses "
+            "is for a finer grid to say",
+        )
     untested = fit.beats_constant is None
     labels = [INTERPOLATION] if fit.n_beta == 3 else ["not tested against a constant"] * untested
     labels += ["extrapolated"] * (not x.min() <= value <= x.max())
@@ -182,17 +208,23 @@ def _beta_star(x: Array, table: Array, fit: PowerLawFit, laws: PowerLaws | None,
     )
 
 
-def _why_not_the_law(beta: Array, augc: Array) -> tuple[Status, str]:
-    """What data show that the law does not describe: nothing, a fall, or another shape.
+def _why_not_the_law(table: Array) -> tuple[Status, str]:
+    """What the tests say of data [S, B] that the law does not describe: nothing, a fall, or another shape.
 
-    The law can only rise, so losing to a constant is no proof that AUGC ignores β: a line and a parabola in log β are
-    compared with the constant too.
+    The law can only rise, so losing to a constant is no proof that AUGC ignores β: Page's trend tells a fall, and the
+    F test of β against its residual within seeds a difference of any shape; each at half of LEVEL, for they are two.
     """
-    curves = [np.polyfit(np.log(beta), augc, degree) for degree in range(3)]
-    errors = [augc - np.polyval(curve, np.log(beta)) for curve in curves]
-    scores = [aicc(float(error @ error), beta.size, degree + 2) for degree, error in enumerate(errors)]
-    if min(scores) == scores[0]:
-        return "no dependence", "by AICc the data show no dependence of AUGC on β"
-    if scores[1] < scores[0] and curves[1][0] < 0:
-        return "not a rising law", "AUGC falls with β in these data, and the power law can only rise"
-    return "not a rising law", "AUGC changes with β in these data, but no power law beats a constant"
+    n_seeds, n_beta = table.shape
+    if n_seeds < 2:
+        return "no dependence", "the law does not beat a constant by AICc, and one seed cannot show more"
+    trend = trend_test(table)
+    if trend.p_two_sided <= LEVEL / 2:
+        way = "falls" if trend.p_less < trend.p_greater else "rises"
+        p = f"Page's trend, p = {trend.p_two_sided:.2g}"
+        return "not a rising law", f"AUGC {way} with β in these data ({p}), but no power law beats a constant"
+    freedom = (n_seeds - 1) * (n_beta - 1)
+    between = n_seeds * table.mean(axis=0).var(ddof=1)
+    within = float((residuals(table) ** 2).sum()) / freedom
+    if within > 0 and stats.f.sf(between / within, n_beta - 1, freedom) <= LEVEL / 2:
+        return "not a rising law", "AUGC differs between values of β in these data, but no power law beats a constant"
+    return "no dependence", "these data show no dependence of AUGC on β"

@@ -22,8 +22,9 @@ from .statistics import LEVEL, Interval, Resamples, mean_and_standard_error, see
 
 Array = NDArray[np.float64]
 
-FEWEST_FOR_BOOTSTRAP = 4
-"""With three seeds 1/9 of the resamples repeat one seed three times and have no spread to studentise by."""
+FEWEST_FOR_BOOTSTRAP = 5
+"""With three seeds 1/9 of the resamples repeat one seed three times and have no spread to studentise by. With four the
+studentised interval is wider than Student's t with three: a seed more would have cost precision."""
 
 N_RESAMPLES = 2000
 """Resamples of the studentised bootstrap; up to 7 seeds have no more distinct ones, which are then all listed."""
@@ -56,8 +57,8 @@ class SeedMean(NamedTuple):
 def seed_mean(values: ArrayLike, *, bounds: tuple[float, float] = (-inf, inf), root_seed: int = 0) -> SeedMean:
     """Mean, standard error and 95 % interval of `values` [n], one per seed (or one paired difference per seed).
 
-    `bounds`: the range that a mean can have at all, to which the interval is cut; that loses no coverage. With two or
-    three seeds the interval is Student's t, from four on the studentised bootstrap of seeds, see `mean_limits`. It is
+    `bounds`: the range that a mean can have at all, to which the interval is cut; that loses no coverage. With two to
+    four seeds the interval is Student's t, from five on the studentised bootstrap of seeds, see `mean_limits`. It is
     NaN with a reason for fewer than two values, an undefined one, or values that are all equal. `root_seed` names the
     draws that eight or more seeds need.
     """
@@ -123,7 +124,7 @@ def mean_limits(values: ArrayLike, resamples: Resamples | None, level: float = L
 
     Bootstrap-t (Efron 1981; Hall 1988): the quantiles of (mean* − mean)/standard error* over resamples of seeds stand
     in for those of Student's t. That keeps the coverage for skewed data, such as areas under a positive part, for which
-    the t interval is too short. With fewer than four seeds it is Student's t, and `resamples` is not read.
+    the t interval is too short. With fewer than five seeds it is Student's t, and `resamples` is not read.
     """
     data = np.asarray(values, dtype=np.float64)
     n, mean = data.shape[-1], data.mean(axis=-1)

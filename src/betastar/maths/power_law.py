@@ -28,9 +28,12 @@ FURTHER_EXPONENTS = (1.0, 10.0)
 FLAT = 1e-9  # a fit with R² below this is a constant, reported as a = b = 0
 SMALLEST_REFERENCE = 1e-6  # a reference below this share of the fit at the largest β is rounding noise: no threshold
 
-# The quick fit scans exponents, then closes in on the best. Below the least the law cannot be told from a constant,
-# above the largest all β but the last are at c, to rounding.
-LEAST_EXPONENT, NEGLIGIBLE = 1e-2, 40.0
+NEGLIGIBLE_RISE = 0.01
+"""The exponent is bounded where the rising part at the second-largest β would fall below this share of that at the
+largest: beyond, all β but the last are at c, and data say nothing of b or of where the law leaves c."""
+
+# The quick fit scans exponents, then closes in on the best. Below the least the law cannot be told from a constant.
+LEAST_EXPONENT = 1e-2
 SCANNED, CLOSER, ROUNDS = 64, 9, 5
 ROWS_AT_ONCE = 2048  # keeps the scan's temporaries in the processor's cache
 
@@ -81,10 +84,10 @@ def fit_power_law(beta: ArrayLike, augc: ArrayLike) -> PowerLawFit:
     means, for only the spread between seeds can say whether AUGC depends on β at all. (The points of a seed share
     noise, which the AICc comparison counts as residual; that makes it slower to find a dependence, not faster.)
 
-    Bounds, initial values (from the mean AUGC per β) and 10 000 evaluations are Appendix E's; b₀ = 1 where an AUGC of
-    about 0 leaves its logarithm undefined. The problem is solved in units of the largest β and AUGC, which changes the
-    path of the search and not its minimum; see FURTHER_EXPONENTS for the extra starts. With a, b, c ≥ 0 the law can
-    only rise: falling data come out as a constant.
+    Bounds (but for `steepest_exponent`), initial values (from the mean AUGC per β) and 10 000 evaluations are Appendix
+    E's; b₀ = 1 where an AUGC of about 0 leaves its logarithm undefined. The problem is solved in units of the largest β
+    and AUGC, which changes the path of the search and not its minimum; see FURTHER_EXPONENTS for the extra starts. With
+    a, b, c ≥ 0 the law can only rise: falling data come out as a constant.
 
     Raises ValueError for unequal shapes, β not finite and positive, or negative AUGC.
     """
@@ -167,10 +170,10 @@ def _least_squares(x: Array, y: Array, levels: Array, means: Array) -> tuple[flo
     `levels`: distinct β in their own units, for Appendix E's start is stated in those. `means`: mean y per level.
     """
     low, high = means.min(), means.max()
-    steepest = _steepest(levels)
-    b0 = min(np.log(high / low) / np.log(levels[-1] / levels[0]), steepest / 2) if low > FLAT else 1.0
+    steepest = steepest_exponent(levels)
+    b0 = min(np.log(high / low) / np.log(levels[-1] / levels[0]) if low > FLAT else 1.0, steepest / 2)
     starts = [((high - low) * levels[-1] ** b0, b0, low)]  # Eq. C.1 to C.3
-    starts += [(high - low, further, low) for further in FURTHER_EXPONENTS]
+    starts += [(high - low, min(further, steepest / 2), low) for further in FURTHER_EXPONENTS]
 
     def law(x: Array, a: float, b: float, c: float) -> Array:
         return a * x**b + c
@@ -191,15 +194,18 @@ def _least_squares(x: Array, y: Array, levels: Array, means: Array) -> tuple[flo
     return min(found, key=lambda candidate: candidate[0], default=None)
 
 
-def _steepest(beta: Array) -> float:
-    """Beyond this exponent `a` in β's own units leaves the range of floats."""
-    return 600 / max(abs(float(np.log(beta.max()))), 1e-3)
+def steepest_exponent(beta: ArrayLike) -> float:
+    """The largest exponent that values of β, at least two of them distinct and all positive, can tell from a larger one
+    (NEGLIGIBLE_RISE), and whose `a` in β's own units stays within the range of floats."""
+    logs = np.log(np.unique(np.asarray(beta, dtype=np.float64)))
+    resolved = -float(np.log(NEGLIGIBLE_RISE)) / (logs[-1] - logs[-2])
+    return float(min(resolved, 600 / max(abs(logs[-1]), 1e-3)))
 
 
 def _fit_rows(beta: Array, augc: Array) -> PowerLaws:
     largest, unit = beta.max(), np.maximum(augc.max(axis=1), np.finfo(float).tiny)[:, None]
     x, y = np.log(beta / largest), augc / unit
-    end = min(NEGLIGIBLE / -np.sort(x)[-2], _steepest(beta))
+    end = steepest_exponent(beta)
     tried = np.geomspace(min(LEAST_EXPONENT, end / 2), end, SCANNED)
     a, c, error = _best_for_exponents(np.exp(x[:, None, None] * tried), y)
     rows, tried = np.arange(len(y)), np.broadcast_to(tried, (len(y), SCANNED))

@@ -19,6 +19,7 @@ from betastar.settings.sections import (
     ADAPTER,
     LOOP,
     Adapter,
+    Analysis,
     BaseModelChoice,
     Chat,
     Compute,
@@ -70,6 +71,7 @@ class Config(Section):
         default_factory=lambda: {"paper": {}}, min_length=1, description="named overrides of `online`; null removes one"
     )
     evaluation: Evaluation = Field(default_factory=Evaluation, description="what is measured, and how often")
+    analysis: Analysis = Field(default_factory=Analysis, description="the answer over β: what it is judged by")
     law: Law = Field(default_factory=Law, description="the conservatism law (Eq. 14-15, Def. 6.1)")
     tracking: Tracking = Field(default_factory=Tracking, description="experiment trackers; they never change a result")
 

@@ -504,6 +504,23 @@ class Evaluation(Section):
         return self
 
 
+PRIMARY = ("regret", "end_change", "points_lost", "augc_common", "augc_standardised", "augc_paper")
+"""What a run may be judged by. It is declared before the run; everything else is secondary."""
+
+
+class Analysis(Section):
+    primary: Literal["regret", "end_change", "points_lost", "augc_common", "augc_standardised", "augc_paper"] = Field(
+        default="regret",
+        description="the one measure whose dependence on β is tested: regret, end_change, points_lost, augc_common, "
+        "augc_standardised or augc_paper; the others are secondary",
+    )
+    smallest_effect: float | None = positive(
+        "smallest change of the primary measure per tenfold β that would matter (percentage points, or gap × steps for "
+        "an AUGC); empty: the answer does not say whether a change matters",
+        None,
+    )
+
+
 class Law(Section):
     trade_off: float | None = positive("λ of Def. 6.1; empty: β★ by Def. 6.1 is not computed", None)
 

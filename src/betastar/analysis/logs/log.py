@@ -21,7 +21,8 @@ class Options:
     entropy, length, at_limit, proxy_std and the other columns of `metrics.jsonl`. `beta`, `seed`: a number for all
     runs, or a column; `variant`: a column. `patterns`: regular expressions over the names of runs, with the groups
     variant, beta and seed. `n`: responses behind each true reward. `true_unit`: whether true rewards are shares of
-    right answers, percentages or other scores. `until`: the last step that counts.
+    right answers, percentages or other scores. `until`: the last step that counts. `primary`: the measure that the
+    answer over β rests on.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -32,6 +33,7 @@ class Options:
     n: int | None = None
     true_unit: Unit | None = None
     until: int | None = None
+    primary: str | None = None
 
 
 class Log(NamedTuple):

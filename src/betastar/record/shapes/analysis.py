@@ -279,7 +279,9 @@ class BetaStar(TypedDict):
     value: Beta
     interval: Interval
     augc: FittedAugc
-    status: Literal["estimate", "no dependence", "not a rising law", "never exceeded", "refused"]
+    status: Literal[
+        "estimate", "no dependence", "not a rising law", "no rise", "not resolved", "never exceeded", "refused"
+    ]
     label: str
     reference: Annotated[
         Literal["beta_min", "grid"],

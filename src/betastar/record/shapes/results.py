@@ -8,6 +8,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from betastar.record.shapes.analysis import Condition, Difference, Link, Summary, WarningSigns
+from betastar.record.shapes.decision import Decision
 from betastar.record.shapes.distance import DistanceRecord
 from betastar.record.shapes.inside import BestOfN, Inside
 from betastar.record.shapes.kinds import Count, Text
@@ -110,6 +111,14 @@ class ResultsRecord(TypedDict):
     ]
     conditions: Annotated[list[Condition], Field(min_length=1, description="one object per (variant, β, seed), below")]
     summary: Annotated[dict[str, Summary], Field(min_length=1, description="per variant, over seeds, below")]
+    decision: Annotated[
+        dict[str, Decision],
+        Field(
+            min_length=1,
+            description="per variant, the answer over β: the declared measure, its test, its effect, the end truth, "
+            "and which β to choose, below",
+        ),
+    ]
     differences: Annotated[
         list[Difference],
         Field(
