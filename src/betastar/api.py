@@ -300,17 +300,27 @@ def plan(
     tokens: tuple[int, int] | None = None,
     pairs: int | None = None,
     out: str | Path | None = None,
+    pilot: str | Path | None = None,
 ) -> Plan:
     """What a run derives, needs and computes; reads configurations only, never weights. `memory_gb`: plan for a GPU of
     this size instead of this machine. `tokens`: limits of prompt and response, and `pairs`: number of training pairs,
-    if they depend on data not yet read. `out`: a run directory whose data to use.
+    if they depend on data not yet read. `out`: a run directory whose data to use. `pilot`: a finished run whose spread
+    tells how small a dependence on β this plan can find.
 
-    Raises BetastarError for an invalid setting, or if a model's configuration cannot be read.
+    Raises BetastarError for an invalid setting, if a model's configuration cannot be read, or for a pilot of another
+    grid.
     """
     from betastar.planning.plan import make_plan
 
     folder = None if out is None else Path(out)
-    return make_plan(_config(source, None, overrides), memory_gb=memory_gb, tokens=tokens, pairs=pairs, folder=folder)
+    return make_plan(
+        _config(source, None, overrides),
+        memory_gb=memory_gb,
+        tokens=tokens,
+        pairs=pairs,
+        folder=folder,
+        pilot=None if pilot is None else Path(pilot),
+    )
 
 
 def timed(made: Plan) -> Timing:

@@ -367,7 +367,7 @@ def test_many_runs_are_decided_quickly():
     import time
 
     rng = np.random.default_rng(6)
-    some = records({"regret": rng.normal(size=(20, 10))}, np.geomspace(0.01, 10, 10), rng.random((20, 10)))
+    some = records({"regret": rng.normal(size=(20, 10))}, np.geomspace(0.01, 10, 10).tolist(), rng.random((20, 10)))
     start = time.perf_counter()
     decide({"paper": some})
     assert time.perf_counter() - start < 5  # 200 runs; 0.4 s on an idle core

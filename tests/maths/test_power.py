@@ -2,6 +2,7 @@
 
 import time
 from math import inf
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,7 +53,8 @@ def test_two_seeds_and_three_beta_by_enumeration():
     assert power_of(50.0, 2, 3) == 0
     rise = 2.0
     # x2 − x1 and x3 − x2: mean 1, variance 2, correlation −1/2
-    both = stats.multivariate_normal([1, 1], [[2, -1], [-1, 2]]).cdf([inf, inf], lower_limit=[0, 0])
+    normal: Any = stats.multivariate_normal
+    both = normal([1, 1], [[2, -1], [-1, 2]]).cdf([inf, inf], lower_limit=[0, 0])
     # L = 42 of at most 42 has p = 2/216; L = 41 (one neighbouring pair swapped in one seed) has 2·(1 + 6)/216 > 5 %.
     expected = float(both) ** 3
     assert power_of(rise, 3, 3) == pytest.approx(expected, abs=3 * np.sqrt(expected * (1 - expected) / N_SIMULATED))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from betastar.planning.derive import DerivedValue
     from betastar.planning.memory import Stage
     from betastar.planning.plan import Plan, Timing
+    from betastar.planning.power import Power
     from betastar.settings.config import Config
     from betastar.settings.sections import BaseModelChoice
 
@@ -42,6 +44,9 @@ def plan(
         int | None, typer.Option(min=1, help="Number of training pairs, if it depends on data not yet read.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory whose data to use (default: runs/NAME).")] = None,
+    pilot: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="A finished run from which to take the spread between seeds.")
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write the plan as JSON.")
     ] = None,
@@ -55,7 +60,7 @@ def plan(
         raise BetastarError(f"--memory {memory:g}: must be above 0.")
     if memory is not None and probe:
         raise BetastarError("--probe measures this machine, but --memory plans for another; remove one of them.")
-    made = api.plan(config, memory_gb=memory, tokens=limits, pairs=pairs, out=out)
+    made = api.plan(config, memory_gb=memory, tokens=limits, pairs=pairs, out=out, pilot=pilot)
     console = _console()
     for line in _inputs(config, made):
         console.print(line, markup=False, soft_wrap=True)
@@ -65,6 +70,7 @@ def plan(
     _print_memory(console, made)
     timing, why = _timed(made, source) if probe else (None, f"not measured; run {_again(source)} to measure it here")
     _print_work(console, made, timing, why)
+    _print_power(console, made.power)
     if json_file is not None:
         text = json.dumps(api.plan_record(made, timing), indent=1, ensure_ascii=False)
         try:
@@ -205,6 +211,37 @@ def _print_work(console: Any, made: Plan, timing: Timing | None, why: str) -> No
         rows.append(["total", "", "", "", "", "", _duration(sum(known))])
     _print(console, "Work by stage, in million tokens, at most", columns, rows, right=-1)
     console.print(f"  Time: {why.rstrip('.')}.", markup=False, soft_wrap=True)
+
+
+def _print_power(console: Any, power: Power) -> None:
+    """What the grid and the seeds can find, and a table for others."""
+    unit = "× steps of gap" if power.primary.startswith("augc") else "pp"
+    seeds = f"{power.n_seeds} seed{'s' * (power.n_seeds > 1)} × {power.n_beta} β"
+    if power.rise == inf:
+        text = f"{seeds} can show no dependence of {power.primary} on β at all; take 3 seeds and 3 β at least"
+    else:
+        text = (
+            f"{seeds} find a rise of {power.primary} from the smallest to the largest β with {power.power:.0%} "
+            f"probability if it is at least {power.rise:.2g} residual standard deviations"
+        ).replace("%", " %")
+    if power.pilot is None:
+        text += "; --pilot RUN says how much that is"
+    elif power.slope == power.slope and power.rise < inf:
+        text += (
+            f", which is {power.slope:.3g} {unit} per tenfold β by {power.pilot.name} (residual sd "
+            f"{power.pilot.residual_sd:.3g} {unit}, {power.pilot.degrees_of_freedom} degrees of freedom)"
+        )
+    else:
+        text += f"; in {power.pilot.name} {power.primary} does not scatter at all"
+    if power.for_smallest_effect == power.for_smallest_effect:
+        share = f"{power.for_smallest_effect:.0%}".replace("%", " %")
+        text += f". For analysis.smallest_effect the probability is {share}"
+    rows = [
+        [str(n), *("–" if rise == inf else f"{rise:.2g}" for rise in row)]
+        for n, row in zip(power.seeds, power.table, strict=True)
+    ]
+    _print(console, "Smallest rise found, in residual sd", ["seeds", *(f"{n} β" for n in power.betas)], rows, right=-1)
+    console.print(f"  Power: {text}.", markup=False, soft_wrap=True)
 
 
 def _millions(stage: Stage) -> list[str]:

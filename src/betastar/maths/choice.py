@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from math import inf, nan, sqrt
+from typing import Any
 
 import numpy as np
 from numpy.polynomial.hermite import hermgauss
@@ -149,7 +150,8 @@ def dunnett_quantile(k: int, freedom: int, level: float = LEVEL) -> float:
         inner = stats.norm.cdf(z[:, None] + sqrt(2) * d * scale) ** (k - 1)
         return float(w @ inner @ (share_weights / 2))
 
-    return float(optimize.brentq(lambda d: covered(d) - level, 0.0, 400.0))
+    found: Any = optimize.brentq(lambda d: covered(d) - level, 0.0, 400.0)
+    return float(found)
 
 
 def _errors(values: Array, shared_variance: float) -> Array:

@@ -82,8 +82,8 @@ def _noise(n_seeds: int, n_beta: int) -> Array:
 def _finds(tables: Array, level: float) -> NDArray[np.bool_]:
     """Whether `trend_test` finds a rise in each of `tables` [R, S, B], which have no ties."""
     _, n_seeds, n_beta = tables.shape
-    ranks = tables.argsort(axis=-1).argsort(axis=-1) + 1
-    scores = (ranks @ np.arange(1, n_beta + 1)).sum(axis=1)
+    places = tables.argsort(axis=-1) + 1  # of the values in order: Σ_j j·rank_j is Σ_rank rank·place
+    scores = (places @ np.arange(1, n_beta + 1)).sum(axis=1)
     middle = n_seeds * n_beta * (n_beta + 1) ** 2 / 4
     if n_beta <= LARGEST_EXACT_N:
         lowest, tail = _tails(n_seeds, n_beta)

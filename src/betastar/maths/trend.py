@@ -144,9 +144,8 @@ def trend_test(data: ArrayLike) -> TrendTest:
         return TrendTest(page, nan, nan, nan, nan, nan)
     slope = float(spread_slopes(table[None])[0])
     wider = float(inflation(slope, page.n_beta))
-    corrected = [float(shrunk(p, wider)) for p in (page.p_greater, page.p_less)]
-    both = min(1.0, 2 * float(shrunk(page.p_two_sided / 2, wider)))
-    return TrendTest(page, float(np.exp(slope)), wider, *corrected, both)
+    up, down, either = (float(shrunk(p, wider)) for p in (page.p_greater, page.p_less, page.p_two_sided / 2))
+    return TrendTest(page, float(np.exp(slope)), wider, up, down, min(1.0, 2 * either))
 
 
 def spread_slopes(tables: ArrayLike) -> Array:

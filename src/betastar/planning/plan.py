@@ -11,6 +11,7 @@ from betastar.planning import sources
 from betastar.planning.derive import DerivedValue, Facts, derive
 from betastar.planning.machine import GIB, Memory, device_memory
 from betastar.planning.memory import Counts, Phase, Stage, counts, phases, precision, rows_at_once, stages
+from betastar.planning.power import Power, plan_power, power_record
 from betastar.settings.config import Config, Resolved
 
 
@@ -25,7 +26,7 @@ class Timing(NamedTuple):
 class Plan:
     """What a run of `config` will take. `memory` is what there is; `from_where` says how inputs are
     known, by name; `problems` are answered at each evaluation point,
-    `rows` responses sampled at the same time."""
+    `rows` responses sampled at the same time; `power`: what grid and seeds can find."""
 
     config: Resolved
     facts: Facts
@@ -37,6 +38,7 @@ class Plan:
     problems: int
     rows: int
     from_where: dict[str, str]
+    power: Power
 
     @property
     def largest(self) -> Phase:
@@ -60,13 +62,16 @@ def make_plan(
     tokens: tuple[int, int] | None = None,
     pairs: int | None = None,
     folder: Path | None = None,
+    pilot: Path | None = None,
 ) -> Plan:
     """Plan a run on this machine, or on a GPU of `memory_gb`. `tokens` (of prompt and response) and `pairs` (trained
-    on) stand for what only the data can say; `folder` may hold a finished run to take it from.
+    on) stand for what only the data can say; `folder` may hold a finished run to take it from. `pilot`: a finished run
+    from which to take the spread of the primary measure.
 
-    Raises BetastarError where a model's configuration or the number of pairs cannot be had, and where a batch that
-    Appendix C gives is too small.
+    Raises BetastarError where a model's configuration or the number of pairs cannot be had, where a batch that Appendix
+    C gives is too small, and for a pilot of another grid or without the measure.
     """
+    power = plan_power(config, pilot)
     here = device_memory(config.compute.device)
     memory = here if memory_gb is None else Memory("a GPU", True, memory_gb)
     counted, limits = sources.data(config, tokens, pairs, folder or Path("runs") / config.name)
@@ -99,6 +104,7 @@ def make_plan(
             "tokens": limits.source,
             "V": "compute.memory_gb" if config.compute.memory_gb else memory.name,
         },
+        power=power,
     )
 
 
@@ -120,4 +126,5 @@ def record(plan: Plan, timing: Timing | None = None) -> dict[str, Any]:
             for stage in plan.stages
         ],
         "time": None if timing is None else timing._asdict(),
+        "power": power_record(plan.power),
     }
