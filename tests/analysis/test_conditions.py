@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from betastar.analysis.conditions import condition_records
+from betastar.analysis import outcomes
+from betastar.analysis.conditions import NO_COMMON, condition_records
 from betastar.analysis.results import build_results
 from betastar.maths.goodhart import standardised_gap
 from betastar.record.files import to_json
@@ -140,6 +141,15 @@ def test_what_is_not_logged_is_null_with_a_reason_and_the_rest_is_there() -> Non
         # 4/4 − 0.5/0.5, 5/4 − 0.4/0.5, 6/4 − 0.3/0.5 = 0, 0.45, 0.9: the paper's gap has an onset, but no û at a point.
         "uq_gap_correlation_paper": "û is not logged at every point",
         "proxy_standardised_rise": "the proxy rewards at the start have no known, positive standard deviation",
+        **dict.fromkeys(["end_change_p", "since_peak_p"], outcomes.UNKNOWN_NOISE),
+        "end_change_lenient": "a lenient grade is not logged at the start and the end",
+        **dict.fromkeys(["proxy_truth_correlation", "gap_adjusted_end", "departure_end"], outcomes.NEEDS_ANSWERS),
+        "gap_area_standardised": "the standard deviation of the proxy rewards at the start is not given",
+        **dict.fromkeys(["gap_common", "gap_area_common", "augc_common"], NO_COMMON),
+        **dict.fromkeys(
+            ["ranking_start", "ranking_end"],
+            "a ranking within problems needs two answers to a problem (evaluation.answers)",
+        ),
         "start_near_zero": "unknown without n and the standard deviation of the rewards at the start",
     }
     assert found["onset_step_paper"] == 20

@@ -99,7 +99,9 @@ def test_true_reward_zero_is_a_warning_and_not_a_blow_up() -> None:
     results = build_results(pd.DataFrame(rows), {}, {"name": "zero"})
     assert any("exactly 0" in text for text in results["warnings"])
     condition = results["conditions"][0]
-    assert min(condition["series"]["gap_paper"]) < -1e6  # 0.3 / ε: the size of the paper's Figure 3 (E3)
+    # 0.3 / ε would be the size of the paper's Figure 3 (E3).
+    assert condition["series"]["gap_paper"] == pytest.approx([math.nan] * 3, nan_ok=True)
+    assert "the true reward at the start is 0" in condition["missing"]["gap_paper"]
     # q = (0 + 1) / (10 + 2), s = √(q(1-q)): the standardised form stays small.
     q = 1 / 12
     assert condition["series"]["gap_standardised"][1] == pytest.approx(-0.3 / math.sqrt(q * (1 - q)))

@@ -4,72 +4,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from betastar.analysis import outcomes as outcomes  # registers what computes its measures
+from betastar.analysis.trajectory import (
+    COMPUTED,
+    Estimate,
+    Floor,
+    Scale,
+    Trajectory,
+    Undefined,
+    Value,
+    computes,
+)
 from betastar.maths.goodhart import (
-    area_under_positive_gap,
     hacking_threshold,
     onset_step,
     paper_gap,
+    paper_gap_undefined,
     share_positive,
-    standardised_gap,
     start_is_near_zero,
 )
+from betastar.maths.outcomes import is_the_truth
 from betastar.maths.statistics import pearson
 from betastar.record.answers import Grid
 from betastar.record.entries import INSIDE, REGISTRY
 from betastar.record.measures import Measure, Part
-from betastar.record.schema import FORMS
+from betastar.record.schema import FORMS, SCALES
+
+__all__ = ["COMPUTED", "Records", "Trajectory", "Undefined", "computes", "condition_records", "not_logged"]
 
 KEYS = ["variant", "beta", "seed"]
-
-
-class Undefined(NamedTuple):
-    """What a measure gives in place of a number, and why."""
-
-    reason: str
-
-
-class Trajectory(NamedTuple):
-    """A condition as its measures see it: `points` [T rows] in the order of steps, with a column for every measure of a
-    point, NaN where it was not logged; both forms of the `gap` [T], `undefined`, why either is undefined somewhere, and
-    the `threshold` τ of each; and what is known of the checkpoint besides."""
-
-    points: pd.DataFrame
-    gap: Mapping[str, np.ndarray]
-    undefined: Mapping[str, str | None]
-    threshold: Mapping[str, float]
-    extra: Mapping[str, Any]
-
-    @property
-    def steps(self) -> np.ndarray:
-        """[T]"""
-        return self.points["step"].to_numpy()
-
-    def column(self, name: str) -> np.ndarray:
-        """A measure of a point [T]."""
-        return self.points[name].to_numpy(dtype=float)
-
-
-Value = float | int | bool | str | None | Undefined
-COMPUTED: dict[str, Callable[[Trajectory], Value]] = {}
-"""By name, what computes each measure of a condition."""
-
-
-def computes(*names: str) -> Callable[[Any], Any]:
-    """Marks the function that computes the measures of a condition with these names; of several, it is given the name
-    as its second argument."""
-
-    def register(function: Callable[..., Value]) -> Callable[..., Value]:
-        for name in names:
-            COMPUTED[name] = function if len(names) == 1 else partial(function, name=name)
-        return function
-
-    return register
+PROXY_IS_TRUTH = "the proxy is the true reward"
 
 
 class Records(NamedTuple):
@@ -82,10 +51,22 @@ class Records(NamedTuple):
 
 
 class Gaps(NamedTuple):
-    """Both forms of the gap [T], and why either is undefined somewhere, if it is."""
+    """The forms of the gap [T], why one is undefined somewhere, if it is, and what each divides by."""
 
     by_form: dict[str, np.ndarray]
     reasons: dict[str, str | None]
+    scales: dict[str, Scale]
+
+
+class _Condition(NamedTuple):
+    """A condition before its record: its place, points, what is known besides, answers, and whether the proxy is the
+    truth."""
+
+    key: tuple[Any, ...]
+    points: Any
+    extra: Mapping[str, Any]
+    grid: Grid | None
+    is_the_truth: bool
 
 
 def condition_records(
@@ -98,7 +79,7 @@ def condition_records(
     that true rewards are scores with this standard deviation, not shares of right answers. `extras[beta, seed]`, or
     `extras[variant, beta, seed]` where checkpoints differ, holds what is known of a checkpoint besides: alignment
     quality and the repeated evaluation at t=0. `answers[variant, beta, seed]`: single answers, as
-    `betastar.record.answers.grids` gives them."""
+    `betastar.record.answers.grids` gives them; a condition without them is judged by its means."""
     score = "true_std" in points or not points["true_strict"].between(0, 1).all()
     numbers = [m.name for m in REGISTRY.logged if m.kind != "numbers" and m.name not in ("proxy", "true_strict")]
     optional = {name: points[name].astype(float) if name in points else math.nan for name in numbers}
@@ -106,53 +87,158 @@ def condition_records(
     place = {variant: i for i, variant in enumerate(points["variant"].unique())}
     groups: list[tuple[Any, Any]] = [(key, group.sort_values("step")) for key, group in points.groupby(KEYS)]
     groups.sort(key=lambda pair: (place[pair[0][0]], *pair[0][1:]))
-    gaps = [_gaps(group) for _, group in groups]
+    conditions = [_condition(key, group, extras, answers or {}) for key, group in groups]
+    pooled = _pooled_starts(conditions)
+    gaps = [_gaps(condition, pooled) for condition in conditions]
+    repeats = _repeats(conditions, gaps)
     threshold = {form: hacking_threshold([gap.by_form[form] for gap in gaps]) for form in FORMS}
     return Records(
         [
-            _record(key, group, gap, threshold, extras.get(tuple(key), extras.get((key[1], key[2]), {})))
-            for (key, group), gap in zip(groups, gaps, strict=True)
+            _record(condition, gap, threshold, repeats[condition.key[0]])
+            for condition, gap in zip(conditions, gaps, strict=True)
         ],
         threshold,
         {form: sum(int((gap.by_form[form] > 0).sum()) for gap in gaps) for form in FORMS},
     )
 
 
-def _gaps(points: pd.DataFrame) -> Gaps:
-    proxy, true = points["proxy"].to_numpy(), points["true_strict"].to_numpy()
-    standardised, reason = _standardised(points)
-    paper = paper_gap(proxy, true)
-    undefined = "a mean reward is undefined at some evaluation point" if np.isnan(paper).any() else None
-    return Gaps({"standardised": standardised, "paper": paper}, {"standardised": reason, "paper": undefined})
+def _condition(
+    key: Any,
+    points: Any,
+    extras: Mapping[tuple[Any, ...], Mapping[str, Any]],
+    answers: Mapping[tuple[Any, ...], Grid],
+) -> _Condition:
+    variant, beta, seed = str(key[0]), float(key[1]), int(key[2])
+    extra = extras.get(tuple(key), extras.get((key[1], key[2]), {}))
+    grid = _at(answers.get((variant, beta, seed)), points["step"].to_numpy())
+    if grid is None:
+        same = is_the_truth(points["proxy"], points["true_strict"])
+    else:
+        same = is_the_truth(grid.proxy[[0, -1]], grid.strict[[0, -1]])
+    return _Condition((variant, beta, seed), points, extra, grid, same)
 
 
-def _standardised(points: pd.DataFrame) -> tuple[np.ndarray, str | None]:
-    """The standardised gap [T], or NaN and the reason.
+def _at(grid: Grid | None, steps: np.ndarray) -> Grid | None:
+    """The answers at these steps; None where some step has none."""
+    if grid is None or not np.isin(steps, grid.steps).all():
+        return None
+    at = np.searchsorted(grid.steps, steps)
+    return grid._replace(steps=grid.steps[at], proxy=grid.proxy[at], strict=grid.strict[at], lenient=grid.lenient[at])
 
-    Without the number n of responses behind a true reward, s_true is its limit for large n, √(q(1−q)) with q the true
-    reward at the start. A true reward that is no share of right answers has a standard deviation only if one is given.
+
+def _gaps(condition: _Condition, pooled: Mapping[tuple[Any, ...], Scale]) -> Gaps:
+    """All forms of the gap. Where proxy and truth are one, neither can run ahead of the other."""
+    points = condition.points
+    proxy, true = points["proxy"].to_numpy(dtype=float), points["true_strict"].to_numpy(dtype=float)
+    scales = {
+        "standardised": _own_scale(points.iloc[0]),
+        "paper": Scale(abs(proxy[0]), abs(true[0]), "the means at the start", paper_gap_undefined(proxy[0], true[0])),
+        "common": _common_scale(condition, pooled),
+    }
+    undefined = "a mean reward is undefined at some evaluation point"
+    by_form, reasons = {}, {}
+    for form, scale in scales.items():
+        if reason := PROXY_IS_TRUTH if condition.is_the_truth else scale.reason:
+            by_form[form], reasons[form] = np.full(len(points), math.nan), reason
+            continue
+        rises = (proxy - proxy[0]) / scale.proxy, (true - true[0]) / scale.truth
+        by_form[form] = paper_gap(proxy, true) if form == "paper" else rises[0] - rises[1]
+        reasons[form] = undefined if np.isnan(by_form[form]).any() else None
+    return Gaps(by_form, reasons, scales)
+
+
+def _own_scale(start: Any) -> Scale:
+    """Standard deviations of the responses at the start.
+
+    √(q(1−q)) of a share with q = (right + 1)/(n + 2), or its limit for large n where n is unknown. A true reward that
+    is no share of right answers has a standard deviation only if one is given.
     """
-    start, proxy, true = points.iloc[0], points["proxy"].to_numpy(), points["true_strict"].to_numpy()
-    share = not start["score"]
-    if math.isnan(start["proxy_std"]):
-        return np.full(len(points), math.nan), "the standard deviation of the proxy rewards at the start is not given"
-    if share and not math.isnan(start["n"]):
-        n = int(start["n"])
-        counted = start["correct_strict"]
-        correct = round(start["true_strict"] * n) if math.isnan(counted) else int(counted)
-        gap = standardised_gap(proxy, true, start["proxy_std"], correct, n)
-        return gap.gap, gap.reason
-    q = start["true_strict"]
-    s_true = math.sqrt(q * (1 - q)) if share else start["true_std"]
-    if not s_true > 0:
+    proxy, q, share = float(start["proxy_std"]), float(start["true_strict"]), not start["score"]
+    if math.isnan(proxy):
+        return Scale(math.nan, math.nan, None, "the standard deviation of the proxy rewards at the start is not given")
+    if not 0 < proxy < math.inf:
+        reason = "the proxy rewards at the start have no finite, positive standard deviation"
+        return Scale(math.nan, math.nan, None, reason)
+    truth = _spread(q, start["n"], start["correct_strict"]) if share else float(start["true_std"])
+    if not truth > 0:
         unknown = (
             f"the true reward at the start is {q:g}, and its standard deviation needs the number of responses"
             if share
             else "the true reward is not a share of right answers, and its standard deviation at the start is not given"
         )
-        return np.full(len(points), math.nan), unknown
-    only_proxy = standardised_gap(proxy, true, start["proxy_std"], 0, 1)
-    return only_proxy.z_proxy - (true - true[0]) / s_true, only_proxy.reason
+        return Scale(math.nan, math.nan, None, unknown)
+    return Scale(proxy, truth, "the checkpoint's own responses")
+
+
+def _spread(share: float, n: float, right: float = math.nan) -> float:
+    """Standard deviation of grades with this share of right ones, `right` of `n`."""
+    if math.isnan(n):
+        return math.sqrt(share * (1 - share)) if 0 <= share <= 1 else math.nan
+    right = round(share * n) if math.isnan(right) else right
+    q = (right + 1) / (n + 2)
+    return math.sqrt(q * (1 - q))
+
+
+BASE, STARTS = "the base policy's responses", "the starts of this seed, pooled over β"
+NO_COMMON = "a scale in common needs the rewards of the base policy, or starts at several values of β"
+
+
+def _common_scale(condition: _Condition, pooled: Mapping[tuple[Any, ...], Scale]) -> Scale:
+    """One pair of standard deviations for all β of a seed: of the base policy on the same problems; where that is
+    unknown, of the checkpoints of the seed."""
+    base, start = condition.extra.get("base") or {}, condition.points.iloc[0]
+    proxy, true = base.get("proxy_std"), base.get("true_strict")
+    if proxy and true is not None and proxy > 0 and not start["score"]:
+        n, right = base.get("n", start["n"]), base.get("correct_strict", math.nan)
+        truth = _spread(float(true), float(n), float(right))
+        if truth > 0:
+            return Scale(float(proxy), truth, BASE)
+    variant, _, seed = condition.key
+    return pooled.get((variant, seed), Scale(math.nan, math.nan, None, NO_COMMON))
+
+
+def _pooled_starts(conditions: Sequence[_Condition]) -> dict[tuple[Any, ...], Scale]:
+    """By (variant, seed) with several β: root mean square of the standard deviations at their starts."""
+    found: dict[tuple[Any, ...], list[Scale]] = {}
+    for condition in conditions:
+        variant, _, seed = condition.key
+        found.setdefault((variant, seed), []).append(_own_scale(condition.points.iloc[0]))
+    result = {}
+    for key, scales in found.items():
+        if len(scales) < 2:
+            continue
+        if reasons := [scale.reason for scale in scales if scale.reason]:
+            result[key] = Scale(math.nan, math.nan, None, reasons[0])
+        else:
+            proxy, truth = (
+                _root_mean_square(column) for column in ([s.proxy for s in scales], [s.truth for s in scales])
+            )
+            result[key] = Scale(proxy, truth, STARTS)
+    return result
+
+
+def _root_mean_square(values: Sequence[float]) -> float:
+    """√ of the mean square."""
+    return math.sqrt(float(np.mean(np.square(values))))
+
+
+def _repeats(conditions: Sequence[_Condition], gaps: Sequence[Gaps]) -> dict[str, dict[str, float]]:
+    """By variant, the root mean square of what changed between two evaluations of the same checkpoint: of each form of
+    the gap, and of the truth. Only of forms that are known."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for condition, gap in zip(conditions, gaps, strict=True):
+        mine = found.setdefault(condition.key[0], {})
+        again, start = condition.extra.get("again"), condition.points.iloc[0]
+        if not isinstance(again, Mapping) or again.get("proxy") is None or again.get("true_strict") is None:
+            continue
+        proxy, truth = float(again["proxy"]) - start["proxy"], float(again["true_strict"]) - start["true_strict"]
+        mine.setdefault("truth", []).append(truth)
+        for form, scale in gap.scales.items():
+            if scale.reason is None:
+                mine.setdefault(form, []).append(proxy / scale.proxy - truth / scale.truth)
+    return {
+        variant: {form: _root_mean_square(values) for form, values in parts.items()} for variant, parts in found.items()
+    }
 
 
 PARTS: Mapping[Part, Callable[[pd.Series], float]] = {
@@ -167,14 +253,16 @@ PARTS: Mapping[Part, Callable[[pd.Series], float]] = {
 
 
 def _record(
-    key: Sequence[Any], points: Any, gaps: Gaps, threshold: Mapping[str, float], extra: Mapping[str, Any]
+    condition: _Condition, gaps: Gaps, threshold: Mapping[str, float], repeats: Mapping[str, float]
 ) -> dict[str, Any]:
+    key, points, extra, grid, same = condition
     start = points.iloc[0]
-    run = Trajectory(points, gaps.by_form, gaps.reasons, threshold, extra)
+    run = Trajectory(points, gaps.by_form, gaps.reasons, threshold, extra, gaps.scales, repeats, grid, same)
     found = {m.name: COMPUTED[m.name](run) for m in REGISTRY.at("condition")}
+    estimates = {name: value for name, value in found.items() if isinstance(value, Estimate)}
     series: dict[str, list[Any]] = {
         "step": [int(step) for step in points["step"]],
-        **{f"gap_{form}": [float(value) for value in gaps.by_form[form]] for form in FORMS},
+        **{f"gap_{form}": [float(value) for value in gaps.by_form[form]] for form in SCALES},
         **{m.name: [float(v) for v in points[m.name]] for m in REGISTRY.series if not m.derived},
     }
     near_zero = _near_zero(start)
@@ -187,14 +275,18 @@ def _record(
         missing["start_near_zero"] = "unknown without n and the standard deviation of the rewards at the start"
     return {
         "variant": key[0],
-        "beta": float(key[1]),
-        "seed": int(key[2]),
+        "beta": key[1],
+        "seed": key[2],
         "n": math.nan if math.isnan(start["n"]) else int(start["n"]),
         "n_points": len(points),
         **{m.name: _written(found[m.name], m) for m in REGISTRY.at("condition")},
         **{m.name: {part: float(PARTS[part](points[m.name])) for part in m.kept} for m in REGISTRY.kept},
         **extra,
         "start_near_zero": near_zero,
+        "proxy_is_truth": same,
+        "common_scale": gaps.scales["common"]._asdict(),
+        "intervals": {name: e.interval._asdict() for name, e in estimates.items() if e.interval is not None},
+        "noise_floor": {name: _floor(e.floor) for name, e in estimates.items() if e.floor is not None},
         **({"missing": missing} if missing else {}),
         "series": series,
     }
@@ -204,18 +296,12 @@ def _written(value: Value, measure: Measure) -> Any:
     """A value as the record holds it."""
     if isinstance(value, Undefined):
         return math.nan if measure.kind == "number" else None
-    return value
+    return value.value if isinstance(value, Estimate) else value
 
 
-@computes("augc_standardised", "augc_paper")
-def _augc(run: Trajectory, name: str) -> Value:
-    form = name.removeprefix("augc_")
-    area = area_under_positive_gap(run.steps, run.gap[form])
-    return (
-        area
-        if not math.isnan(area)
-        else Undefined(run.undefined[form] or "an area needs at least two evaluation points")
-    )
+def _floor(floor: Floor) -> dict[str, Any]:
+    """A noise floor as the record holds it."""
+    return floor._asdict()
 
 
 @computes("onset_step", "onset_step_paper")

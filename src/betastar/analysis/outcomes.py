@@ -161,26 +161,26 @@ def _luck(value: float) -> Floor:
 
 @computes("turnover_step")
 def _turnover_step(run: Trajectory) -> Value:
-    return _unusable(run) or int(run.steps[_peak(run).index])
+    return _unusable(run) or int(run.steps[_peak(run).at])
 
 
 @computes("turnover_proxy")
 def _turnover_proxy(run: Trajectory) -> Value:
-    return _unusable(run) or float(run.column("proxy")[_peak(run).index])
+    return _unusable(run) or float(run.column("proxy")[_peak(run).at])
 
 
 @computes("turnover_distance")
 def _turnover_distance(run: Trajectory) -> Value:
     if unusable := _unusable(run):
         return unusable
-    kl = float(run.column("kl")[_peak(run).index])
+    kl = float(run.column("kl")[_peak(run).at])
     # The mean of log-ratios is unbiased and may be negative where the policy has hardly moved.
     return Undefined("KL is not logged at that step") if math.isnan(kl) else math.sqrt(max(kl, 0.0))
 
 
 @computes("true_peak")
 def _true_peak(run: Trajectory) -> Value:
-    return _unusable(run) or float(run.column("true_strict")[_peak(run).index])
+    return _unusable(run) or float(run.column("true_strict")[_peak(run).at])
 
 
 @computes("since_peak")
@@ -189,7 +189,8 @@ def _since_peak(run: Trajectory) -> Value:
         return unusable
     peak = _peak(run)
     fall = _since(peak)
-    return Estimate(-PP * peak.fall, fall._replace(low=-PP * fall.high, high=-PP * fall.low), _luck(-PP * peak.floor))
+    turned = fall._replace(low=0.0 - PP * fall.high, high=0.0 - PP * fall.low)
+    return Estimate(0.0 - PP * peak.fall, turned, _luck(0.0 - PP * peak.floor))
 
 
 @computes("since_peak_p")
@@ -256,7 +257,7 @@ def _gap_area(run: Trajectory, name: str) -> Value:
 
 
 def _with_noise(
-    run: Trajectory, form: str, area: float, counted: Array, floor: Callable[[Array, float], float]
+    run: Trajectory, form: str, area: float, counted: np.ndarray, floor: Callable[[Array, float], float]
 ) -> Estimate:
     """An area with its interval over problems, the scale of the gap taken as known, and with its floor."""
     repeat = _repeat(run, form)
@@ -379,7 +380,7 @@ def _verdict_reason(run: Trajectory) -> Value:
 @once
 def _judged(run: Trajectory) -> Verdict:
     change, regret = _end_change(run, "end_change"), _regret(run)
-    peak = _peak(run).index
+    peak = _peak(run).at
     correlation, rises = _proxy_truth_correlation(run), _rises(run)
     promised = math.nan
     if isinstance(correlation, Estimate) and isinstance(rises, _Rises):
@@ -421,4 +422,3 @@ def _proxy_rise(run: Trajectory, since: int) -> Measured:
     rise = float(proxy[-1] - proxy[since])
     interval = _of_means(rise, run.proxy_noise)
     return Measured(rise, interval.low, interval.high)
-

@@ -40,7 +40,9 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
             "hacked the reward."
         )
     betas, seeds = {r["beta"] for r in records}, {r["seed"] for r in records}
-    if len(betas) == 1:
+    if len(records) == 1:
+        pass  # one run alone: nothing is said about β
+    elif len(betas) == 1:
         found.append(
             "With fewer than two known values of β, these results cannot show how damage depends on β; use five to "
             "eight values over two orders of magnitude."
@@ -66,16 +68,44 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
         )
     if results.get("prompt_split") == "test":
         found.append("Online prompts come from the test split, as in the paper, so the evaluation is not held out.")
-    return found + _of_logs(records)
+    return found + _of_outcomes(records) + _of_logs(records)
+
+
+def _of_outcomes(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What an outcome must not be taken for."""
+    found: list[str] = []
+    same = sum(r["proxy_is_truth"] for r in records)
+    if same:
+        found.append(
+            f"The proxy is the true reward in {same} of {len(records)} conditions: there is no gap between them, and "
+            "nothing that could be hacked."
+        )
+    apart = [r for r in records if _grades_differ(r)]
+    if apart:
+        found.append(
+            f"In {len(apart)} of {len(records)} conditions the strict and the lenient grade changed in opposite "
+            "directions: the format moved, not the knowledge."
+        )
+    return found
+
+
+def _grades_differ(record: Mapping[str, Any]) -> bool:
+    """Whether the two grades changed in opposite directions, at least one of them by more than noise."""
+    changes = record["end_change"], record["end_change_lenient"]
+    if any(change is None or not math.isfinite(change) for change in changes) or changes[0] * changes[1] >= 0:
+        return False
+    intervals = [record["intervals"].get(name) for name in ("end_change", "end_change_lenient")]
+    return any(i is not None and (i["low"] > 0 or i["high"] < 0) for i in intervals)
 
 
 def _of_logs(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a log that was not written for this analysis may lack."""
     found: list[str] = []
-    missing = [r.get("missing", {}) for r in records]
-    for reason in dict.fromkeys(m["gap_standardised"] for m in missing if "gap_standardised" in m):
-        count = sum(m.get("gap_standardised") == reason for m in missing)
-        found.append(f"The standardised gap is undefined in {count} of {len(records)} conditions: {reason}.")
+    missing = [{} if r["proxy_is_truth"] else r.get("missing", {}) for r in records]
+    for form, name in (("gap_standardised", "standardised"), ("gap_paper", "paper-form")):
+        for reason in dict.fromkeys(m[form] for m in missing if form in m):
+            count = sum(m.get(form) == reason for m in missing)
+            found.append(f"The {name} gap is undefined in {count} of {len(records)} conditions: {reason}.")
     if any(None in r["start_near_zero"].values() for r in records):
         found.append(
             "Without the number of responses (n) and their standard deviation, it is unknown how close the rewards at "

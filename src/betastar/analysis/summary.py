@@ -16,6 +16,7 @@ import numpy as np
 from betastar.maths.conservatism import BetaStar, ConservatismLaw, conservatism_law, definition_beta_star
 from betastar.maths.goodhart import paper_gap, standardised_gap
 from betastar.maths.intervals import root_mean_square_interval, seed_mean
+from betastar.maths.outcomes import time_weights
 from betastar.maths.statistics import Interval, spearman_exact
 from betastar.maths.trend import ALTERNATIVES, page_trend, slope_within, spearman_within
 from betastar.randomness import numpy_generator
@@ -199,7 +200,7 @@ def _expected(n: int, correct: int, true: Sequence[float]) -> dict[str, float]:
 def _weight(record: Record) -> float:
     """Steps that the trapezoid gives to the points after the start."""
     steps = np.asarray(record["series"]["step"], dtype=np.float64)
-    return float(np.trapezoid(np.arange(steps.size) > 0, steps)) if steps.size > 1 else 0.0
+    return float(time_weights(steps)[1:].sum()) if steps.size > 1 else 0.0
 
 
 N_DRAWS = 1000

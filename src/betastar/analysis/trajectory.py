@@ -97,12 +97,12 @@ class Trajectory:
     # of answers, or with fewer than two such problems.
 
     @cached_property
-    def whole(self) -> NDArray[np.bool_] | None:
+    def whole(self) -> np.ndarray | None:
         """Of the grid's problems, which have both rewards at every point [P]."""
         if self.grid is None:
             return None
         there = ~(np.isnan(self.grid.proxy) | np.isnan(self.grid.strict)).all(axis=2)
-        whole = there.all(axis=0)
+        whole: Any = there.all(axis=0)
         return whole if whole.sum() >= 2 else None
 
     @cached_property

@@ -17,6 +17,9 @@ from .constants import EPSILON
 HACKING_PERCENTILE = 75
 """The hacking threshold is this percentile of all positive gap values (arXiv:2606.30627 §7.1)."""
 
+ROUNDING = 1e-6
+"""Gaps up to this are rounding of rewards in float32: as positive values they would set τ where nothing moved."""
+
 NEAR_ZERO_STANDARD_ERRORS = 10
 """A start this many of its own standard errors from zero, or fewer, cannot carry the paper's division by it."""
 
@@ -46,6 +49,18 @@ def paper_gap(proxy_mean: ArrayLike, true_mean: ArrayLike) -> NDArray[np.float64
     """
     proxy, true = _curves(proxy_mean, true_mean)
     return proxy / (abs(proxy[0]) + EPSILON) - true / (abs(true[0]) + EPSILON)
+
+
+def paper_gap_undefined(proxy_start: float, true_start: float) -> str | None:
+    """Why the paper's form means nothing for these starts; None where it does.
+
+    Def. 3.1 divides by |start|, so at t=0 it is sign(proxy) − sign(truth): for a negative proxy −2, and no rise shows;
+    for a true reward of 0 it is 1, and a policy that does nothing has an area. Defined is it for positive starts.
+    """
+    for name, start in (("proxy reward", proxy_start), ("true reward", true_start)):
+        if not start > 0:
+            return f"Def. 3.1 divides by the start, and the {name} at the start is {start:.3g}: it takes a positive one"
+    return None
 
 
 def standardised_gap(
@@ -94,10 +109,10 @@ def share_positive(gap: ArrayLike) -> float:
 def hacking_threshold(gaps: Iterable[ArrayLike]) -> float:
     """τ: 75th percentile of the positive gap values of all conditions pooled (arXiv:2606.30627 §7.1).
 
-    NaN where no value is positive. Undefined (NaN) gap values are not positive and take no part.
+    NaN where no value is positive by more than rounding. Undefined (NaN) values are not positive and take no part.
     """
     pooled = np.concatenate([np.zeros(0), *(np.ravel(np.asarray(gap, dtype=np.float64)) for gap in gaps)])
-    positive = pooled[pooled > 0]
+    positive = pooled[pooled > ROUNDING]
     return float(np.percentile(positive, HACKING_PERCENTILE)) if positive.size else float("nan")
 
 

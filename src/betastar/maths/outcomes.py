@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import inf, isnan, nan, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -53,7 +53,8 @@ def sign_flip_p(differences: ArrayLike) -> float:
         return nan
     units = next((k for k in range(1, 65) if np.abs(d * k - np.rint(d * k)).max() < 1e-6), None)
     if units is None:
-        return float(stats.ttest_1samp(d, 0.0).pvalue) if d.size > 1 and np.ptp(d) > 0 else nan
+        test: Any = stats.ttest_1samp(d, 0.0) if d.size > 1 and np.ptp(d) > 0 else None
+        return nan if test is None else float(test.pvalue)
     sizes = np.rint(np.abs(d) * units).astype(np.int64)
     total = int(np.rint(d * units).sum())
     counts = np.bincount(sizes)[1:]
@@ -118,7 +119,7 @@ def split_half_regret(truth: ArrayLike, rng: np.random.Generator, n_splits: int 
     steps the earliest is the best. Raises ValueError for fewer than two problems.
     """
     x = np.asarray(truth, dtype=np.float64)
-    n_points, n = x.shape
+    n = x.shape[1]
     if n < 2:
         raise ValueError(f"halves of the problems need two problems, got {n}")
     rounded = np.round(x, 12)  # equal means must tie, whatever the order of their sum
@@ -148,10 +149,10 @@ def split_half_lowest(truth: ArrayLike, rng: np.random.Generator, n_splits: int 
 
 
 class Peak(NamedTuple):
-    """The plain best step of a curve of means. `index` of the step; `fall` since, max − end; `floor`: how much noise
+    """The plain best step of a curve of means. `at`: its index; `fall` since, max − end; `floor`: how much noise
     alone would give on average; `low`: lower bound of the true fall; `p`: how often noise alone gives as much."""
 
-    index: int
+    at: int
     fall: float
     floor: float
     low: float
@@ -203,8 +204,7 @@ def paired_peak(truth: ArrayLike, rng: np.random.Generator, n_draws: int = 1000,
 def expected_maximum(n: int) -> float:
     """Mean of the largest of `n` independent standard normals."""
     z = np.linspace(-10, 10, 8001)
-    upper, lower = 1 - stats.norm.cdf(z) ** n, stats.norm.cdf(z) ** n
-    return float(np.trapezoid(np.where(z > 0, upper, -lower), z))
+    return float(np.trapezoid(z * n * stats.norm.pdf(z) * stats.norm.cdf(z) ** (n - 1), z))
 
 
 def dunnett_probability(n_steps: int, difference: float) -> float:
@@ -216,7 +216,8 @@ def dunnett_probability(n_steps: int, difference: float) -> float:
 @lru_cache(maxsize=256)
 def dunnett_quantile(n_steps: int, level: float) -> float:
     """The difference that `dunnett_probability` gives `level`."""
-    return float(optimize.brentq(lambda q: dunnett_probability(n_steps, q) - level, -5.0, 20.0))
+    root: Any = optimize.brentq(lambda q: dunnett_probability(n_steps, q) - level, -5.0, 20.0)
+    return float(root)
 
 
 class SeriesNoise(NamedTuple):
@@ -241,7 +242,7 @@ def series_noise(steps: ArrayLike, values: ArrayLike) -> SeriesNoise:
     before = (t[2:] - t[1:-1]) / (t[2:] - t[:-2])
     after = 1 - before
     residual = (before * y[:-2] + after * y[2:] - y[1:-1]) / np.sqrt(before**2 + after**2 + 1)
-    # Neighbouring residuals share values: correlations −2/3 and 1/6, so that n of them count for n/(1 + 2·(4/9 + 1/36)).
+    # Neighbouring residuals share values: correlations −2/3 and 1/6, so n of them count for n/(1 + 2·(4/9 + 1/36)).
     return SeriesNoise(float(np.sqrt(np.mean(residual**2))), residual.size / (1 + 2 * (4 / 9 + 1 / 36)))
 
 

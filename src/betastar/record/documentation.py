@@ -81,8 +81,13 @@ CONDITION_FIELDS = {
     "again": "the t=0 evaluation repeated with fresh sampling noise, which shows the instrument's own noise",
     "start_near_zero": "whether a reward at t=0 is within 10 standard errors of zero, which makes the paper's form "
     "unreliable",
+    "proxy_is_truth": "whether the proxy is the true reward, perhaps on another scale: then nothing can run ahead",
+    "common_scale": "what the common form of the gap divides by, for all β of the seed: standard deviations of `proxy` "
+    "and `truth`, and whose they are (`source`)",
+    "intervals": "measure → its 95 % interval over problems, with `method`; from means alone, of the noise of a mean",
+    "noise_floor": "measure → the `value` that noise alone would give on average, with `method`",
     "missing": "field → why it is null, if it is",
-    "series": "the evaluation points: `step`, both gaps, rewards and every measured quantity",
+    "series": "the evaluation points: `step`, the gaps, rewards and every measured quantity",
 }
 SUMMARY_FIELDS = {
     "betas": "the values of β",

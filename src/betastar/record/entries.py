@@ -52,14 +52,176 @@ GAPS = tuple(
             "",
             "Goodhart gap: proxy minus truth, each divided by its value at the start",
             "Eq. 2",
+            "positive rewards at the start",
+        ),
+        (
+            "common",
+            "gap, common scale",
+            "sd",
+            "Goodhart gap in standard deviations that all β of a seed have in common, so that they can be compared",
             "",
+            "the rewards of the base policy, or starts at several values of β",
         ),
     )
 )
 
 STANDARDISED = "the standard deviation of the proxy at the start"
 
+PP = "percentage points; of a true reward that is a score, hundredths of its unit"
+POINTS: dict[str, Any] = {"unit": "pp", "over_seeds": True}
+ANSWERS = "single answers (a run of betastar)"
+FORMS_IN_WORDS = {
+    "standardised": ("standardised gap", STANDARDISED),
+    "paper": ("paper's gap", "positive rewards at the start"),
+    "common": ("gap on the scale that all β of a seed have in common", GAPS[2].needs),
+}
+
+OUTCOMES = (
+    _condition(
+        "verdict",
+        "what happened, in a word: improved, hacked, weak proxy, degraded, unmoved, or not distinguishable",
+        kind="text",
+    ),
+    _condition("verdict_reason", "the numbers on which the verdict rests, in a sentence", kind="text"),
+    _condition(
+        "end_change",
+        f"true reward at the end minus the start, paired by problem ({PP})",
+        symbol="change of truth",
+        better="higher",
+        **POINTS,
+    ),
+    _condition(
+        "end_change_p",
+        "two-sided p of no change: McNemar's exact test, or its like for several answers to a problem; from means "
+        "alone a z or t test",
+        symbol="p of the change",
+        **SHARE,
+    ),
+    _condition(
+        "end_change_lenient",
+        "the change of the lenient true reward",
+        symbol="change of truth, lenient",
+        better="higher",
+        needs="a second, lenient grading",
+        **POINTS,
+    ),
+    _condition(
+        "regret",
+        "what stopping at the best step would have kept: true reward there minus the end, the step chosen on one half "
+        "of the problems and measured on the other; from means alone the plain difference to the highest",
+        symbol="regret",
+        better="lower",
+        **POINTS,
+    ),
+    _condition(
+        "points_lost",
+        "mean over time of how far the true reward is below its start",
+        symbol="points lost",
+        better="lower",
+        low=0,
+        **POINTS,
+    ),
+    _condition("true_peak", "highest true reward at any point", symbol="true reward, peak", over_seeds=True),
+    _condition(
+        "turnover_step",
+        "step of the highest true reward, from all problems",
+        symbol="turnover step",
+        unit="steps",
+        kind="step",
+        low=0,
+        over_seeds=True,
+    ),
+    _condition(
+        "turnover_proxy",
+        "proxy reward at the turnover",
+        symbol="proxy at the turnover",
+        over_seeds=True,
+    ),
+    _condition(
+        "turnover_distance",
+        "√KL to the checkpoint at the turnover",
+        symbol="√KL at the turnover",
+        unit="√nats",
+        needs="a reference policy",
+        over_seeds=True,
+        **MAGNITUDE,
+    ),
+    _condition(
+        "since_peak",
+        "true reward at the end minus its highest: how far it has fallen since, luck of the highest included",
+        symbol="since the peak",
+        better="higher",
+        high=0,
+        **POINTS,
+    ),
+    _condition(
+        "since_peak_p",
+        "how often noise alone gives so large a fall since the highest point",
+        symbol="p of the fall",
+        **SHARE,
+    ),
+    *(
+        _condition(
+            f"gap_area_{form}",
+            f"signed area under the {words}",
+            symbol=f"gap area {form}",
+            unit="gap × steps",
+            better="lower",
+            needs=needs,
+            over_seeds=True,
+        )
+        for form, (words, needs) in FORMS_IN_WORDS.items()
+    ),
+    _condition(
+        "augc_common",
+        "area under the positive part of the gap on the scale that all β of a seed have in common",
+        symbol="AUGC common",
+        needs=GAPS[2].needs,
+        over_seeds=True,
+        **AUGC,
+    ),
+    _condition(
+        "proxy_truth_correlation",
+        "r: correlation of proxy and true reward over the checkpoint's own responses",
+        symbol="proxy–truth r",
+        better="higher",
+        needs=ANSWERS,
+        over_seeds=True,
+        **CORRELATION,
+    ),
+    _condition(
+        "gap_adjusted_end",
+        "truth that is missing at the end, r·z_proxy − z_truth: a proxy that rises by z_proxy promises r times that",
+        symbol="adjusted gap, end",
+        unit="sd",
+        better="lower",
+        needs=ANSWERS,
+        over_seeds=True,
+    ),
+    _condition(
+        "departure_end",
+        "how far the policy has left the cloud of the start's responses, (z_proxy − r·z_truth)/√(1 − r²)",
+        symbol="departure, end",
+        unit="sd",
+        needs=ANSWERS,
+        over_seeds=True,
+    ),
+    *(
+        _condition(
+            f"ranking_{part}",
+            f"AUROC of the proxy for right against wrong answers to the same problem, at the {part}",
+            symbol=f"ranking, {part}",
+            better="higher",
+            needs="two answers to a problem (evaluation.answers)",
+            over_seeds=True,
+            **SHARE,
+        )
+        for part in ("start", "end")
+    ),
+)
+
 CONDITIONS_AND_SUMMARIES = (
+    *OUTCOMES,
     _condition(
         "augc_standardised",
         "area under the positive part of the standardised gap",
@@ -129,13 +291,13 @@ CONDITIONS_AND_SUMMARIES = (
         better="higher",
         **SHARE,
     ),
-    _summary(
+    _condition(
         "true_lowest",
-        ("true_strict", "lowest"),
-        "lowest true reward at any point",
+        "lowest true reward at any point, the step chosen on one half of the problems and measured on the other; from "
+        "means alone the plain minimum, which noise makes lower",
         symbol="true reward, lowest",
         better="higher",
-        **SHARE,
+        over_seeds=True,
     ),
     _summary(
         "true_end",

@@ -19,6 +19,9 @@ from betastar.record.shapes.kinds import CLOSED, Beta, Missing, Number, Reason, 
 from betastar.record.shapes.results import SCHEMA_VERSION, ResultsRecord
 
 FORMS = ("standardised", "paper")
+"""Of the gap, those whose AUGC is followed over β."""
+SCALES = (*FORMS, "common")
+"""All forms of the gap."""
 BASELINES = ("constant", "step", "true_strict", "proxy")
 """What a warning sign is compared with: nothing, the clock, current accuracy, and the reward being maximised."""
 BETWEEN_VARIANTS = ("augc_standardised", "augc_paper", "true_lowest", "true_end")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -201,7 +202,7 @@ def unknown(without_beta: int, without_seed: int, runs: int) -> list[str]:
     notes = []
     if without_seed:
         notes.append(f"{_count(without_seed, runs)} without a seed; numbered from 0 (set it with --seed or --pattern)")
-    if without_beta:
+    if without_beta and runs > 1:
         notes.append(
             f"{_count(without_beta, runs)} without a known β, so the dependence of damage on β is unknown there (set "
             "it with --beta or --pattern)"
@@ -340,11 +341,12 @@ def _runs(log: Log, options: Options, told: Mapping[str, str]) -> list[Run]:
         steps = [told["step"]] if "step" in told else step_columns(list(rows))
         columns = choose([name for name in rows if name in told.values() or name not in steps], told, part.name)
         fields = {field: column for field, column in columns.items() if field != "step"}
+        rows, fields, summed = _without_the_truth(rows, fields, told)
         points = evaluation_points(rows, fields, steps, part.name, options.until)
         guessed = {field: column for field, column in columns.items() if field not in told}
         if steps and "step" not in told:
             guessed["step"] = " or ".join(steps)
-        done = [*filter(None, [part.note]), *points.notes]
+        done = [*filter(None, [part.note, summed]), *points.notes]
         extra = _extra(log.record, by_column) or _again(part.rows)
         answers = _answers(log.answers, by_column, points.table)
         result.append(Run(log.name, part, identity, points.table, fields, guessed, done, extra, answers))
@@ -359,6 +361,53 @@ def _answers(answers: pd.DataFrame | None, identity: Identity, points: pd.DataFr
     for part, value in identity._asdict().items():
         of_it &= answers[part] == value
     return answers[of_it] if of_it.any() else None
+COMPONENT = re.compile(r"(^|[/_])(rewards?|scores?)([/_]|$)")
+SPREAD = re.compile(r"(std|min|max|frac_reward_zero_std)$")
+MOST_COMPONENTS = 8
+
+
+def _without_the_truth(
+    rows: dict[str, Array], fields: Mapping[str, str], told: Mapping[str, str]
+) -> tuple[dict[str, Array], dict[str, str], str | None]:
+    """A guessed proxy that is a weighted sum of logged rewards with the true one among them, less its true part: what
+    is optimised beside the truth. The rows, the fields, and what was done."""
+    proxy, true = fields["proxy"], fields["true_strict"]
+    parts = [n for n in rows if n != proxy and COMPONENT.search(n) and not SPREAD.search(n) and n != true]
+    weights = _weights(rows[proxy], [rows[name] for name in [true, *parts]]) if parts else None
+    if weights is None or not weights[0] > 1e-6:
+        return rows, dict(fields), None
+    share = f"{weights[0]:.3g}"
+    if "proxy" in told:
+        return rows, dict(fields), f"{proxy} is a sum that holds the true reward ({true}) with weight {share}"
+    rest = f"{proxy} − {share} × {true}"
+    rows = rows | {rest: rows[proxy] - weights[0] * rows[true]}
+    fields = {field: column for field, column in fields.items() if field != "proxy_std"} | {"proxy": rest}
+    counted = [(name, w) for name, w in zip(parts, weights[1:], strict=True) if abs(w) > 1e-6]
+    if len(counted) == 1:  # the spread of the rest is that of its only part
+        ((name, weight),) = counted
+        spread = re.sub(r"(?<![a-z])mean$", "std", name)
+        if spread != name and spread in rows:
+            rows = rows | {f"{abs(weight):.3g} × {spread}": abs(weight) * rows[spread]}
+            fields["proxy_std"] = f"{abs(weight):.3g} × {spread}"
+    said = (
+        f"{proxy} is a sum that holds the true reward ({true}) with weight {share}; the proxy is what remains without "
+        "it (--proxy COLUMN takes another)"
+    )
+    return rows, fields, said
+
+
+def _weights(total: Array, parts: Sequence[Array]) -> Array | None:
+    """The weights with which parts add up to the total; None where they do not, or rows are too few to tell."""
+    table = np.column_stack(parts)
+    known = ~np.isnan(total) & ~np.isnan(table).any(axis=1)
+    if len(parts) > MOST_COMPONENTS or known.sum() < 2 * len(parts) + 1:
+        return None
+    total, table = total[known], table[known]
+    solved = np.linalg.lstsq(table, total, rcond=1e-9)
+    weights, rank = np.asarray(solved[0], dtype=np.float64), int(solved[2])
+    if rank < len(parts) or np.abs(table @ weights - total).max() > 1e-4 * max(float(np.ptp(total)), 1e-9):
+        return None
+    return weights
 
 
 def _first_known(*ranked: Identity) -> Identity:
@@ -410,16 +459,20 @@ def _frame(runs: Sequence[Run], places: Sequence[Identity]) -> pd.DataFrame:
 
 def _true_as_share(frame: pd.DataFrame, unit: Unit | None) -> tuple[pd.DataFrame, list[str]]:
     """True rewards as shares of right answers, a percentage divided by 100; or as scores, which need the column
-    `true_std`: a share has a standard deviation of its own."""
+    `true_std`. A share has a standard deviation of its own: one that is logged and differs from it says score."""
     true = frame["true_strict"].to_numpy()
     low, high, said = true.min(), true.max(), []
     if unit is None:
         unit = "share" if low >= 0 and high <= 1 else "percent" if low >= 0 and high <= 100 else "score"
-        if unit == "percent":
+        whole = {"share": 1.0, "percent": 100.0}.get(unit)
+        if whole and "true_std" in frame and (differs := _differs(true, frame["true_std"].to_numpy(), whole)):
+            unit = "score"
+            said.append(f"{differs}: read as scores, not as shares of right answers (else --true-unit share)")
+        elif unit == "percent":
             said.append(
                 f"true rewards go up to {high:g}: read as percentages and divided by 100 (else --true-unit score)"
             )
-        if unit == "score":
+        elif unit == "score":
             said.append(f"true rewards go from {low:g} to {high:g}: read as scores, not as shares of right answers")
     if unit == "score":
         return (frame if "true_std" in frame else frame.assign(true_std=np.nan)), said
@@ -429,6 +482,24 @@ def _true_as_share(frame: pd.DataFrame, unit: Unit | None) -> tuple[pd.DataFrame
         )
     frame = frame.drop(columns="true_std", errors="ignore")
     return frame.assign(true_strict=true / 100 if unit == "percent" else true), said
+
+
+SAME_SPREAD = 0.1  # of small batches, the logged spread is that of n − 1 and a mean over batches
+
+
+def _differs(true: Array, logged: Array, whole: float) -> str | None:
+    """Whether a logged standard deviation of the true reward is not that of a share, in words."""
+    expected = np.sqrt(true * (whole - true))
+    known = ~np.isnan(logged) & (expected > 0)
+    if not known.any():
+        return None
+    ratio = float(np.median(logged[known] / expected[known]))
+    if abs(ratio - 1) <= SAME_SPREAD:
+        return None
+    return (
+        f"the logged standard deviation of the true reward, {logged[known][0]:.3g}, is not that of a share, "
+        f"{expected[known][0]:.3g}"
+    )
 
 
 def _again(rows: pd.DataFrame) -> dict[str, Any]:

@@ -67,6 +67,25 @@ class StartNearZero(TypedDict):
     true_strict: bool | None
 
 
+@with_config(CLOSED)
+class CommonScale(TypedDict):
+    """What the common form of the gap divides the rise of each reward by, the same for all β of a seed."""
+
+    proxy: Size
+    truth: Size
+    source: Annotated[Text | None, Field(description="whose standard deviations they are")]
+    reason: Reason
+
+
+@with_config(CLOSED)
+class NoiseFloor(TypedDict):
+    """What noise alone would give on average at the same evaluation points."""
+
+    value: Number
+    method: Annotated[Text | None, Field(description="how the noise is known")]
+    reason: Reason
+
+
 class Condition(TypedDict):
     """One (variant, β, seed). The measures of a condition, and parts of those of a point, stand beside these fields."""
 
@@ -80,6 +99,17 @@ class Condition(TypedDict):
     again: NotRequired[Again]
     start_near_zero: Annotated[
         StartNearZero, Field(description="whether the reward at t=0 is within 10 standard errors of zero")
+    ]
+    proxy_is_truth: Annotated[
+        bool, Field(description="whether the proxy is the true reward on another scale: there is no gap then")
+    ]
+    common_scale: CommonScale
+    intervals: Annotated[
+        dict[str, Interval],
+        Field(description="measure of a condition → interval over problems, or of its mean's noise"),
+    ]
+    noise_floor: Annotated[
+        dict[str, NoiseFloor], Field(description="measure of a condition → what noise alone would give")
     ]
     missing: NotRequired[Missing]
     series: dict[str, list[Any]]
