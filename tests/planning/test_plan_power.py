@@ -128,7 +128,7 @@ def test_the_grids_of_all_methods():
 
 def test_the_plan_prints_it(tmp_path):
     text = plan("micro", "--set", "seeds=[0,1,2,3,4]", "--set", "grid.percentiles=[10,30,50,70,90]")
-    assert "Smallest rise found, in residual sd" in text
+    assert "Smallest rise found (sd)" in text
     assert "Power: 5 seeds × 5 β find a rise of regret from the smallest to the largest β with 80 % probability" in text
     assert "--pilot RUN says how much that is." in text
     two = plan("micro", "--set", "seeds=[0]")

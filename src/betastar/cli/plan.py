@@ -240,7 +240,7 @@ def _print_power(console: Any, power: Power) -> None:
         [str(n), *("–" if rise == inf else f"{rise:.2g}" for rise in row)]
         for n, row in zip(power.seeds, power.table, strict=True)
     ]
-    _print(console, "Smallest rise found, in residual sd", ["seeds", *(f"{n} β" for n in power.betas)], rows, right=-1)
+    _print(console, "Smallest rise found (sd)", ["seeds", *(f"{n} β" for n in power.betas)], rows, right=-1)
     console.print(f"  Power: {text}.", markup=False, soft_wrap=True)
 
 

@@ -17,7 +17,7 @@ from betastar.record.answers import COLUMNS as ANSWERS
 from betastar.record.entries import REGISTRY
 from betastar.record.frames import Frame, columns
 from betastar.record.measures import Level, Measure
-from betastar.record.schema import condition_fields, record_fields, summary_fields
+from betastar.record.schema import condition_fields, decision_fields, record_fields, summary_fields
 
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -49,6 +49,13 @@ def condition_table() -> str:
 def summary_table() -> str:
     """The fields of a summary."""
     return _table(("field", "meaning"), ((_code(name), SUMMARY_FIELDS[name]) for name in summary_fields()))
+
+
+def decision_table() -> str:
+    """The fields of a decision and of its parts; those that every part has are left out."""
+    known = ("reason", "missing", "n_seeds", "n_beta", "method")
+    rows = [(n, note) for n, note in decision_fields().items() if "." not in n or n.rpartition(".")[2] not in known]
+    return _table(("field", "meaning"), ((_code(name), note or DECISION_FIELDS.get(name, "")) for name, note in rows))
 
 
 def measures_table(level: Level) -> str:
@@ -103,10 +110,44 @@ SUMMARY_FIELDS = {
     "paper": "the same for the paper's gap",
     "missing": "field → why it is null, if it is",
 }
+DECISION_FIELDS = {
+    "unit": "of the measure: pp, or gap × steps",
+    "betas": "the values of β",
+    "n_seeds": "seeds that have every β",
+    "n_beta": "values of β",
+    "verdict_reason": "its p, or why nothing can be said",
+    "test.L": "the statistic",
+    "guard.measure": "the signed area",
+    "guard.p_less": "one-sided p that it falls",
+    "effect.slope": "mean over seeds, standard error, interval, n, reason",
+    "effect.problems.standard_error": "of the slope, from the draw of problems alone",
+    "effect.problems.n_problems": "problems that all conditions share",
+    "truth_unit": "pp, or score",
+    "truth_by_beta.beta": "value of β",
+    "truth_by_beta.mean": "over seeds",
+    "truth_by_beta.interval": "over seeds, and problems where single answers are known",
+    "truth_range.value": "largest mean minus smallest",
+    "truth_range.interval": "Tukey's simultaneous intervals",
+    "choose.lead_interval": "of the lead",
+    "choose.n_problems": "problems that the comparison takes for a draw; 0: it does not",
+    "choose.by_beta.beta": "value of β",
+    "choose.by_beta.behind": "mean of the best other β minus the mean of this one",
+    "choose.by_beta.low": "simultaneous lower limit",
+    "choose.by_beta.high": "simultaneous upper limit",
+    "directions.measure": "its name",
+    "disagreements.measure": "its name",
+    "disagreements.damage": "by this measure",
+    "disagreements.primary": "by the primary measure",
+    "power.degrees_of_freedom": "of residual_sd",
+    "power.power": "the probability asked for",
+    "power.power_for_smallest_effect": "probability of finding analysis.smallest_effect",
+    "missing": "field → why it is null, if it is",
+}
 TABLES: dict[str, Callable[[], str]] = {
     "record": record_table,
     "condition": condition_table,
     "summary": summary_table,
+    "decision": decision_table,
     **{f"measures_{level}": lambda level=level: measures_table(level) for level in get_args(Level)},
     "answers": answers_table,
     **{f"frame_{frame}": lambda frame=frame: frame_table(frame) for frame in get_args(Frame)},

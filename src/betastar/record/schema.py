@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal, NotRequired, get_args, get_origin, g
 
 from pydantic import Field, TypeAdapter, with_config
 from pydantic.json_schema import GenerateJsonSchema
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict, is_typeddict
 
 from betastar.record.entries import REGISTRY
 from betastar.record.measures import Measure
-from betastar.record.shapes import analysis, protocol
+from betastar.record.shapes import analysis, decision, protocol
 from betastar.record.shapes.comparison import ComparisonRecord
 from betastar.record.shapes.kinds import CLOSED, Beta, Missing, Number, Reason, SeedMean
 from betastar.record.shapes.results import SCHEMA_VERSION, ResultsRecord
@@ -71,6 +71,30 @@ def comparison_checker() -> TypeAdapter[Any]:
 def record_fields() -> dict[str, str]:
     """The fields of the record with what they mean."""
     return {name: kind.__metadata__[-1].description for name, kind in _required(_hints(ResultsRecord)).items()}
+
+
+def decision_fields() -> dict[str, str]:
+    """The fields of a decision with what they mean; of a part, the sentence of its type and its own fields."""
+    return _meanings(decision.Decision, "")
+
+
+def _meanings(shape: Any, before: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, kind in _required(_hints(shape)).items():
+        notes = [note.description for note in getattr(kind, "__metadata__", ()) if getattr(note, "description", None)]
+        inner = get_args(kind)[0] if notes else kind
+        parts = [p for p in (inner, *get_args(inner)) if getattr(p, "__module__", "") == decision.__name__]
+        part = parts[0] if parts and is_typeddict(parts[0]) else None
+        found[f"{before}{name}"] = notes[-1] if notes else _sentence(part) if part else ""
+        if part is not None:
+            found |= _meanings(part, f"{before}{name}.")
+    return found
+
+
+def _sentence(shape: Any) -> str:
+    """A docstring as a cell has it: no full stop, and a small letter but for a name."""
+    text = " ".join((shape.__doc__ or "").split()).rstrip(".")
+    return text if text.startswith("Page") else text[:1].lower() + text[1:]
 
 
 def summary_fields() -> dict[str, Any]:
