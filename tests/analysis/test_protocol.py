@@ -180,7 +180,7 @@ def test_numbers_are_those_of_the_summary() -> None:
     for i, row in enumerate(rows):
         assert found["augc"]["rows"][i]["standardised"] == row["augc_standardised"]
         assert found["augc"]["rows"][i]["paper"] == row["augc_paper"]
-        assert found["checkpoint_entropy"]["rows"][i]["checkpoint"] == row["policy_entropy"]
+        assert found["checkpoint_entropy"]["rows"][i]["checkpoint"] == row["policy_entropy_start"]
         assert found["uq_gap_correlation"]["rows"][i]["paper"] == row["uq_gap_correlation_paper"]
 
 

@@ -23,12 +23,12 @@ LEVEL = 0.05
 # The quantities of the chain beside β, and which measures of a summary they are. Diversity and OOD distance are those
 # of the checkpoint, as in Algorithm 1, line 8; û is the mean over the online phase, as in Table 1.
 MEASURES: Mapping[str, str] = {
-    "entropy": "policy_entropy",
+    "entropy": "policy_entropy_start",
     "entropy collapse": "entropy_collapse",
     "diversity": "diversity_start",
     "OOD distance": "ood_distance_start",
-    "û": "disagreement",
-    "û centred": "disagreement_centred",
+    "û": "disagreement_mean",
+    "û centred": "disagreement_centred_mean",
     "AUGC": "augc_standardised",
     "û–gap r": "uq_gap_correlation",
 }

@@ -152,7 +152,7 @@ def _metrics(results: Mapping[str, Any]) -> list[tuple[str, str, Rows]]:
         (
             "checkpoint_entropy",
             "entropy of the DPO checkpoint on a fixed probe set, Eq. 11, nats",
-            _by_beta(results, {"checkpoint": "policy_entropy"}),
+            _by_beta(results, {"checkpoint": "policy_entropy_start"}),
         ),
         (
             "entropy_collapse",
@@ -162,12 +162,12 @@ def _metrics(results: Mapping[str, Any]) -> list[tuple[str, str, Rows]]:
         (
             "ood_distance",
             "cosine distance of responses from the reward models' training data, Eq. 12",
-            _by_beta(results, {"checkpoint": "ood_distance_start", "online": "ood_distance"}),
+            _by_beta(results, {"checkpoint": "ood_distance_start", "online": "ood_distance_mean"}),
         ),
         (
             "diversity",
             "mean pairwise cosine distance of responses",
-            _by_beta(results, {"checkpoint": "diversity_start", "online": "diversity"}),
+            _by_beta(results, {"checkpoint": "diversity_start", "online": "diversity_mean"}),
         ),
         ("spearman", "Spearman's ρ between β and mean AUGC", _by_variant(results, "spearman", SPEARMAN)),
         (

@@ -87,13 +87,13 @@ Json = Mapping[str, Any]
 MEANS = {
     "augc_standardised": "augc_standardised",
     "augc_paper": "augc_paper",
-    "mean_uq": "disagreement",
+    "mean_uq": "disagreement_mean",
     "r_uq": "uq_gap_correlation",
     "r_uq_paper": "uq_gap_correlation_paper",
 }
 SHOWN = {
     **{name: REGISTRY.summary(name).words for name in ("augc_standardised", "augc_paper")},
-    "mean_uq": f"mean {REGISTRY.summary('disagreement').words}",
+    "mean_uq": "mean û",
     "r_uq": "r_UQ",
 }
 COUNT, ONSET = "n", "onset step"

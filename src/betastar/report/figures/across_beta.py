@@ -33,18 +33,18 @@ from betastar.report.words.numbers import defined
 STRIP = 1.14  # half the width of the strip at a chosen β, as a factor
 DOTS = "Dots: seeds; diamonds: mean with 95 % interval"
 FROM_ZERO = ("entropy_collapse", "regret")
-MECHANISM = ("augc_standardised", "policy_entropy", "ood_distance_start", "disagreement")
+MECHANISM = ("augc_standardised", "policy_entropy_start", "ood_distance_start", "disagreement_mean")
 
 
 def end_truth(results: Mapping[str, Any]) -> Figure:
-    """True reward at the end by β, with the set of β that cannot be told from the best marked."""
+    """True reward at the end by β, the β that cannot be distinguished from the best shaded."""
     title, variants = "True reward at the end by β", list(results["summary"])
     row = _quantity_row(results, "true_end", variants, mark=True)
     if not row:
         return missing("end_truth", title, "The true reward at the end is undefined in every run.")
     caption = f"{DOTS} over seeds."
     if any(defined(results["decision"][v]["choose"]["best"]) for v in variants):
-        caption += " Shaded: the values of β that cannot be distinguished from the best (multiple comparisons with the best)."
+        caption += " Shaded: the values of β that cannot be distinguished from the best."
     return Figure("end_truth", title, caption, [row])
 
 
@@ -88,7 +88,7 @@ def augc(results: Mapping[str, Any]) -> Figure:
 def entropy(results: Mapping[str, Any]) -> Figure:
     """Figure 4 of the paper: entropy of the checkpoints, and its collapse while they adapt."""
     variants, title = list(results["summary"]), "Entropy at the checkpoint and its collapse (the paper's Figure 4)"
-    rows = [_quantity_row(results, name, variants) for name in ("policy_entropy", "entropy_collapse")]
+    rows = [_quantity_row(results, name, variants) for name in ("policy_entropy_start", "entropy_collapse")]
     if not any(rows):
         return missing("entropy", title, "The policy's entropy on the probe prompts was not logged.")
     caption = (
