@@ -20,7 +20,7 @@ def summary(record: Mapping[str, Any], notes: Sequence[str] = ()) -> str:
     for found in headlines(record):
         if several:
             lines += [f"### variant {_text(found.variant)}", ""]
-        lines += [f"**{_text(found.truth)}**", ""]
+        lines += [f"**{_text(found.verdict)}**", ""]
         lines += [f"- *{label}* {_text(text)}" for label, text in found.labelled]
         lines += [f"- ⚠️ {_text(text)}" for text in found.cautions]
         lines.append("")

@@ -23,7 +23,7 @@ def show(results: Mapping[str, Any], folder: Path | None, seconds: float | None 
     terminal = console()
     for found in headlines(results):
         terminal.print(f"\n{_title(results, found.variant)}", style="bold", markup=False)
-        print_lines(terminal, [found.truth])
+        print_lines(terminal, [found.verdict])
         for label, text in found.labelled:
             terminal.print(f"  {label} {text}", markup=False, soft_wrap=True)
         print_lines(terminal, found.cautions)

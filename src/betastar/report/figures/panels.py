@@ -147,7 +147,7 @@ def paired(rows: list[list[Panel]]) -> list[list[Panel]]:
 
 
 def variant_title(variant: str, variants: Sequence[str]) -> str:
-    return f"variant {variant}" if len(variants) > 1 or variant != "logged" else ""
+    return f"variant {variant}" if len(variants) > 1 else ""
 
 
 def beta_axis(betas: Sequence[float | None], reach: Sequence[float] = ()) -> alt.X:

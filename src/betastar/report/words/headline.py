@@ -51,11 +51,12 @@ MEASURES = {
 
 
 class Headline(NamedTuple):
-    """What a variant's data say, in sentences; empty where there is nothing to say. `truth`: what happened to it.
-    `effect`: whether β mattered; of one β, what was lost since the peak. `choice`: what to do. `certainty`: how sure.
+    """What a variant's data say, in sentences; empty where there is nothing to say. `verdict`: how its runs ended, in a
+    word. `truth`: what happened to the true reward. `effect`: whether β mattered; of one β, what was lost since the peak. `choice`: what to do. `certainty`: how sure.
     `cautions`: where measures or grades disagree. `one_beta`: β cannot be compared, and is not mentioned."""
 
     variant: str
+    verdict: str
     truth: str
     effect: str
     choice: str
@@ -66,14 +67,19 @@ class Headline(NamedTuple):
     @property
     def sentences(self) -> list[str]:
         """All of it in order, cautions last."""
-        parts = (self.truth, self.effect, self.choice, self.certainty, *self.cautions)
+        parts = (self.verdict, self.truth, self.effect, self.choice, self.certainty, *self.cautions)
         return [part for part in parts if part]
 
     @property
     def labelled(self) -> list[tuple[str, str]]:
-        """What follows the first sentence, each with a word that says what it answers."""
+        """What follows the verdict, each with the question that it answers."""
         labels = ("Since the peak?", "What to do?") if self.one_beta else ("Did β matter?", "Which β?")
-        parts = ((labels[0], self.effect), (labels[1], self.choice), ("How sure?", self.certainty))
+        parts = (
+            ("The truth?", self.truth),
+            (labels[0], self.effect),
+            (labels[1], self.choice),
+            ("How sure?", self.certainty),
+        )
         return [(label, text) for label, text in parts if text]
 
 
@@ -104,7 +110,8 @@ def headline(results: Json, variant: str) -> Headline:
 def _over_beta(runs: Sequence[Json], summary: Json, decision: Json) -> Headline:
     return Headline(
         variant=runs[0]["variant"],
-        truth=" ".join(filter(None, [verdict_counts(runs), _changes(summary, decision), _range(decision)])),
+        verdict=verdict_counts(runs),
+        truth=" ".join(filter(None, [_changes(summary, decision), _range(decision)])),
         effect=_effect(decision),
         choice=_choice(summary, decision),
         certainty=_certainty(runs, decision),
@@ -303,12 +310,18 @@ def _one_run(run: Json, decision: Json) -> Headline:
         else "One run, and the number of responses is not logged: noise is judged by how the curve itself scatters."
     )
     if not defined(run["end_change"]):
-        return Headline(run["variant"], f"No verdict: {_why_missing([run], 'verdict')}.", "", "", certainty, [], True)
-    verdict = f"Verdict: {run['verdict']}."
+        return Headline(run["variant"], verdict_counts([run]), "", "", "", certainty, [], True)
     effect, choice = _since_peak(run, unit)
     caution = _grades([run])
     return Headline(
-        run["variant"], f"{verdict} {_course(run)}", effect, choice, certainty, [caution] if caution else [], True
+        variant=run["variant"],
+        verdict=verdict_counts([run]),
+        truth=_course(run),
+        effect=effect,
+        choice=choice,
+        certainty=certainty,
+        cautions=[caution] if caution else [],
+        one_beta=True,
     )
 
 
@@ -353,11 +366,11 @@ def _one_beta(runs: Sequence[Json], summary: Json, decision: Json) -> Headline:
     peaks = [run["turnover_step"] for run in runs if run["turnover_step"] is not None]
     change, regret = row["end_change"], row["regret"]
     known = [row[name]["mean"] for name in ("true_start", "true_peak", "true_end")]
-    truth = verdict_counts(runs)
+    truth = ""
     if all(map(defined, known)) and defined(change["mean"]):
         start, peak, end = (minus(f"{value:.3g}") for value in known)
-        truth += (
-            f" On average the truth went from {start} to {end} (peak {peak}), a change of "
+        truth = (
+            f"On average the truth went from {start} to {end} (peak {peak}), a change of "
             f"{unit.with_interval(change['mean'], change['interval'], '+')}."
         )
     effect = ""
@@ -371,7 +384,16 @@ def _one_beta(runs: Sequence[Json], summary: Json, decision: Json) -> Headline:
     of = count(seeds, "seed") if seeds == len(runs) else count(len(runs), "run")
     caution = _grades(runs)
     certainty = f"{of}{_problems(runs)}; intervals are over {'seeds' if seeds == len(runs) else 'runs'}."
-    return Headline(runs[0]["variant"], truth, effect, choice, certainty, [caution] if caution else [], True)
+    return Headline(
+        variant=runs[0]["variant"],
+        verdict=verdict_counts(runs),
+        truth=truth,
+        effect=effect,
+        choice=choice,
+        certainty=certainty,
+        cautions=[caution] if caution else [],
+        one_beta=True,
+    )
 
 
 def _capital(text: str) -> str:
