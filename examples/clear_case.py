@@ -16,11 +16,11 @@ import pandas as pd
 
 import betastar as bs
 
-BETAS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+BETAS = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 2.0)
 SEEDS = range(5)
 STEPS = np.arange(0, 101, 10)
 PROBLEMS = 1319  # as many as in the test split of GSM8K
-GAIN, LOSS = 0.10, 0.16  # of the true reward: what adaptation gives, and what hacking takes at β = 1
+GAIN, LOSS = 0.10, 0.20  # of the true reward: what adaptation gives, and what hacking takes at β = 1
 
 
 def logs() -> pd.DataFrame:
@@ -34,7 +34,7 @@ def logs() -> pd.DataFrame:
             for step in STEPS:
                 t = step / STEPS[-1]
                 truth = 0.55 + luck + GAIN * (1 - np.exp(-6 * t)) - LOSS * speed * beta**0.9 * t**2
-                proxy = 1.0 + 1.6 * (1 - np.exp(-2.5 * t)) + 0.3 * beta**0.9 * t
+                proxy = 1.0 + 1.0 * (1 - np.exp(-2.5 * t)) + 0.3 * beta**0.9 * t
                 rows.append(
                     {
                         "beta": beta,

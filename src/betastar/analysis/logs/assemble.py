@@ -361,6 +361,8 @@ def _answers(answers: pd.DataFrame | None, identity: Identity, points: pd.DataFr
     for part, value in identity._asdict().items():
         of_it &= answers[part] == value
     return answers[of_it] if of_it.any() else None
+
+
 COMPONENT = re.compile(r"(^|[/_])(rewards?|scores?)([/_]|$)")
 SPREAD = re.compile(r"(std|min|max|frac_reward_zero_std)$")
 MOST_COMPONENTS = 8

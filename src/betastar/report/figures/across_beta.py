@@ -1,5 +1,4 @@
-"""Figures by β: end truth and regret, damage with the fitted law and β★, entropy, the mechanism, variants side by side.
-"""
+"""Figures by β: end truth and regret, damage with the fitted law and β★, entropy, the mechanism, variants side by side."""
 
 from __future__ import annotations
 

@@ -95,9 +95,7 @@ def _plasticity(results: Mapping[str, Any]) -> list[list[Panel]]:
             continue
         words = REGISTRY.summary(f"{name}_end").axis or name
         axis = Axis(words.removesuffix(", end"), reach_of([], every))
-        rows.append(
-            [Panel(_before_and_after(results, means[v], axis), variant_title(v, variants)) for v in variants]
-        )
+        rows.append([Panel(_before_and_after(results, means[v], axis), variant_title(v, variants)) for v in variants])
     return paired(rows)
 
 
@@ -125,7 +123,9 @@ def ranking(results: Mapping[str, Any]) -> Figure:
     """Whether the proxy still knows right from wrong on what the policy now says, by online step."""
     title, points, of_beta = "Does the proxy still rank right above wrong?", series_frame(results), labels(results)
     if not known(points, "ranking"):
-        return missing("ranking", title, "A ranking within problems needs two answers to a problem (evaluation.answers).")
+        return missing(
+            "ranking", title, "A ranking within problems needs two answers to a problem (evaluation.answers)."
+        )
     rows = over_seeds(points, ["ranking"], of_beta)
     variants, names = list(results["summary"]), list(of_beta.values())
     reach = extent([row[f"ranking_{end}"] for row in rows for end in ("low", "high")], [0.5])

@@ -65,7 +65,10 @@ def mechanism_rows(summary: Mapping[str, Any]) -> list[list[str]]:
     digits = {measure.name: measure.digits for measure in REGISTRY.table}
     if all(row[name]["mean"] is None for row in summary["by_beta"] for name in digits):
         return []
-    return [[beta_name(row["beta"]), *(mean_error(row[name], places) for name, places in digits.items())] for row in summary["by_beta"]]
+    return [
+        [beta_name(row["beta"]), *(mean_error(row[name], places) for name, places in digits.items())]
+        for row in summary["by_beta"]
+    ]
 
 
 def conclusions(summary: Mapping[str, Any]) -> list[str]:

@@ -91,7 +91,14 @@ def _distance(runs: Sequence[Json]) -> str:
 def condition_columns(results: Json) -> list[str]:
     """Heads of the table of `condition_rows`."""
     names = _named(results)
-    return [*names.values(), "verdict", "true reward: start → peak → end", "change", "since the peak", "proxy: start → end"]
+    return [
+        *names.values(),
+        "verdict",
+        "true reward: start → peak → end",
+        "change",
+        "since the peak",
+        "proxy: start → end",
+    ]
 
 
 def condition_rows(results: Json) -> list[list[str]]:
