@@ -104,7 +104,7 @@ def sized_spec(figure: Drawn, paper: Paper, n_beta: int) -> dict[str, Any]:
         rows = [[{**panel, "width": width} for panel in flat[i : i + columns]] for i in range(0, len(flat), columns)]
         return {
             "$schema": alt.SCHEMA_URL,
-            "padding": 0,
+            "padding": 1,
             "vconcat": [{"hconcat": row} for row in rows],
             "datasets": datasets,
             "params": [SHOWN],

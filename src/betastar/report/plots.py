@@ -27,8 +27,8 @@ class Chart(alt.VConcatChart):
 
 
 class PaperChart(Chart):
-    """A chart as wide as a column of a paper. Saved as .svg or .pdf it is a vector of exactly that width, as .png it has
-    300 dpi."""
+    """A chart as wide as a column of a paper. As .svg or .pdf it is a vector of exactly that width, as .png it has 300
+    dpi."""
 
     def save(self, fp: Any, format: str | None = None, **kwargs: Any) -> None:
         """As altair's `save`, at the true size."""

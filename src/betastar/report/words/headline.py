@@ -51,9 +51,11 @@ MEASURES = {
 
 
 class Headline(NamedTuple):
-    """What a variant's data say, in sentences; empty where there is nothing to say. `verdict`: how its runs ended, in a
-    word. `truth`: what happened to the true reward. `effect`: whether β mattered; of one β, what was lost since the peak. `choice`: what to do. `certainty`: how sure.
-    `cautions`: where measures or grades disagree. `one_beta`: β cannot be compared, and is not mentioned."""
+    """What a variant's data say, in sentences; empty where there is nothing to say.
+
+    `verdict`: how its runs ended, in a word. `truth`: what happened to the true reward. `effect`: whether β mattered;
+    with one β, what was lost since the peak. `choice`: what to do. `certainty`: how sure. `cautions`: where measures or
+    grades disagree. `one_beta`: β cannot be compared, and is not mentioned."""
 
     variant: str
     verdict: str
@@ -210,14 +212,19 @@ def _choice(summary: Json, decision: Json) -> str:
         parts.append(f"{listed([beta_name(beta) for beta in sorted(equal)])} cannot be distinguished from it")
     else:
         parts[0] += f", ahead of the next by {unit.with_interval(found['lead'], found['lead_interval'])}"
-    parts.append(", ".join(_cost([row], unit) for row in worse) if len(worse) <= MOST_COSTS else _cost(worse, unit))
+    if len(worse) <= MOST_COSTS:
+        parts.append(", ".join(f"{beta_name(row['beta'])} costs {_cost(row, unit)}" for row in worse))
+    else:
+        least, most = worse[0], worse[-1]
+        parts.append(
+            f"of the other {len(worse)}, {beta_name(least['beta'])} costs least ({_cost(least, unit)}) and "
+            f"{beta_name(most['beta'])} most ({_cost(most, unit)})"
+        )
     return "; ".join(parts) + "." + _even_there(summary, decision)
 
 
-def _cost(rows: Sequence[Json], unit: Unit) -> str:
-    names = listed([beta_name(beta) for beta in sorted(row["beta"] for row in rows)])
-    low, high = min(row["low"] for row in rows), max(row["high"] for row in rows)
-    return f"{names} cost{'s' * (len(rows) == 1)} {unit.bounds(low, high)} {unit.word}".rstrip()
+def _cost(row: Json, unit: Unit) -> str:
+    return f"{unit.bounds(row['low'], row['high'])} {unit.word}".rstrip()
 
 
 def _even_there(summary: Json, decision: Json) -> str:
