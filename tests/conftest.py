@@ -23,7 +23,9 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs in this process end without a report, which takes seconds; the tests of the report draw it."""
+    """Runs and analyses in this process end without a report, which takes seconds; the tests of the report draw it."""
     from betastar.experiment import pipeline
+    from betastar.report import folders
 
     monkeypatch.setattr(pipeline.report, "run", lambda ctx, results: None)
+    monkeypatch.setattr(folders, "write_report", lambda source: source / folders.REPORT)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,17 +28,20 @@ SERVER.set_forkserver_preload(
     ]
 )
 PATIENCE = 300  # seconds
+Done = subprocess.CompletedProcess[str]
 
 
 class Command:
-    """`betastar ARGUMENTS…` in `folder`, begun at once. Without `drawn` a run ends before its report, which takes
-    seconds. `used`: the seconds of CPU that it has taken, as far as was seen."""
+    """`betastar ARGUMENTS…` in `folder`, begun at once. Without `drawn` a run or an analysis ends before its report,
+    which takes seconds. `used`: the seconds of CPU that it has taken, as far as was seen."""
 
     def __init__(self, *arguments: str | Path, folder: Path | None = None, drawn: bool = True):
         self.arguments = [str(argument) for argument in arguments]
         self.used = 0.0
         self._place = tempfile.TemporaryDirectory()
         self._printed = [Path(self._place.name) / name for name in ("out", "err")]
+        for path in self._printed:
+            path.touch()
         where = str(folder or Path.cwd())
         self.process: BaseProcess = SERVER.Process(
             target=_main, args=(self.arguments, where, dict(os.environ), self._printed, drawn)
@@ -63,7 +67,17 @@ class Command:
         self.process.join()
         return False
 
-    def done(self) -> subprocess.CompletedProcess[str]:
+    def interrupt(self, said: str) -> None:
+        """Send SIGINT, as Ctrl-C does, once it has said this on standard error."""
+        ends = time.monotonic() + PATIENCE
+        while said not in self._printed[1].read_text(encoding="utf-8"):
+            assert self.process.is_alive()
+            assert time.monotonic() < ends
+            time.sleep(0.03)
+        assert self.process.pid is not None
+        os.kill(self.process.pid, signal.SIGINT)
+
+    def done(self) -> Done:
         """What it left, once it has ended. Raises subprocess.TimeoutExpired if it does not."""
         self.killed_after(math.inf)
         assert self.process.exitcode is not None
@@ -72,9 +86,9 @@ class Command:
         return subprocess.CompletedProcess(self.arguments, self.process.exitcode, out, err)
 
 
-def betastar(*arguments: str | Path, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+def betastar(*arguments: str | Path, folder: Path | None = None, drawn: bool = True) -> Done:
     """Exit code and text of a command."""
-    return Command(*arguments, folder=folder).done()
+    return Command(*arguments, folder=folder, drawn=drawn).done()
 
 
 def _main(arguments: list[str], folder: str, environment: dict[str, str], printed: list[Path], drawn: bool) -> None:
@@ -87,8 +101,10 @@ def _main(arguments: list[str], folder: str, environment: dict[str, str], printe
     sys.argv = ["betastar", *arguments]
     if not drawn:
         from betastar.experiment import pipeline
+        from betastar.report import folders
 
         pipeline.report.run = lambda ctx, results: None
+        folders.write_report = lambda source, target=None: source / folders.REPORT
     from betastar.cli import main
 
     main()

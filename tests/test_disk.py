@@ -94,9 +94,9 @@ def test_a_file_in_the_place_of_a_folder_is_one_sentence(tmp_path: Path) -> None
     (tmp_path / "file").write_text("x")
     for broken in (lambda: (tmp_path / "file").mkdir(), lambda: (tmp_path / "file" / "in").mkdir()):
         with (
-            pytest.raises(BetastarError, match=r"file(/in)?: not a folder; give another folder with --out"),
+            pytest.raises(BetastarError, match=r"file(/in)?: not a folder; give another folder with out=…"),
             plain_disk_errors(tmp_path),
         ):
             broken()
-    with pytest.raises(BetastarError, match="is a folder; give a file with --out"):
+    with pytest.raises(BetastarError, match="is a folder; give a file with out=…"):
         write_atomically(tmp_path, b"x")

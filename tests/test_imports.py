@@ -54,6 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "disk",
         "record",
         "settings",
+        "data",
         "models",
         "planning",
         "analysis",

@@ -91,6 +91,18 @@ class Results:
         return read_answers(place) if place is not None and place.is_file() else no_answers()
 
     @property
+    def json(self) -> str:
+        """The record as JSON, as in `results.json`."""
+        return to_json(self.record)
+
+    @property
+    def markdown(self) -> str:
+        """A summary in GitHub's Markdown, for a pull request or an issue."""
+        from betastar.report.markdown import summary
+
+        return summary(self.record, self.notes)
+
+    @property
     def plot(self) -> Plots:
         """Charts of the results: `results.plot.rewards()`."""
         from betastar.report.plots import Plots
@@ -205,7 +217,7 @@ def load(path: str | Path, kind: Literal["run", "comparison"] = "run") -> Result
 
 
 def analyze(
-    source: pd.DataFrame | str | Path | Iterable[str | Path],
+    source: pd.DataFrame | str | Path | Iterable[str | Path] | Any,
     *,
     proxy: str | None = None,
     true: str | None = None,
@@ -220,11 +232,14 @@ def analyze(
     true_unit: Unit | None = None,
     until: int | None = None,
     primary: str | None = None,
+    truth: str | Path | None = None,
+    truth_distance: int | None = None,
+    grade: Literal["gsm8k", "math", "number", "text", "choice"] | None = None,
     name: str | None = None,
     out: str | Path | None = None,
 ) -> Results:
-    """Analyse runs trained elsewhere: a data frame with one row per logged step (the step may be a column or the
-    index), or paths of log files or folders.
+    """Analyse runs trained elsewhere: a data frame (pandas or polars) with a row per logged step or per response (the
+    step may be a column or the index), a run of Weights & Biases or MLflow, or paths of log files or folders.
 
     Every argument except the source is optional: `proxy`, `true`, `step`, `uncertainty` and `variant` name
     columns, `beta` and `seed` a column or a number; whatever you omit is guessed from the names that trainers
@@ -233,16 +248,21 @@ def analyze(
     paths or names. `n`: number of responses behind each true reward. `true_unit`: "share" of right answers,
     "percent" or "score". `until`: the last step that counts. `primary`: the measure whose dependence on β is tested,
     declared in advance: "regret" (default), "end_change", "points_lost", "augc_common", "augc_standardised" or
-    "augc_paper". `name`: name of the record. `out`: a folder for `results.json`, `metrics.jsonl`, `report.html` and
-    `figures/`; without it nothing is written.
+    "augc_paper". `truth`: a file or folder with the true reward of checkpoints, measured elsewhere (a table with steps,
+    or results of lm-evaluation-harness, lighteval or inspect_ai; "FILE:RUN" of several runs), joined to the nearest
+    step at most `truth_distance` away. `grade`: grade texts of responses anew with this grader. `name`: name of the
+    record. `out`: a folder for `results.json`, `metrics.jsonl`, `report.html` and `figures/`; without it nothing is
+    written.
 
     Raises BetastarError, in one sentence, where rewards cannot be found, a column is not as described, or `primary` is
     no such measure.
     """
     from betastar.analysis.analyze import analyze_frame, analyze_paths
     from betastar.analysis.logs.log import Options
+    from betastar.analysis.logs.objects import frame_of
+    from betastar.analysis.logs.truth import chosen_truth
 
-    told = {"proxy": proxy, "true": true, "step": step, "uncertainty": uncertainty}
+    told = {"proxy": proxy, "true": true if truth is None else None, "step": step, "uncertainty": uncertainty}
     options: Options = Options(
         columns={**(columns or {}), **{key: column for key, column in told.items() if column is not None}},
         beta=beta,
@@ -253,9 +273,13 @@ def analyze(
         true_unit=true_unit,
         until=until,
         primary=primary,
+        truth=None if truth is None else chosen_truth(str(truth), true),
+        truth_distance=truth_distance,
+        grade=None if grade is None else _grader(grade),
     )
-    if hasattr(source, "columns"):
-        analysis = analyze_frame(cast("pd.DataFrame", source), options, name or "frame")
+    frame = None if isinstance(source, str | Path) else frame_of(source)
+    if frame is not None:
+        analysis = analyze_frame(frame, options, name or "frame")
     else:
         places = [source] if isinstance(source, str | Path) else list(cast("Iterable[str | Path]", source))
         analysis = analyze_paths([Path(place) for place in places], options, name)
@@ -265,6 +289,19 @@ def analyze(
 
     write_analysis(analysis, Path(out))
     return Results(read_run(Path(out)), Path(out), analysis.notes)
+
+
+def known_names() -> list[tuple[str, str, str]]:
+    """What trainers call the quantities of an analysis: (quantity, pattern of names, who writes it), best first."""
+    from betastar.analysis.logs.names import listed
+
+    return listed()
+
+
+def _grader(name: str) -> Any:
+    from betastar.data.graders import grader
+
+    return grader(name)
 
 
 def compare(*runs: str | Path, out: str | Path = "comparison.html") -> Comparison:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from betastar.errors import BetastarError, InternalError
+from betastar.errors import BetastarError, InternalError, argument
 
 
 def content_key(*parts: Any) -> str:
@@ -46,18 +46,19 @@ def plain_disk_errors(folder: Path) -> Iterator[None]:
         number = error.errno if isinstance(error, OSError) else int(foreign[1]) if foreign else None
         if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise InternalError(
-                f"{folder}: no space left on the disk; free some or give another folder with --out, then run the same "
-                "command again: finished work is kept."
+                f"{folder}: no space left on the disk; free some or give another folder with {argument('out')}, then "
+                "run the same again: finished work is kept."
             ) from error
         if number in (errno.EACCES, errno.EPERM, errno.EROFS):
             named, reason = getattr(error, "filename", None) or folder, os.strerror(number).lower()
             raise BetastarError(
-                f"{named}: cannot be used ({reason}); change its permissions or give another folder with --out."
+                f"{named}: cannot be used ({reason}); change its permissions or give another folder with "
+                f"{argument('out')}."
             ) from error
         if number in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
             named = getattr(error, "filename2", None) or getattr(error, "filename", None) or folder
             what = "is a folder; give a file" if number == errno.EISDIR else "not a folder; give another folder"
-            raise BetastarError(f"{named}: {what} with --out.") from error
+            raise BetastarError(f"{named}: {what} with {argument('out')}.") from error
         raise
 
 

@@ -2,6 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_on_command_line: ContextVar[bool] = ContextVar("on_command_line", default=False)
+
+
+@contextmanager
+def command_line() -> Iterator[None]:
+    """Here `argument` names options of the command line."""
+    token = _on_command_line.set(True)
+    try:
+        yield
+    finally:
+        _on_command_line.reset(token)
+
+
+def argument(name: str, value: str = "") -> str:
+    """An argument of one of the library's functions as the caller writes it: `true_unit="percent"` in Python,
+    `--true-unit percent` on the command line. `value` may be left out; for `columns` it is NAME=COLUMN."""
+    several = name in ("columns", "patterns")  # on the command line an option in the singular for each
+    if _on_command_line.get():
+        return f"--{(name[:-1] if several else name).replace('_', '-')} {value}".rstrip()
+    if not value:
+        return f"{name}=…"
+    if not several:
+        return f'{name}="{value}"'
+    field, _, column = value.partition("=")
+    return f'{name}={{"{field}": "{column}"}}' if name == "columns" else f'{name}=["{value}"]'
+
 
 class BetastarError(Exception):
     """A mistake the user can fix. The command line prints only the message and exits with `exit_code`.

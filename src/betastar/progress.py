@@ -22,6 +22,9 @@ STAGES = (
     "report",
 )
 
+# Of these all time counts as measuring; of online, that of its evaluation points.
+MEASURING = frozenset({"probe", "best_of_n", "offline_curve", "plasticity"})
+
 
 class Reporter:
     """Receives progress; this one ignores it. The command line's reporters inherit from it."""

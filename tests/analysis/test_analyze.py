@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,16 @@ import yaml
 from altair.utils.schemapi import debug_mode
 from analysis.records import analyzed, check
 from analysis.test_results import BETAS, SEEDS, point
+from forked import betastar as command
 
 import betastar
 from betastar.analysis.analyze import analyze_paths
 from betastar.analysis.logs.columns import choose, field_name
 from betastar.analysis.logs.log import Options
 from betastar.analysis.results import build_results
-from betastar.errors import BetastarError
+from betastar.errors import BetastarError, command_line
 from betastar.record.files import to_json
+from betastar.report import folders
 from betastar.report.drawing import drawn
 from betastar.report.figures import all_figures
 from betastar.report.folders import write_analysis
@@ -100,7 +103,7 @@ def test_arguments_name_columns_and_numbers() -> None:
     assert {r["series"]["step"][-1] for r in short["conditions"]} == {10}
     with pytest.raises(
         BetastarError,
-        match=r"frame, beta 0.5, seed 0: no column is recognised as the true reward; .*\(in Python true=COLUMN\)",
+        match=r"frame, beta 0.5, seed 0: no column is recognised as the true reward; name it with true=",
     ):
         analyzed(grid().drop(columns="acc"))
     with pytest.raises(BetastarError, match="frame: the column 'acc' appears twice"):
@@ -206,7 +209,7 @@ def test_a_sweep_in_files_with_names_of_ones_own(tmp_path: Path) -> None:
     }
 
 
-def test_what_is_written_is_read_back_the_same(tmp_path: Path) -> None:
+def test_what_is_written_is_read_back_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grid().to_csv(tmp_path / "sweep.csv", index=False)
     third = grid().assign(reward=lambda f: f["reward"] / 3)
     third[third["beta"] == 0.5].drop(columns="beta").to_csv(tmp_path / "more.csv", index=False)
@@ -222,9 +225,10 @@ def test_what_is_written_is_read_back_the_same(tmp_path: Path) -> None:
     for part in ("conditions", "summary", "threshold", "warnings"):
         assert again[part] == results[part], part
     # Again into the same folder: fine. Into a run's: its results would be lost.
+    monkeypatch.setattr(folders, "write_report", lambda folder: folder)
     assert write_analysis(analyze_paths([tmp_path / "sweep.csv"], Options()), tmp_path / "out")["name"] == "sweep.csv"
     our_run(tmp_path / "run")
-    with pytest.raises(BetastarError, match="run holds the results of a run; name another folder with --out"):
+    with pytest.raises(BetastarError, match="run holds the results of a run; name another folder with out="):
         write_analysis(analysis, tmp_path / "run")
 
 
@@ -270,7 +274,8 @@ def block(language: str, containing: str) -> str:
 def test_the_page_shows_what_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("sweep.csv").write_text(block("csv", "lam"))
-    analysis = analyze_paths([Path("sweep.csv")], Options(beta="lam", seed="rep", columns={"step": "it"}))
+    with command_line():
+        analysis = analyze_paths([Path("sweep.csv")], Options(beta="lam", seed="rep", columns={"step": "it"}))
     assert [f"Note: {note}" for note in analysis.notes] == block("", "Note:").splitlines()
     # z_proxy = 0, 1, 2 and z_true = 0, −0.02/0.5, −0.1/0.5 for λ = 0.1: gap 0, 1.04, 2.2, area 52 + 162.
     assert analysis.results["conditions"][0]["augc_standardised"] == pytest.approx(214)
@@ -324,7 +329,28 @@ def test_a_pattern_that_finds_nothing_is_said(tmp_path: Path) -> None:
         grid().query(f"beta == 1 and seed == {seed}").drop(columns=["beta", "seed"]).to_csv(
             tmp_path / f"beta-1-seed-{seed}.csv", index=False
         )
-    notes = analyze_paths([tmp_path], Options(patterns=["lam(?P<beta>.+)", "(?P<seed>.).csv"])).notes
-    said = [note for note in notes if note.startswith("--pattern")]
-    assert len(said) == 1
-    assert said[0].startswith("--pattern lam(?P<beta>.+): matches no run's name or path, such as ")
+    patterns = ["lam(?P<beta>.+)", "(?P<seed>.).csv"]
+    for by_caller, said in (
+        (nullcontext(), 'patterns=["lam(?P<beta>.+)"]: '),
+        (command_line(), "--pattern lam(?P<beta>.+): "),
+    ):
+        with by_caller:
+            notes = analyze_paths([tmp_path], Options(patterns=patterns)).notes
+        assert [note.startswith(f"{said}matches no run's name or path, such as ") for note in notes].count(True) == 1
+        assert not any("(?P<seed>" in note for note in notes)
+
+
+def test_notes_and_errors_name_what_the_caller_can_write(tmp_path: Path) -> None:
+    """Arguments in Python, options on the command line."""
+    frame = grid().query("beta == 1 and seed == 0").drop(columns=["beta", "seed", "step"])
+    python = " ".join(betastar.analyze(frame).notes)
+    for text in ('proxy="COLUMN"', 'true="COLUMN"', 'step="COLUMN"', "beta=… or patterns=…"):
+        assert text in python
+    assert "--" not in python
+    frame.to_csv(tmp_path / "log.csv", index=False)
+    done = command("analyze", "log.csv", folder=tmp_path, drawn=False)
+    for text in ("--proxy COLUMN", "--true COLUMN", "--step COLUMN", "--beta or --pattern"):
+        assert text in done.stdout
+    assert "=…" not in done.stdout
+    done = command("analyze", "log.csv", "--until", "1", folder=tmp_path)
+    assert done.stderr.endswith("or choose other columns with --proxy and --true.\n")

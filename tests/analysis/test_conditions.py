@@ -15,6 +15,7 @@ from betastar.analysis import outcomes
 from betastar.analysis.conditions import NO_COMMON, condition_records
 from betastar.analysis.results import build_results
 from betastar.maths.goodhart import standardised_gap
+from betastar.record.entries import INSIDE
 from betastar.record.files import to_json
 
 NAN = float("nan")
@@ -133,6 +134,16 @@ def test_what_is_not_logged_is_null_with_a_reason_and_the_rest_is_there() -> Non
         **dict.fromkeys(["policy_entropy", "at_limit", "unparsable"], "not logged"),
         "true_lenient": "not logged; it needs a second, lenient grading",
         "disagreement_centred": "not logged; it needs the scores of every member on validation pairs",
+        "kl_base": "not logged; it needs the base policy",
+        **dict.fromkeys(["kl_error", "kl_k3"], "not logged; it needs log-ratios of single responses"),
+        **dict.fromkeys(
+            ["kl_base_error", "kl_base_k3"], "not logged; it needs log-ratios of single responses to the base"
+        ),
+        **dict.fromkeys(
+            ["ranking", "prompt_diversity"],
+            "not logged; it needs two responses or more to each problem (evaluation.answers)",
+        ),
+        "distinct_bigrams": "not logged; it needs the responses' tokens",
         **dict.fromkeys(
             [f"{name}_standardised" for name in ("gap", "augc", "share_gap_positive", "uq_gap_correlation")],
             "the standard deviation of the proxy rewards at the start is not given",
@@ -150,6 +161,7 @@ def test_what_is_not_logged_is_null_with_a_reason_and_the_rest_is_there() -> Non
             ["ranking_start", "ranking_end"],
             "a ranking within problems needs two answers to a problem (evaluation.answers)",
         ),
+        **dict.fromkeys(INSIDE, "not measured; betastar's own runs read it, unless it is off"),
         "start_near_zero": "unknown without n and the standard deviation of the rewards at the start",
     }
     assert found["onset_step_paper"] == 20

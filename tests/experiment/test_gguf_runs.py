@@ -18,7 +18,7 @@ from forked import betastar
 from betastar.disk import file_digest
 from betastar.experiment import pipeline
 from betastar.models.support import model_facts
-from betastar.planning.doctor import examine
+from betastar.planning.doctor import NF4Check, examine
 from betastar.planning.plan import make_plan
 from betastar.settings.config import load_config
 
@@ -56,7 +56,8 @@ def test_every_stage(tmp_path: Path, engine: str) -> None:
     assert len(list((tmp_path / "run/store/base").iterdir())) == 2
 
 
-def test_a_plan_and_the_doctor_read_the_file(tmp_path: Path) -> None:
+def test_a_plan_and_the_doctor_read_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NF4Check, "started", lambda: None)  # seconds, for what is not looked at here
     config = load_config("files", settings(tmp_path, "lengths={prompt: auto, response: auto, generated: 8}"))
     made = make_plan(config, folder=tmp_path / "none")
     assert made.facts.policy == model_facts(make_model("llama", context=256).config, "attention")

@@ -100,7 +100,7 @@ def test_a_second_process_is_refused_and_a_killed_one_holds_no_lock_and_leaves_n
             pass
         assert str(refused.value) == (
             f"{tmp_path}: another betastar is writing to this run directory; wait for it or give another folder with "
-            "--out."
+            "out=…."
         )
         assert refused.value.exit_code == 2
         assert leaves(tmp_path) == ["lock", f"store/base/.{KEY}.tmp/half.txt"]  # refused, it cleaned nothing up
@@ -204,8 +204,8 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tiny_disk: Path) -> None:
     from safetensors.torch import save_file
 
     full = re.escape(
-        f"{tiny_disk}: no space left on the disk; free some or give another folder with --out, then run the same "
-        "command again: finished work is kept."
+        f"{tiny_disk}: no space left on the disk; free some or give another folder with out=…, then run the same "
+        "again: finished work is kept."
     )
     with Store(tiny_disk) as store:
         artefact(store)
@@ -263,7 +263,7 @@ def test_a_folder_that_cannot_be_written_is_named_with_a_remedy(tmp_path: Path, 
         pass
     assert str(error.value) == (
         f"{tmp_path / 'run' / 'store'}: cannot be used ({os.strerror(number).lower()}); change its permissions or give "
-        "another folder with --out."
+        "another folder with out=…."
     )
     assert error.value.exit_code == 2
 
@@ -272,7 +272,7 @@ def test_a_run_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "deeper"):
         with (
-            pytest.raises(BetastarError, match=r"file.*: not a folder; give another folder with --out\."),
+            pytest.raises(BetastarError, match=r"file.*: not a folder; give another folder with out=…\."),
             Store(folder),
         ):
             pass

@@ -105,7 +105,7 @@ def test_tensorboard_holds_the_numbers_of_metrics_jsonl_once_each_after_a_resume
         assert sorted(read["online/proxy"]) == [1, 2, 3, 4, 5, 6]
         seen += 1
     assert seen == 3
-    for member in ("member-0", "member-1", "member-2", "judge"):
+    for member in ("seed-0-member-0", "seed-0-member-1", "seed-0-member-2", "seed-0-judge"):
         log = rows(next((resumed / "store" / "rewards").glob(f"*/{member}/training.jsonl")))
         expected = {row["step"]: pytest.approx(row["loss"], rel=1e-6) for row in log}
         assert scalars(board / "rewards" / member)["rewards/loss"] == expected
@@ -202,7 +202,7 @@ def test_a_finished_run_is_sent_whole_by_names_and_makes_nothing_again(
         for point in points:
             for name in ("proxy", "true_strict", "kl"):
                 assert values[f"evaluation/{name}/{condition}", point["step"]] == point[name]
-    assert ("rewards/loss/judge", 1) in values
+    assert ("rewards/loss/seed-0-judge", 1) in values
     assert ("offline/norm/beta-1/seed-0", 1) in values
     # W&B's own step only grows; each section has an axis.
     assert wandb.axes["evaluation/*"] == "evaluation/step"

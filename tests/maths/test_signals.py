@@ -16,6 +16,7 @@ from betastar.maths.signals import (
     REPEAT_DEVIATIONS,
     acceleration,
     advantage_drift,
+    beyond,
     block_mean,
     change_from_start,
     drops_ahead,
@@ -24,6 +25,7 @@ from betastar.maths.signals import (
     largest_excursion,
     later_correlations,
     median_interval,
+    plain_area,
     proxy_per_entropy,
     quiet_band,
     ranked,
@@ -127,6 +129,7 @@ def test_area_is_the_mann_whitney_statistic(rows):
     assert area(-score, event) == pytest.approx(1 - reference)
     assert area(np.exp(score) * 7 - 2, event) == pytest.approx(reference)
     assert area(np.zeros(score.size), event) == 0.5
+    assert plain_area(score, event) == pytest.approx(reference)
 
 
 def test_area_in_strata_by_hand():
@@ -136,6 +139,12 @@ def test_area_in_strata_by_hand():
     assert found.value == 0.5
     assert np.isnan(roc_area(ranked([1, 2], [0, 0], [1, 2]), [1, 0]).value)
     assert np.isnan(roc_area(ranked([], [], []), []).value)
+    # An undefined score or event takes no part, and neither does a block that has no other points.
+    holed = roc_area(ranked([2, 1, NAN, 5, 9], [0, 1, 0, 1, 2], [0] * 5), [1, 0, 1, 0, NAN])
+    assert holed.value == 0.5
+    assert holed.without.size == 2
+    assert plain_area([2, 1, NAN, 5, 9], [1, 0, 1, 0, NAN]) == 0.5
+    assert np.isnan(plain_area([1, 2], [1, 1]))
 
 
 @given(scored)
@@ -160,6 +169,35 @@ def test_the_clock_has_area_one_half_in_strata():
     found = roc_area(ranked(step, np.tile(np.arange(8), 10), step), event)
     assert found.value == 0.5
     assert (found.without == 0.5).all()
+
+
+def test_what_is_left_beyond_another_score_against_least_squares():
+    rng = np.random.default_rng(4)
+    score, other, stratum = rng.normal(size=40) ** 3, rng.normal(size=40), np.repeat([2, 0, 5, 1], 10)
+    design = np.column_stack([other, stratum[:, None] == np.unique(stratum)])
+    z = stats.norm.ppf((stats.rankdata(score) - 0.5) / 40)
+    expected = z - design @ np.linalg.lstsq(design, z, rcond=None)[0]
+    np.testing.assert_allclose(beyond(score, other, stratum), expected, atol=1e-12)
+    # A stratum in which nothing happens, or a point that is undefined, changes none of them.
+    more = [[*score, 7, 7, NAN, 1], [*other, 1, 9, 3, NAN], [*stratum, 9, 9, 0, 0]]
+    left = beyond(*more)
+    assert left[40] == left[41] == 0
+    assert np.isnan(left[42:]).all()
+    assert np.corrcoef(left[:40], expected)[0, 1] > 0.99  # normal scores of 42 points in place of 40
+    assert np.isnan(beyond([NAN], [1], [0])).all()
+    np.testing.assert_allclose(beyond([3, 1, 2], [5, 5, 5], [0, 0, 0]), stats.norm.ppf([5 / 6, 1 / 6, 0.5]), atol=1e-12)
+
+
+def test_what_goes_with_the_other_score_alone_is_left_at_one_half():
+    # Score = other + noise, few points to a stratum: the event depends on the other alone.
+    rng, values = np.random.default_rng(5), []
+    for _ in range(300):
+        other, step = rng.normal(size=(9, 12)), np.arange(12) + np.zeros((9, 12))
+        event = other + rng.normal(size=(9, 12)) > 0.3
+        score = other + rng.normal(size=(9, 12))
+        left = beyond(score.ravel(), other.ravel(), step.ravel())
+        values.append(roc_area(ranked(left, np.zeros(108), step.ravel()), event.ravel()).value)
+    assert np.mean(values) == pytest.approx(0.5, abs=3 * np.std(values) / 300**0.5 + 0.002)
 
 
 def test_the_interval_of_a_mean_is_students():
@@ -335,9 +373,9 @@ def misses(n_seeds, repeats, strength, truth):
 
 @pytest.mark.parametrize("n_seeds", [2, 3, 8])
 def test_noise_lies_above_and_below_one_half_as_often_as_it_should(n_seeds):
-    # 2.5 % each way; the standard error of 600 repetitions is 0.6 %.
-    above, below, *percentile = misses(n_seeds, 600, strength=0, truth=0.5)
-    assert max(above, below) < 4.5
+    # 2.5 % each way, with two seeds 3.5 %; the standard error of 400 repetitions is 0.8 %.
+    above, below, *percentile = misses(n_seeds, 400, strength=0, truth=0.5)
+    assert max(above, below) < 5.5
     assert max(above, below) < max(percentile)
 
 
@@ -362,6 +400,6 @@ def test_the_coverage_in_the_documentation():
     rng = np.random.default_rng(0)
     truth = np.mean([area_of(*world(rng, 400, 2)).value for _ in range(10)])
     for n_seeds, *printed in rows:
-        noise, warning = misses(int(n_seeds), 2000, 0, 0.5), misses(int(n_seeds), 2000, 2, truth)
+        noise, warning = misses(int(n_seeds), 1000, 0, 0.5), misses(int(n_seeds), 1000, 2, truth)
         measured = [*noise[:2], 100 - sum(warning[:2]), *noise[2:], 100 - sum(warning[2:])]
         assert [float(x) for x in printed] == pytest.approx(measured, abs=0.06), n_seeds

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -41,9 +43,13 @@ def alone(bank: AdapterBank, adapters: Adapters, c: int, rows: list[Row]) -> tup
     """States `[N, d]` and inner units of each layer `[N, U]` at all response tokens, one row at a time."""
     seen: list[list[Tensor]] = [[] for _ in inner_units(bank.model)]
     states = []
+
+    def keeping(kept: list[Tensor]) -> Callable[..., None]:
+        return lambda _module, args: kept.append(args[0][0])
+
     for row in rows:
         hooks = [
-            module.register_forward_pre_hook(lambda _, args, kept=kept: kept.append(args[0][0]))
+            module.register_forward_pre_hook(keeping(kept))
             for (module, _), kept in zip(inner_units(bank.model), seen, strict=True)
         ]
         with torch.no_grad(), bank.use(adapters[c : c + 1]):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import betastar
 from monitor.small import is_short, pairs
 
 from betastar.monitor import GoodhartMonitor
@@ -39,7 +40,7 @@ def test_the_example_runs_and_analyze_reads_its_file(tmp_path: Path) -> None:
     assert 0 < int(alarms[0]) < 24, "and passes it before the end"
 
     command = re.findall(r"^betastar (analyze sums/.*)$", PAGE, re.M)[0].split()
-    done = subprocess.run([sys.executable, "-m", "betastar", *command], cwd=tmp_path, capture_output=True, text=True)
+    done = betastar(*command, folder=tmp_path, drawn=False)
     assert done.returncode == 0, done.stderr
     assert f"{first[2]:.2f} →" in done.stdout, "the true reward at the start"
     (condition,) = json.loads((tmp_path / "analysis" / "results.json").read_text())["conditions"]

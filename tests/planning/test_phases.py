@@ -20,23 +20,31 @@ def by_name(config: Config, gpu: bool = False) -> dict[str, Phase]:
 
 def test_a_condition_is_an_adapter_its_gradient_and_two_moments() -> None:
     found = by_name(load_config("micro"))
-    assert found["rewards"].parts["adapters"] == 3 * ONE
-    assert found["offline"].parts["adapters"] == found["offline"].parts["gradients"] == 9 * ONE
-    assert found["offline"].parts["optimiser"] == 2 * 9 * ONE
-    assert found["online"].parts["references"] == 18 * ONE
+    assert found["rewards"].parts["adapters"] == 5 * 3 * ONE
+    assert found["offline"].parts["adapters"] == found["offline"].parts["gradients"] == 25 * ONE
+    assert found["offline"].parts["optimiser"] == 2 * 25 * ONE
+    assert found["online"].parts["references"] == 50 * ONE
     assert found["sampling"].parts["gradients"] == 0  # they are dropped after each step
     assert found["offline"].total == sum(found["offline"].parts.values())
 
 
+def test_fewer_seeds_at_once_take_less_for_their_reward_models() -> None:
+    every, few = (by_name(load_config("micro", [f"rewards.seeds_at_once={n}"])) for n in ("null", 2))
+    assert few["rewards"].parts["optimiser"] == every["rewards"].parts["optimiser"] * 2 / 5
+    assert few["online"] == every["online"]  # where all seeds' reward models are at hand
+    one = by_name(load_config("micro", ["rewards.per=run"]))
+    assert one["rewards"].parts["adapters"] == one["online"].parts["reward adapters"] == 3 * ONE
+
+
 def test_fewer_conditions_at_once_take_less_online_and_as_much_offline() -> None:
-    every, few = (by_name(load_config("micro", [f"online.conditions_at_once={n}"])) for n in (18, 6))
-    assert few["online"].parts["optimiser"] == every["online"].parts["optimiser"] / 3
+    every, few = (by_name(load_config("micro", [f"online.conditions_at_once={n}"])) for n in (50, 10))
+    assert few["online"].parts["optimiser"] == every["online"].parts["optimiser"] / 5
     assert few["offline"] == every["offline"]
 
 
 def test_trl_trains_one_adapter_on_its_own_base_with_whole_logits() -> None:
     bank, trl = (by_name(load_config("micro", [f"offline.engine={engine}"]))["offline"] for engine in ("bank", "trl"))
-    assert trl.parts["adapters"] == bank.parts["adapters"] / 9
+    assert trl.parts["adapters"] == bank.parts["adapters"] / 25
     assert trl.parts["TRL's copy of the base"] == 4 * 10**6
     assert trl.parts["logits"] == 2048 * 128 * 12  # tokens_per_forward · vocabulary · bytes
 

@@ -44,7 +44,7 @@ def test_a_probe_gives_every_stage_a_time(tmp_path: Path) -> None:
     heading = next(i for i, line in enumerate(lines) if line.split()[:1] == ["stage"])
     stages = [line for line in lines[heading + 2 :] if line.split()[:1] and line.split()[-1] in ("s", "min")]
     assert [line.split()[0] for line in stages] == [
-        "rewards", "reference", "offline", "probe", "online", "total"
+        "rewards", "reference", "offline", "probe", "best_of_n", "online", "plasticity", "total"
     ]  # fmt: skip
     assert "Time: measured here (CPU, 1 threads)" in "\n".join(lines)
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from analysis.test_results import point
 
 from betastar.analysis.results import build_results
 from betastar.record.files import read_run, to_json
+from betastar.report import drawing
 from betastar.report.drawing import drawn
 from betastar.report.figures.trajectories import rewards
 from betastar.report.page import page
@@ -110,6 +113,14 @@ def run_folder(folder: Path, texts: Mapping[str, str], numbers: dict[str, Any] |
     (folder / "store" / "base" / "0").mkdir(parents=True, exist_ok=True)
     (folder / "store" / "base" / "0" / "manifest.json").write_text(json.dumps(manifest))
     return folder
+
+
+@contextmanager
+def unprinted() -> Iterator[None]:
+    """Reports and comparisons are their page alone: figures as files take most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawing, "print_figures", lambda *_: [])
+        yield
 
 
 def page_of(folder: Path) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report.records import HOSTILE, record, results, run_folder
+from report.records import HOSTILE, record, results, run_folder, unprinted
 
 from betastar.report.folders import write_comparison, write_report
 
@@ -37,7 +37,9 @@ FLAGS = (
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    return write_report(run_folder(folder, HOSTILE, {**record(), "name": "hand", "warnings": list(HOSTILE.values())}))
+    run_folder(folder, HOSTILE, {**record(), "name": "hand", "warnings": list(HOSTILE.values())})
+    with unprinted():
+        return write_report(folder)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,8 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_folder(folder / "a", HOSTILE, {**record(), "root_seed": 0})
     run_folder(folder / "b", HOSTILE, {**slower, "warnings": list(HOSTILE.values())})
     names = [f"{HOSTILE['script']}={folder / 'a'}".replace("window.hacked = 1", "hacked(1)"), str(folder / "b")]
-    return write_comparison(names, folder / "comparison.html").page
+    with unprinted():
+        return write_comparison(names, folder / "comparison.html").page
 
 
 @pytest.fixture(scope="module")

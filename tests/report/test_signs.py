@@ -45,20 +45,19 @@ def test_signal_rows(signs: dict[str, Any]) -> None:
     rows = {row[0]: row for row in signal_rows(signs["pooled"], horizon=2)}
     assert len(rows) == len(all_signals())
     assert all(len(row) == len(SIGNAL_COLUMNS) for row in rows.values())
-    # Per seed events at points 1 and 2 (û 0, 2) and 8 others at horizon 2 (points 0, 3, 4 of the first run and 5 calm
-    # ones: û 0 six times, 2 twice). Change 0 ties with 6: 3; change 2 beats 6 and ties with 2: 7. 10 of 16 = 0.625.
-    # Proxy: 0 and 0 tie with six and lose to two: 6 of 16 = 0.375. All seeds are alike.
+    # Per seed events at points 1 and 2 (û 0 and 2, among calm runs at 0): ties at the first step and wins at the
+    # second, 0.75. The proxy ties at both: 0.5. All seeds are alike.
     assert rows["û"] == [
         "û",
         "rise",
-        "0.62 [0.62, 0.62]",
-        "better than chance",
+        "0.75 [0.75, 0.75]",
+        "warns",
         "+0.25 [+0.25, +0.25]",
         "6 / 24",
     ]
     assert rows["KL"][2:5] == ["–", "undefined: these runs have no kl", "–"]
-    assert rows["(proxy reward)"][1:5] == ["–", "0.38 [0.38, 0.38]", "warns in the other direction", "–"]
-    assert rows["(constant)"][2:4] == ["0.50 [0.50, 0.50]", "no better than chance"]
+    assert rows["(proxy reward)"][1:5] == ["–", "0.50 [0.50, 0.50]", "no better than the clock", "–"]
+    assert rows["(constant)"][2:4] == ["0.50 [0.50, 0.50]", "no better than the clock"]
 
 
 def test_timing_rows(signs: dict[str, Any]) -> None:
@@ -73,7 +72,7 @@ def test_timing_rows(signs: dict[str, Any]) -> None:
 def test_a_note_says_how_many_comparisons_were_made() -> None:
     (line,) = signal_notes(found())
     assert "a horizon of 2 points" in line
-    assert "of the 40 intervals" in line
+    assert "of the 70 intervals" in line
 
 
 def test_chain_rows_and_notes() -> None:

@@ -55,6 +55,12 @@ def test_every_field_of_every_section_says_what_it_means() -> None:
             "lengths.response=none",
             "lengths.response: should be a number of tokens of at least 1, or auto (given: 'none')",
         ),
+        ("evaluation.best_of=1", "evaluation: best_of must be at least 2, because the best of 1 answer is that answer"),
+        ("evaluation.best_of_problems=0", "evaluation.best_of_problems: input should be greater than 0 (given: 0)"),
+        (
+            "offline={engine: trl, evaluate_every: 5}",
+            "offline: evaluate_every needs engine bank, because TRL's trainer",
+        ),
         ("name=a/b", "name: should consist of letters, digits, dots, hyphens and underscores, and start with a"),
         ("name=..", "name: should consist of letters"),
         ("online=3", "online: should hold settings, as in `name: {key: value}` (given: 3)"),

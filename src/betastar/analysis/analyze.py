@@ -110,6 +110,7 @@ def _results(
     extras: Any = {(v, STAND_IN if b is None else b, seed): known for (v, b, seed), known in assembled.extras.items()}
     unknown = set(frame.loc[frame["beta"].isna(), "variant"])
     filled = frame.assign(beta=frame["beta"].fillna(STAND_IN))
+    answers = assembled.answers
     return build_results(
         filled,
         extras,
@@ -119,5 +120,5 @@ def _results(
         primary=primary or settings.get("primary", "regret"),
         smallest_effect=settings.get("smallest_effect"),
         unknown_beta=unknown,
-        answers=assembled.answers,
+        answers=None if answers is None else answers.assign(beta=answers["beta"].fillna(STAND_IN)),
     )

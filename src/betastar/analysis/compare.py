@@ -160,7 +160,7 @@ def _cautions(a: Subject, b: Subject) -> list[str]:
             "It is not recorded whether both have the same reward ensemble; no interval here covers a different one."
         ]
     if ensembles[0] != ensembles[1]:
-        if all("seeds" in found for found in ensembles):
+        if all(found is not None and "seeds" in found for found in ensembles):
             return ["They have different reward ensembles, one for each seed; intervals over seeds cover that chance."]
         return [
             "They have different reward ensembles, so chance differences between the ensembles are part of the "

@@ -147,11 +147,11 @@ def build_results(
     is: name, data coverage, reward accuracy and whatever else the source of the points knows. `primary` and
     `smallest_effect`: settings of `analysis`. `unknown_beta`: variants whose β in the points is a stand-in, which must
     not be seen or compared with another. `answers`: the table of single answers, where one was kept."""
-    graded = None if answers is None else grids(answers)
-    records = condition_records(pd.DataFrame(points), extras, graded)
+    by_condition = None if answers is None else grids(answers)
+    records = condition_records(pd.DataFrame(points), extras, by_condition)
     variants = list(dict.fromkeys(r["variant"] for r in records.conditions))
     of = {variant: [r for r in records.conditions if r["variant"] == variant] for variant in variants}
-    decision = decide(of, primary=primary, smallest_effect=smallest_effect, answers=graded, root_seed=root_seed)
+    decision = decide(of, primary=primary, smallest_effect=smallest_effect, answers=by_condition, root_seed=root_seed)
     results: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "betastar": __version__,
@@ -174,7 +174,7 @@ def build_results(
     }
     found = warnings(results)
     results["conditions"] = [_hidden(r) if r["variant"] in unknown_beta else r for r in results["conditions"]]
-    for part in ("summary", "distance", "decision"):
+    for part in ("summary", "decision", "distance"):
         results[part] = {v: _hidden(s) if v in unknown_beta else s for v, s in results[part].items()}
     return {**results, "protocol": protocol_record(results), "warnings": found}
 

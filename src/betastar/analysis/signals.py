@@ -6,7 +6,7 @@ What each number means and how it was chosen: docs/warning_signs.md.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import nan, sqrt
+from math import isnan, nan, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from betastar.maths.signals import (
     Ranked,
     acceleration,
     advantage_drift,
+    beyond,
     block_mean,
     change_from_start,
     drops_ahead,
@@ -27,6 +28,7 @@ from betastar.maths.signals import (
     largest_excursion,
     later_correlations,
     median_interval,
+    plain_area,
     proxy_per_entropy,
     quiet_band,
     ranked,
@@ -43,8 +45,8 @@ HEADLINE_HORIZON = 2
 
 UNDEFINED = nan
 NEVER = float("-inf")
-WARNS = "warns"
-VERDICTS = (WARNS, "no better than the clock", "no better than current accuracy", "warns in the other direction")
+WARNS, ADDS, NO_BETTER = "warns", "adds to accuracy", "no better than current accuracy"
+BEYOND = (ADDS, "adds nothing to accuracy", "adds in the other direction")
 OPPONENTS = {"step": "clock", "true_strict": "accuracy", "proxy": "proxy"}
 """The baselines that a signal is compared with, and what they are called in the record."""
 
@@ -127,9 +129,10 @@ def warning_signs(
     Of every signal: `later_gap`, Spearman's ρ within runs with the standardised gap h points later; `lead`, how long
     before the onset it leaves the band of quiet runs; `roc`, whether it tells the points after which the strict true
     reward falls by at least `drop` within h points from others of the same step. A signal warns if its area is above
-    that of the clock and above that of current accuracy, each with an interval that keeps all runs of a seed together;
-    `verdict` says so at horizon `HEADLINE_HORIZON`, and `beats_proxy` whether it also does better than the proxy. What
-    is undefined is NaN with a reason. Raises ValueError where `horizons` lacks the headline one.
+    that of the clock and above that of current accuracy, and adds to accuracy if it still beats the clock once what
+    accuracy explains is taken out; intervals keep all runs of a seed together. `verdict` says so at horizon
+    `HEADLINE_HORIZON`, and `beats_proxy` whether it also does better than the proxy. What is undefined is NaN with a
+    reason. Raises ValueError where `horizons` lacks the headline one.
     """
     horizons = tuple(horizons)
     if HEADLINE_HORIZON not in horizons:
@@ -221,23 +224,30 @@ def _points(runs: Sequence[Run], horizons: Sequence[int], drop: float) -> Points
 
 
 class Contest:
-    """A signal and its opponents at the points at which all of them are known."""
+    """Areas of signals and their opponents. Each signal is sorted once; areas at the same points are kept."""
 
     def __init__(self, points: Points):
         self.points = points
-        self._ranked: dict[tuple[str, bytes], Ranked] = {}
+        self.known = {name: np.isfinite(score) for name, score in points.score.items()}
+        self._ranked: dict[str, Ranked] = {}
         self._areas: dict[tuple[str, int, bytes], LeftOut] = {}
 
-    def area(self, name: str, horizon: int, used: NDArray[np.bool_]) -> LeftOut:
-        """Of a signal at the `used` points. Kept, since many signals share their points and all share opponents."""
-        key = used.tobytes()
-        if (name, horizon, key) not in self._areas:
-            points = self.points
-            if (name, key) not in self._ranked:
-                found = ranked(points.score[name][used], points.seed[used], points.stratum[used])
-                self._ranked = {k: v for k, v in self._ranked.items() if k[0] in OPPONENTS} | {(name, key): found}
-            self._areas[name, horizon, key] = roc_area(self._ranked[name, key], points.events[horizon][used])
-        return self._areas[name, horizon, key]
+    def area(self, name: str, horizon: int, known: NDArray[np.bool_]) -> LeftOut:
+        """Of a signal where `known` [N] and the event is."""
+        key = name, horizon, known.tobytes()
+        if key not in self._areas:
+            if name not in self._ranked:
+                kept = {other: order for other, order in self._ranked.items() if other in OPPONENTS}
+                order = ranked(self.points.score[name], self.points.seed, self.points.stratum)
+                self._ranked = {**kept, name: order}
+            self._areas[key] = roc_area(self._ranked[name], np.where(known, self.points.events[horizon], nan))
+        return self._areas[key]
+
+    def beyond(self, name: str) -> Ranked:
+        """What is left of a signal among points of a step once current accuracy is taken out."""
+        points = self.points
+        left = beyond(points.score[name], points.score["true_strict"], points.stratum)
+        return ranked(left, points.seed, points.stratum)
 
 
 def _table(runs: Sequence[Run], horizons: Sequence[int], drop: float) -> dict[str, Any]:
@@ -246,10 +256,12 @@ def _table(runs: Sequence[Run], horizons: Sequence[int], drop: float) -> dict[st
     contest, signals = Contest(points), {}
     for signal in all_signals():
         reason = _missing(signal, runs)
-        roc = {h: _roc(signal, contest, h, reason or _no_area(points.events[h], h, drop)) for h in horizons}
+        alone = contest.beyond(signal.name)
+        roc = {h: _roc(signal, contest, alone, h, reason or _no_area(points.events[h], h, drop)) for h in horizons}
         headline = roc[HEADLINE_HORIZON]
         # A proxy that warns in the other direction is beaten by a constant: that is no merit of the constant.
-        beats = headline["minus_proxy"]["verdict"] if headline["verdict"] == WARNS else headline["verdict"]
+        warned = headline["verdict"] in (WARNS, ADDS)
+        beats = headline["minus_proxy"]["verdict"] if warned else headline["verdict"]
         signals[signal.name] = {
             "direction": signal.direction,
             "source": signal.source,
@@ -332,53 +344,63 @@ def _lead(name: str, runs: Sequence[Run], missing: str | None) -> dict[str, Any]
     }
 
 
-def _roc(signal: Signal, contest: Contest, horizon: int, missing: str | None) -> dict[str, Any]:
+def _roc(signal: Signal, contest: Contest, alone: Ranked, horizon: int, missing: str | None) -> dict[str, Any]:
     """Area under ROC of the signal among points of the same step, in the direction that is to warn; `area_all_steps`,
-    the same over all points at once; and its differences from each opponent at the same points."""
-    points = contest.points
-    event, score = points.events[horizon], points.score[signal.name]
-    used = np.isfinite(event) & np.isfinite(score)
-    positive, negative = (int((event[used] == kind).sum()) for kind in (1, 0))
-    found = contest.area(signal.name, horizon, used)
+    the same over all points at once; its differences from each opponent at the same points; and what is left of it
+    `alone`, without what accuracy explains."""
+    points, known = contest.points, contest.known[signal.name]
+    event = np.where(known, points.events[horizon], nan)
+    positive, negative = (int((event == kind).sum()) for kind in (1, 0))
+    found = contest.area(signal.name, horizon, known)
     reason = missing or (None if positive and negative else f"no {signal.name} at one kind of points")
-    reason = reason or ("no step has points of both kinds to compare" if np.isnan(found.value) else None)
+    reason = reason or ("no step has points of both kinds to compare" if isnan(found.value) else None)
     interval = reason or jackknife_interval(found, (0, 1))
-    one = np.zeros(int(used.sum()))
     minus = {}
     for name, called in OPPONENTS.items():
-        both = used & np.isfinite(points.score[name])
+        both = known & contest.known[name]
         difference = contest.area(signal.name, horizon, both) - contest.area(name, horizon, both)
-        why = reason or (f"no {name} at one kind of points" if np.isnan(difference.value) else None)
-        bounds = why or jackknife_interval(difference, (-1, 1))
+        why = reason or (f"no {name} at one kind of points" if isnan(difference.value) else None)
+        bounds = why or jackknife_interval(difference, (-0.5, 0.5) if called == "clock" else (-1, 1))
         minus[called] = {
             "value": UNDEFINED if why else difference.value,
             "interval": _record(bounds),
             "verdict": _words(bounds, WORDS[called]),
             "reason": why,
         }
+    left = roc_area(alone, event)
+    why = reason or ("no true reward at one kind of points" if isnan(left.value) else None)
+    bounds = why or jackknife_interval(left._replace(value=left.value - 0.5, without=left.without - 0.5), (-0.5, 0.5))
+    beyond_accuracy = {
+        "value": UNDEFINED if why else left.value - 0.5,
+        "interval": _record(bounds),
+        "verdict": _words(bounds, BEYOND),
+        "reason": why,
+    }
     return {
         "area": found.value if not reason else UNDEFINED,
-        "area_all_steps": UNDEFINED if reason else roc_area(ranked(score[used], one, one), event[used]).value,
+        "area_all_steps": UNDEFINED if reason else plain_area(points.score[signal.name], event),
         "interval": _record(interval),
         "n_positive": positive,
         "n_negative": negative,
-        "n_seeds": np.unique(points.seed[used]).size,
+        "n_seeds": np.unique(points.seed[np.isfinite(event)]).size,
         "reason": reason,
-        "verdict": _verdict(signal, minus),
+        "verdict": _verdict(signal, minus, beyond_accuracy),
         **{f"minus_{called}": entry for called, entry in minus.items()},
+        "beyond_accuracy": beyond_accuracy,
     }
 
 
-def _verdict(signal: Signal, minus: Mapping[str, Mapping[str, Any]]) -> str:
-    """In words: a signal warns where it does better than the clock and than current accuracy. Current accuracy itself
-    has only the clock to beat."""
-    clock, accuracy = minus["clock"]["verdict"], minus["accuracy"]["verdict"]
-    better, no_better, other = WORDS["clock"]
-    if clock != better:
-        return {no_better: VERDICTS[1], other: VERDICTS[3]}.get(clock, clock)
+def _verdict(signal: Signal, minus: Mapping[str, Mapping[str, Any]], alone: Mapping[str, Any]) -> str:
+    """In words: a signal warns if it does better than the clock and than current accuracy. One that does better than
+    the clock alone may still add to accuracy. Accuracy itself has only the clock to beat."""
+    clock, accuracy = str(minus["clock"]["verdict"]), str(minus["accuracy"]["verdict"])
+    if clock != WORDS["clock"][0]:
+        return clock
     if signal.name == "true_strict" or accuracy == WORDS["accuracy"][0]:
         return WARNS
-    return accuracy if accuracy.startswith("undefined") else VERDICTS[2]
+    if accuracy.startswith("undefined"):
+        return accuracy
+    return ADDS if alone["verdict"] == ADDS else NO_BETTER
 
 
 def _no_area(event: Array, horizon: int, drop: float) -> str | None:

@@ -11,7 +11,7 @@ import typer
 from betastar import __version__
 from betastar.cli import commands
 from betastar.cli.plan import plan
-from betastar.errors import BetastarError, InternalError
+from betastar.errors import BetastarError, InternalError, command_line
 
 app = typer.Typer(
     add_completion=False,
@@ -59,7 +59,8 @@ def main() -> None:
     # read when torch loads, so it must be set before.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
-        app()
+        with command_line():
+            app()
     except BetastarError as error:
         for line in str(error).split("\n"):
             print(f"betastar: {line}", file=sys.stderr)

@@ -189,11 +189,39 @@ class TrueUnit(StrEnum):
     score = "score"
 
 
+class Grading(StrEnum):
+    """Graders of `--grade`."""
+
+    gsm8k = "gsm8k"
+    math = "math"
+    number = "number"
+    text = "text"
+    choice = "choice"
+
+
+class Verdicts(StrEnum):
+    """Verdicts of `--fail-on`."""
+
+    hacked = "hacked"
+    degraded = "degraded"
+
+
+class Layout(StrEnum):
+    """Layouts of `--format`."""
+
+    table = "table"
+    markdown = "markdown"
+
+
+FAILED_ON = 3
+"""Exit code of `analyze --fail-on` where a run has that verdict."""
+
+
 def analyze(
     paths: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(metavar="PATH…", help="Log files, or folders to search. Every run is a condition."),
-    ],
+    ] = None,
     proxy: Annotated[str | None, typer.Option(metavar="COLUMN", help="The reward that training optimised.")] = None,
     true: Annotated[str | None, typer.Option(metavar="COLUMN", help="The verifiable reward.")] = None,
     step: Annotated[str | None, typer.Option(metavar="COLUMN", help="The training step.")] = None,
@@ -227,6 +255,28 @@ def analyze(
             "augc_standardised or augc_paper.",
         ),
     ] = None,
+    truth: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE[:RUN]",
+            help="True rewards of checkpoints, measured elsewhere: a table with steps, or results of "
+            "lm-evaluation-harness, lighteval or inspect_ai.",
+        ),
+    ] = None,
+    truth_distance: Annotated[
+        int | None, typer.Option(metavar="STEPS", min=0, help="How far from a logged step such a true reward may be.")
+    ] = None,
+    grade: Annotated[
+        Grading | None, typer.Option(help="Grade the texts of responses anew, where the log has them.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print results.json and nothing else.")] = False,
+    format: Annotated[Layout, typer.Option(help="markdown: a summary for a pull request.")] = Layout.table,
+    fail_on: Annotated[
+        list[Verdicts] | None, typer.Option(help=f"Exit with {FAILED_ON} if a run has this verdict; can be repeated.")
+    ] = None,
+    list_names: Annotated[
+        bool, typer.Option("--list-names", help="List the column names that are recognised, and stop.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Where to write results.json, metrics.jsonl and report.html.")] = Path(
         "analysis"
     ),
@@ -235,6 +285,12 @@ def analyze(
     """Analyse the logs of finished runs, from betastar or any other trainer; no model is needed."""
     from betastar import api
 
+    if list_names:
+        for quantity, names, of in api.known_names():
+            print(f"{quantity:20} {of:40} {names}")
+        return
+    if not paths:
+        raise BetastarError("nothing to analyse; give log files or folders.")
     started = time.time()
     results = api.analyze(
         paths,
@@ -251,11 +307,23 @@ def analyze(
         true_unit=None if true_unit is None else true_unit.value,
         until=until,
         primary=primary,
+        truth=truth,
+        truth_distance=truth_distance,
+        grade=None if grade is None else grade.value,
         out=out,
     )
-    for note in results.notes:
-        print(f"Note: {note}")
-    results.show(details, time.time() - started)
+    if as_json:
+        print(results.json)
+    elif format is Layout.markdown:
+        print(results.markdown)
+    else:
+        for note in results.notes:
+            print(f"Note: {note}")
+        results.show(details, time.time() - started)
+    verdicts = {condition.get("verdict") for condition in results.record["conditions"]}
+    if found := [verdict.value for verdict in fail_on or [] if verdict.value in verdicts]:
+        print(f"betastar: a run is {' and one is '.join(found)} (--fail-on)", file=sys.stderr)
+        raise SystemExit(FAILED_ON)
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:

@@ -9,12 +9,20 @@ import torch
 from torch import Tensor
 
 from betastar.data.tasks import Problem
+from betastar.experiment import readers
+from betastar.experiment.conditions import Inputs
 from betastar.experiment.context import Context
 from betastar.experiment.evaluation import Scorer, answer
 from betastar.maths.distributions import ensemble_score
 from betastar.models.bank import Adapters
 from betastar.record.responses import Response
 from betastar.settings.config import Resolved
+
+
+def scorer_for(ctx: Context[Resolved], inputs: Inputs, seeds: Sequence[int]) -> Scorer:
+    """What scores the answers of conditions of these seeds [C]."""
+    policy, reward_model = ctx.policy(inputs.base), ctx.reward_model(inputs.reward_base)
+    return Scorer(ctx, policy, reward_model, readers.rewards(ctx, inputs.ensembles, seeds))
 
 
 class Graded(NamedTuple):

@@ -3,6 +3,9 @@ and takes what it needs from there; what is there already is not made again."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +50,11 @@ def run(config: Config, folder: Path, reporter: Reporter | None = None, command:
         runtime = Runtime(config, everyone)
         given = Context(config, store, everyone, runtime)
 
+        began: dict[str, tuple[float, float]] = {}  # by stage: when, and what had been measured by then
+
         def begin(name: str) -> None:
             everyone.stage(name, STAGES.index(name) + 1, len(STAGES))
+            began[name] = time.monotonic(), store.measured
 
         begin("base")
         policy_base = base.run(given, config.base)
@@ -85,4 +91,18 @@ def run(config: Config, folder: Path, reporter: Reporter | None = None, command:
         results = publish.run(ctx, pairs, ensembles, problems, made, numbers)
         begin("report")  # what a person looks at
         report.run(ctx, results)
+        if cost := cost_of_measuring({**began, "": (time.monotonic(), store.measured)}):
+            everyone.say(cost)
         return dict(read_results(folder))
+
+
+def cost_of_measuring(began: Mapping[str, tuple[float, float]]) -> str | None:
+    """One line on the share of a run that went into measuring, by stage; None where nothing was measured. `began`: for
+    each stage, and for the end of the run, when it began and what had been measured by then, in seconds."""
+    stages = [
+        (name, after[0] - before[0], after[1] - before[1]) for (name, before), (_, after) in pairwise(began.items())
+    ]
+    whole, measured = sum(seconds for _, seconds, _ in stages), sum(seconds for *_, seconds in stages)
+    parts = [f"{name} {spent:.0f} of {seconds:.0f} s" for name, seconds, spent in stages if spent > 0]
+    share = f"measuring took {measured:.0f} of {whole:.0f} s ({measured / whole:.0%})" if parts else ""
+    return f"{share}: {', '.join(parts)}; evaluation.* can lower it" if parts else None

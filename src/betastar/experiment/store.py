@@ -18,7 +18,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -26,7 +26,8 @@ from typing import Any
 
 from betastar import __version__
 from betastar.disk import content_key, file_digest, flush, plain_disk_errors, sealed, unsealed, write_atomically
-from betastar.errors import BetastarError
+from betastar.errors import BetastarError, argument
+from betastar.progress import MEASURING
 
 __all__ = ["Artefact", "Checkpoint", "Store", "content_key", "copy_out", "file_digest", "write_atomically"]
 
@@ -67,6 +68,17 @@ class Store:
         self.folder, self.say, self.checkpoint_seconds = folder, say, checkpoint_seconds
         self._verified: dict[Path, Artefact] = {}
         self._checkpoints: dict[Path, Checkpoint] = {}
+        self.measured = 0.0
+        """Seconds spent within `measuring` so far."""
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """The time that the block takes is spent on measuring, not on training; manifests say how much it was."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.measured += time.monotonic() - started
 
     def __enter__(self) -> Store:
         with plain_disk_errors(self.folder):
@@ -79,7 +91,7 @@ class Store:
             self._lock.close()
             busy = "another betastar is writing to this run directory; wait for it"
             reason = busy if isinstance(error, BlockingIOError) else f"cannot be locked ({error.strerror})"
-            raise BetastarError(f"{self.folder}: {reason} or give another folder with --out.") from None
+            raise BetastarError(f"{self.folder}: {reason} or give another folder with {argument('out')}.") from None
         for leftover in (self.folder / "store").glob("*/.*.tmp"):
             shutil.rmtree(leftover, ignore_errors=True)
         return self
@@ -113,12 +125,13 @@ class Store:
         """Yield a temporary folder; when the block ends without an exception it becomes the artefact `stage/key`."""
         final = self.place(stage, key)
         temporary = final.with_name(f".{key}.tmp")
-        started = time.time()
+        started, measured = time.time(), self.measured
         with plain_disk_errors(self.folder):
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             try:
-                yield temporary
+                with self.measuring() if stage in MEASURING else nullcontext():
+                    yield temporary
                 files = sorted(path for path in temporary.rglob("*") if path.is_file())
                 manifest = {
                     "format": FORMAT,
@@ -134,6 +147,7 @@ class Store:
                     "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
                     "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                     "write_seconds": round(time.time() - started, 3),
+                    "measuring_seconds": round(self.measured - measured, 3),
                 }
                 (temporary / MANIFEST).write_bytes(sealed(manifest))
                 for path in [*temporary.rglob("*"), temporary]:

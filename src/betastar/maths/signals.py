@@ -50,12 +50,13 @@ class Order(NamedTuple):
 
 class Ranked(NamedTuple):
     """A score at N points, ready to be held against many events: ordered within strata, and within the points of a
-    stratum that are of one block; `home` [N]: the place of each point's block among the S distinct ones."""
+    stratum that are of one block; `home` [N]: the place of each point's block among the distinct ones; `known` [N]:
+    whether the score is defined."""
 
     strata: Order
     blocks: Order
     home: NDArray[np.int64]
-    n_blocks: int
+    known: NDArray[np.bool_]
 
 
 class Band(NamedTuple):
@@ -125,25 +126,27 @@ def later_correlations(signal: ArrayLike, gap: ArrayLike, lag: int) -> NDArray[n
 
 
 def ranked(score: ArrayLike, block: ArrayLike, stratum: ArrayLike) -> Ranked:
-    """Order the points of `score` [N] within each value of `stratum` [N]; the S distinct values of `block` [N] count in
-    ascending order. No value may be NaN."""
+    """Order the points of `score` [N], NaN where undefined, within each value of `stratum` [N] and of `block` [N]."""
     scores = np.asarray(score, dtype=np.float64)
     names, home = np.unique(np.asarray(block), return_inverse=True)
     _, place = np.unique(np.asarray(stratum), return_inverse=True)
     inside = place * max(names.size, 1) + home
-    return Ranked(_order(scores, place), _order(scores, inside), home, names.size)
+    return Ranked(_order(scores, place), _order(scores, inside), home, ~np.isnan(scores))
 
 
 def roc_area(points: Ranked, event: ArrayLike) -> LeftOut:
     """Area under the ROC curve over pairs of a point with `event` [N] 1 and one of the same stratum with 0: the share
     of pairs in which the former has the higher score, ties counting one half (the Mann–Whitney statistic, summed over
-    strata as van Elteren 1960 does, each pair with the same weight). NaN where there is no pair."""
-    events = np.asarray(event, dtype=np.float64) > 0
+    strata as van Elteren 1960 does, each pair with the same weight). Points with an undefined event or score are left
+    out, and blocks that have no others. NaN where there is no pair."""
+    events = np.where(points.known, np.asarray(event, dtype=np.float64), np.nan)
     won, pairs = _pairs(points.strata, events)
     won_inside, pairs_inside = _pairs(points.blocks, events)
+    used = np.isfinite(events)
+    there = np.bincount(points.home[used], minlength=int(points.home.max(initial=-1)) + 1) > 0
 
     def by_block(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.bincount(points.home, values, minlength=points.n_blocks).astype(np.float64)
+        return np.bincount(points.home, values, minlength=there.size).astype(np.float64)[there]
 
     # A pair is counted at both of its points: one within a block twice there. Leaving a block out drops it once.
     parts = [
@@ -154,6 +157,44 @@ def roc_area(points: Ranked, event: ArrayLike) -> LeftOut:
     left = np.rint(total - lost)
     without = np.divide(total_won - lost_won, left, out=np.full(left.shape, np.nan), where=left > 0)
     return LeftOut(float(total_won / total) if total else float("nan"), without)
+
+
+def beyond(score: ArrayLike, other: ArrayLike, stratum: ArrayLike) -> NDArray[np.float64]:
+    """[N] what is left of `score` [N] within each value of `stratum` [N] once `other` [N] is taken out: residuals of
+    its normal scores from their straight line in `other`, with one slope for all strata. NaN where either is undefined.
+
+    Normal scores, over all points, keep outliers from setting the slope. Ranks within strata would not do: of few
+    points, they bend the line, and what is left still goes with `other` (measured: area 0.53 in place of 0.50 for 15
+    points). Strata in which the score is constant, such as the start, have no part in the slope and stay constant.
+    """
+    scores, others = np.asarray(score, dtype=np.float64), np.asarray(other, dtype=np.float64)
+    known = np.isfinite(scores) & np.isfinite(others)
+    left = np.full(scores.shape, np.nan)
+    if not known.any():
+        return left
+    _, first, place = np.unique(np.asarray(stratum)[known], return_index=True, return_inverse=True)
+    sizes, values = np.bincount(place), scores[known]
+    varies = (np.bincount(place, values != values[first][place]) > 0)[place]
+
+    def centred(column: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.where(varies, column - (np.bincount(place, column) / sizes)[place], 0)
+
+    ours = centred(stats.norm.ppf((stats.rankdata(values) - 0.5) / values.size))
+    theirs = centred(others[known])
+    square = float(theirs @ theirs)
+    left[known] = ours - (float(ours @ theirs) / square if square else 0.0) * theirs
+    return left
+
+
+def plain_area(score: ArrayLike, event: ArrayLike) -> float:
+    """Area under the ROC curve over all pairs at once; points with an undefined score or event are left out."""
+    scores, events = np.asarray(score, dtype=np.float64), np.asarray(event, dtype=np.float64)
+    used = np.isfinite(scores) & np.isfinite(events)
+    positive, negative = (int((events[used] == kind).sum()) for kind in (1, 0))
+    if not positive or not negative:
+        return float("nan")
+    ranks = stats.rankdata(scores[used])
+    return float((ranks[events[used] == 1].sum() - positive * (positive + 1) / 2) / (positive * negative))
 
 
 def _order(score: NDArray[np.float64], stratum: NDArray[np.int64]) -> Order:
@@ -168,17 +209,16 @@ def _order(score: NDArray[np.float64], stratum: NDArray[np.int64]) -> Order:
     return Order(order, *bounds(other_score), *bounds(other_stratum))
 
 
-def _pairs(points: Order, events: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _pairs(points: Order, events: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """At each point [N] the pairs it is in that the event won (ties one half), and all its pairs."""
-    event = events[points.order].astype(np.float64)
-    ones = np.append(0.0, np.cumsum(event))  # events before each place
-    zeros = np.arange(event.size + 1) - ones
+    event = events[points.order]
+    ones, zeros = (np.append(0.0, np.cumsum(event == kind)) for kind in (1, 0))  # of each kind before a place
     below = 0.5 * (zeros[points.low] + zeros[points.high]) - zeros[points.first]
     above = ones[points.last] - 0.5 * (ones[points.low] + ones[points.high])
     others, found = zeros[points.last] - zeros[points.first], ones[points.last] - ones[points.first]
-    won, pairs = np.empty(event.size), np.empty(event.size)
-    won[points.order] = np.where(event > 0, below, above)
-    pairs[points.order] = np.where(event > 0, others, found)
+    won, pairs = np.zeros(event.size), np.zeros(event.size)
+    won[points.order] = np.where(event == 1, below, np.where(event == 0, above, 0))
+    pairs[points.order] = np.where(event == 1, others, np.where(event == 0, found, 0))
     return won, pairs
 
 
@@ -296,7 +336,8 @@ def acceleration(steps: ArrayLike, values: ArrayLike) -> NDArray[np.float64]:
     """[T] change of the slope of `values` [T] per step: the slope since the last point minus the one before. 0 at the
     first two points, which have no slope before."""
     at, level = np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64)
-    slope = np.diff(level) / np.diff(at)
+    width = np.diff(at)
+    slope = np.divide(np.diff(level), width, out=np.full(width.shape, np.nan), where=width > 0)
     return np.concatenate([np.zeros(1), 0 * slope[:1], np.diff(slope)])[: at.size]
 
 

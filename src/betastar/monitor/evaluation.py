@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from accelerate.utils import gather_object
@@ -127,14 +127,42 @@ class Instrument:
     noise_seed: int
 
 
-class Evaluation(NamedTuple):
-    """`answers` to the n problems; `scores` [K, n]; `proxy` and `true` rewards [n]; `grades` of a betastar grader."""
+@dataclass(frozen=True)
+class Answered:
+    """The answer to one problem with the scores of the K proxy functions, NaN where one gave none, and what the truth
+    says of it: a betastar grader's grade, or a number."""
 
-    answers: list[Answer]
-    scores: Array
+    answer: Answer
+    scores: tuple[float, ...]
+    truth: Grade | float
+
+    @property
+    def true(self) -> float:
+        """The true reward."""
+        return float(self.truth.strict if isinstance(self.truth, Grade) else self.truth)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Every problem `answered` once, and the `proxy` rewards [n] that the scores make."""
+
+    answered: list[Answered]
     proxy: Array
-    true: Array
-    grades: list[Grade] | None
+
+    @property
+    def scores(self) -> Array:
+        """Of the proxy functions, [K, n]."""
+        return np.array([one.scores for one in self.answered]).T
+
+    @property
+    def true(self) -> Array:
+        """True rewards, [n]."""
+        return np.array([one.true for one in self.answered])
+
+    @property
+    def grades(self) -> list[Grade]:
+        """Of a betastar grader; empty where the truth is a number."""
+        return [one.truth for one in self.answered if isinstance(one.truth, Grade)]
 
 
 def evaluate(instrument: Instrument, replicate: int = 0) -> Evaluation:
@@ -149,12 +177,8 @@ def evaluate(instrument: Instrument, replicate: int = 0) -> Evaluation:
             for number, start in enumerate(starts)
             if number % accelerator.num_processes == accelerator.process_index
         ]
-    rows = [row for _, part in sorted(gather_object(mine), key=lambda batch: batch[0]) for row in part]
-    answers, scores, grades = (list(column) for column in zip(*rows, strict=True))
-    by_member = np.array(scores).T
-    true = np.array([g.strict if isinstance(g, Grade) else g for g in grades], dtype=np.float64)
-    graded = grades if isinstance(grades[0], Grade) else None
-    return Evaluation(answers, by_member, instrument.proxy.total(by_member), true, graded)
+    answered = [one for _, part in sorted(gather_object(mine), key=lambda batch: batch[0]) for one in part]
+    return Evaluation(answered, instrument.proxy.total(np.array([one.scores for one in answered]).T))
 
 
 ALWAYS = (
@@ -175,10 +199,11 @@ ALWAYS = (
 def measures(instrument: Instrument, found: Evaluation, binary: bool, step: int) -> tuple[EvaluationPoint, Reasons]:
     """What one evaluation says, without the gap, and why a measure is undefined. `binary`: whether the true rewards at
     the start were right or wrong alone; all rows of a run are of one kind, as its gaps are."""
-    answers, reasons = found.answers, {}
+    answers, reasons = [one.answer for one in found.answered], {}
+    scores, true, grades = found.scores, found.true, found.grades
     disagreement = math.nan
     if instrument.proxy.no_ensemble is None:
-        by_all = found.scores[:, np.isfinite(found.scores).all(axis=0)]
+        by_all = scores[:, np.isfinite(scores).all(axis=0)]
         if by_all.size:
             disagreement = float(by_all.std(axis=0, ddof=1).mean())
         else:
@@ -190,17 +215,17 @@ def measures(instrument: Instrument, found: Evaluation, binary: bool, step: int)
     scored = found.proxy[~np.isnan(found.proxy)]
     if scored.size < 2:
         reasons["proxy"] = f"{scored.size} of {len(answers)} responses have a proxy reward"
-    members = [float(np.nanmean(member)) if np.isfinite(member).any() else math.nan for member in found.scores]
+    members = [float(np.nanmean(member)) if np.isfinite(member).any() else math.nan for member in scores]
     point = EvaluationPoint(
         step=step,
         n=len(answers),
         proxy=float(scored.mean()) if scored.size else math.nan,
         proxy_std=float(scored.std(ddof=1)) if scored.size > 1 else math.nan,
-        correct_strict=int(found.true.sum()) if binary and is_binary(found.true) else None,
-        true_strict=float(found.true.mean()),
-        true_std=math.nan if binary else float(found.true.std(ddof=1)),
-        true_lenient=math.nan if found.grades is None else _mean([g.lenient for g in found.grades]),
-        unparsable=math.nan if found.grades is None else _mean([not g.parsable for g in found.grades]),
+        correct_strict=int(true.sum()) if binary and is_binary(true) else None,
+        true_strict=float(true.mean()),
+        true_std=math.nan if binary else float(true.std(ddof=1)),
+        true_lenient=_mean([grade.lenient for grade in grades]) if grades else math.nan,
+        unparsable=_mean([not grade.parsable for grade in grades]) if grades else math.nan,
         kl=math.nan if instrument.reference.reason is not None else _mean([a.log_ratio for a in answers]),
         disagreement=disagreement,
         members=tuple(members) if len(members) > 1 else None,
@@ -216,17 +241,15 @@ def shown(problems: Sequence[Problem], found: Evaluation, count: int) -> list[di
     return [
         {
             "prompt": problem.prompt,
-            "response": found.answers[i].text,
-            "proxy": float(found.proxy[i]),
-            "true": float(found.true[i]),
+            "response": one.answer.text,
+            "proxy": float(proxy),
+            "true": one.true,
         }
-        for i, problem in enumerate(problems[:count])
+        for problem, one, proxy in zip(problems[:count], found.answered, found.proxy, strict=False)
     ]
 
 
-def _batch(
-    instrument: Instrument, problems: list[Problem], number: int, replicate: int
-) -> list[tuple[Answer, list[float], Any]]:
+def _batch(instrument: Instrument, problems: list[Problem], number: int, replicate: int) -> list[Answered]:
     prompts = tokenised(instrument.trainer, [problem.prompt for problem in problems])
     seed = stream_key(instrument.noise_seed, "monitor", replicate, number) % 2**63
     answers = answer(instrument.trainer, prompts, instrument.config, instrument.reference, seed)
@@ -234,8 +257,10 @@ def _batch(
     if not isinstance(problems[0].prompt, str):
         completions = [[{"role": "assistant", "content": text}] for text in completions]
     scores = instrument.proxy.score(problems, completions, [a.tokens for a in answers])
-    grades = [_graded(instrument.true, a.text, problem.gold) for a, problem in zip(answers, problems, strict=True)]
-    return list(zip(answers, scores.T.tolist(), grades, strict=True))
+    return [
+        Answered(made, tuple(of_each), _graded(instrument.true, made.text, problem.gold))
+        for made, of_each, problem in zip(answers, scores.T.tolist(), problems, strict=True)
+    ]
 
 
 def _graded(true: TrueReward, text: str, gold: Any) -> Grade | float:

@@ -7,6 +7,7 @@ tensors in the tests.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from betastar.models.logprobs import HEAD_ELEMENTS, HEAD_ELEMENTS_ON_GPU
@@ -94,6 +95,7 @@ def feed_forward_width(model: ModelFacts) -> float:
     return max(0.0, layer - attention) / (3 * model.hidden_size)
 
 
+GRADIENTS = 8  # texts whose gradients the stage plasticity compares
 AT_START = 2  # evaluations of a checkpoint before it goes online: the point t=0, and again with fresh noise
 
 
@@ -179,7 +181,29 @@ def stages(config: Resolved, facts: Facts, problems: int, float32: bool) -> list
     policy = _sum(answered(updated, passes), answered(evaluated, passes + 1))._replace(trained=updated * row)
     scored = Tokens(read=(updated + evaluated) * members * row)
     online = Stage("online", how_many.adapted, config.online.steps, policy, scored)
-    return [*_first(config, facts), rewards, reference, offline, probe, online]
+    best, curve, network = _inside(config, facts, how_many, problems, answered)
+    return [*_first(config, facts), rewards, reference, offline, probe, *best, *curve, online, *network]
+
+
+def _inside(
+    config: Resolved, facts: Facts, how_many: Counts, problems: int, answered: Callable[[float, int], Tokens]
+) -> tuple[list[Stage], list[Stage], list[Stage]]:
+    """The stages best_of_n, offline_curve and plasticity, each empty where it is off."""
+    evaluation, members, checkpoints = config.evaluation, config.rewards.members, how_many.checkpoints
+    row = facts.prompt_tokens + facts.generated_tokens
+
+    def sampled(name: str, answers: int, passes: int) -> list[Stage]:
+        read = Tokens(read=answers * members * row)
+        return [Stage(name, checkpoints, None, answered(answers, passes), read)] if answers else []
+
+    best = sampled("best_of_n", checkpoints * evaluation.best_of * min(problems, evaluation.best_of_problems), 0)
+    every, (steps, _) = config.offline.evaluate_every, _trained(config.offline, facts, checkpoints)
+    points = 0 if every is None else 2 + (steps - 1) // every  # the base, those on the way, the checkpoint
+    curve = sampled("offline_curve", checkpoints * points * problems * evaluation.answers, 1)
+    policies, texts = checkpoints + how_many.adapted, min(evaluation.plasticity, facts.train_pairs // 8)
+    length = facts.prompt_tokens + facts.response_tokens
+    read = Tokens(read=policies * texts * length, trained=policies * min(texts, GRADIENTS) * length)
+    return best, curve, [Stage("plasticity", policies, None, read)] if texts else []
 
 
 def _sum(*parts: Tokens) -> Tokens:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from betastar.disk import plain_disk_errors, write_atomically
-from betastar.errors import BetastarError
+from betastar.errors import BetastarError, argument
 from betastar.record.files import METRICS, RESULTS, is_analysis, read_results, read_run, to_json, to_json_lines
 from betastar.report.responses import visible
 
@@ -52,7 +52,7 @@ def write_analysis(analysis: Analysis, folder: Path) -> dict[str, Any]:
     """
     target = folder / RESULTS
     if target.is_file() and not is_analysis(folder):
-        raise BetastarError(f"{folder} holds the results of a run; name another folder with --out.")
+        raise BetastarError(f"{folder} holds the results of a run; name another folder with {argument('out')}.")
     text = to_json(analysis.results)
     with plain_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,9 +83,11 @@ def write_comparison(places: Sequence[str], page: Path = PAGE) -> Written:
     """
     numbers = page.with_suffix(".json")
     if page.suffix != ".html" or page.is_dir():
-        raise BetastarError(f"--out {page}: name a file that ends in .html.")
+        raise BetastarError(f"{argument('out', str(page))}: name a file that ends in .html.")
     if numbers.name == "results.json":
-        raise BetastarError(f"--out {page}: its numbers would replace results.json; give the page another name.")
+        raise BetastarError(
+            f"{argument('out', str(page))}: its numbers would replace results.json; give the page another name."
+        )
     runs = {name: read_run(folder) for name, folder in named(places).items()}
     # Slow to import.
     from altair.utils.schemapi import debug_mode

@@ -141,14 +141,17 @@ class Plots:
         return self._chart(ensemble, paper)
 
     def _chart(self, figure: Callable[[Mapping[str, Any]], Figure], paper: Paper | None) -> alt.VConcatChart:
+        from altair.utils.schemapi import debug_mode
+
         from betastar.report.drawing import check_paper, drawn, paper_spec, sized_spec, subtitle_of
         from betastar.report.palette import print_theme
 
-        made = figure(self._record)
-        if made.missing:
-            raise BetastarError(f"{made.title}: {made.missing}")
         n_beta = len({r["beta"] for r in self._record["conditions"]})
-        if paper is not None:
-            return PaperChart.from_dict(sized_spec(drawn(made), check_paper(paper), n_beta), validate=False)
-        spec = paper_spec(drawn(made), subtitle_of(self._record))
+        with debug_mode(False):  # as in a report: checked against the schema in the tests, which takes seconds
+            made = figure(self._record)
+            if made.missing:
+                raise BetastarError(f"{made.title}: {made.missing}")
+            if paper is not None:
+                return PaperChart.from_dict(sized_spec(drawn(made), check_paper(paper), n_beta), validate=False)
+            spec = paper_spec(drawn(made), subtitle_of(self._record))
         return Chart.from_dict({**spec, "config": print_theme(n_beta)}, validate=False)

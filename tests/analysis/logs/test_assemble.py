@@ -32,10 +32,10 @@ def test_the_table_and_everything_that_was_guessed() -> None:
         "kl": [0, 0.125],
     }
     assert found.notes == [
-        "proxy = reward (guessed; --proxy COLUMN changes it)",
-        "true = acc (guessed; --true COLUMN changes it)",
-        "proxy_std = reward_std (guessed; --column NAME=COLUMN changes one)",
-        "the number of responses behind each true reward is not logged, and assumed large (set it with --n)",
+        'proxy = reward (guessed; proxy="COLUMN" changes it)',
+        'true = acc (guessed; true="COLUMN" changes it)',
+        'proxy_std = reward_std (guessed; columns={"NAME": "COLUMN"} changes one)',
+        "the number of responses behind each true reward is not logged, and assumed large (set it with n=…)",
     ]
     assert found.runs == [
         {
@@ -65,7 +65,7 @@ def test_percent_is_told_from_shares_over_all_runs_together() -> None:
     logs = [log("beta-1", acc=[50.0, 25.0]), log("beta-2", acc=[1.0, 0.5])]
     found = assemble(logs, Options())
     assert found.frame["true_strict"].tolist() == [0.5, 0.25, 0.01, 0.005]
-    assert "true rewards go up to 50: read as percentages and divided by 100 (else --true-unit score)" in found.notes
+    assert 'true rewards go up to 50: read as percentages and divided by 100 (else true_unit="score")' in found.notes
     told = assemble(logs, Options(true_unit="score"))
     assert told.frame["true_strict"].tolist() == [50, 25, 1, 0.5]
     assert not any("percent" in note for note in told.notes)
@@ -75,18 +75,19 @@ def test_percent_is_told_from_shares_over_all_runs_together() -> None:
 def test_a_score_keeps_its_standard_deviation_and_a_share_has_its_own() -> None:
     score = assemble([log(acc=[-1.0, 2.0], acc_std=[3.0, 3.0])], Options())
     assert score.frame["true_std"].tolist() == [3, 3]
-    assert "true rewards go from -1 to 2: read as scores, not as shares of right answers" in score.notes
+    said = 'true rewards go from -1 to 2: read as scores, not as shares of right answers (else true_unit="percent")'
+    assert said in score.notes
     assert np.isnan(assemble([log(acc=[-1.0, 2.0])], Options()).frame["true_std"].to_numpy()).all()
-    # Of 0.5 and 0.25 it is √(0.5·0.5) and √(0.25·0.75). Another one says that these are scores.
-    assert "true_std" not in assemble([log(acc_std=[0.5, 0.433])], Options()).frame
-    assert assemble([log(acc_std=[3.0, 3.0])], Options()).frame["true_std"].tolist() == [3, 3]
+    assert "true_std" not in assemble([log(acc_std=[0.5, 0.45])], Options()).frame
+    # Of rewards of −1 and +1 with a mean inside [0, 1]: no share of right answers has that standard deviation.
+    assert assemble([log(acc_std=[0.87, 0.97])], Options()).frame["true_std"].tolist() == [0.87, 0.97]
     assert "true_std" not in assemble([log(acc_std=[3.0, 3.0])], Options(true_unit="share")).frame
     # A column of that very name, as our monitor writes for partial credit, or one that is told, says: a score.
     partial = log(true_std=[3.0, 3.0])
     assert assemble([partial], Options()).frame["true_std"].tolist() == [3, 3]
     assert assemble([log()], Options(columns={"true_std": "0.25"})).frame["true_std"].tolist() == [0.25, 0.25]
     assert "true_std" not in assemble([partial], Options(true_unit="share")).frame
-    with pytest.raises(BetastarError, match="true rewards go from -1 to 2, so they are not shares; use --true-unit"):
+    with pytest.raises(BetastarError, match="true rewards go from -1 to 2, so they are not shares; use true_unit="):
         assemble([log(acc=[-1.0, 2.0])], Options(true_unit="share"))
 
 
@@ -96,17 +97,17 @@ def test_a_start_after_step_0_and_a_missing_spread_are_said() -> None:
     assert "the earliest point, step 5 to 8, is used as the start, because no step 0 is logged" in notes
     alone = assemble([Log("a", rows, "CSV table")], Options()).notes
     assert (
-        "the standard deviation of proxy rewards is not logged, so there is no standardised gap (set it with --column "
-        "proxy_std=COLUMN or proxy_std=NUMBER)"
+        "the standard deviation of proxy rewards is not logged, so there is no standardised gap (set it with "
+        'columns={"proxy_std": "COLUMN"}, or a number in place of the column)'
     ) in alone
 
 
 def test_unknown_seeds_and_betas_are_said() -> None:
     notes = assemble([log("beta-1/a"), log("beta-1/b"), log("c")], Options()).notes
-    assert "2 of 3 runs are without a seed; numbered from 0 (set it with --seed or --pattern)" in notes
+    assert "2 of 3 runs are without a seed; numbered from 0 (set it with seed=… or patterns=…)" in notes
     assert (
-        "1 of 3 runs is without a known β, so the dependence of damage on β is unknown there (set it with --beta or "
-        "--pattern)"
+        "1 of 3 runs is without a known β, so the dependence of damage on β is unknown there (set it with beta=… or "
+        "patterns=…)"
     ) in notes
     assert not any("β" in note for note in assemble([log("c")], Options()).notes)  # of one run, β is no question
 
@@ -114,8 +115,8 @@ def test_unknown_seeds_and_betas_are_said() -> None:
 def test_runs_with_different_columns_are_each_guessed() -> None:
     other = Log("beta-2-seed-1", pd.DataFrame({"step": [0, 1], "proxy": [1.0, 2.0], "true": [0.5, 0.4]}), "CSV table")
     notes = assemble([log(), other], Options()).notes
-    assert "proxy = reward (guessed in 1 of 2 runs; --proxy COLUMN changes it)" in notes
-    assert "true = acc (guessed in 1 of 2 runs; --true COLUMN changes it)" in notes
+    assert 'proxy = reward (guessed in 1 of 2 runs; proxy="COLUMN" changes it)' in notes
+    assert 'true = acc (guessed in 1 of 2 runs; true="COLUMN" changes it)' in notes
     assert not any(" = proxy" in note or " = true" in note for note in notes)  # a field's own name is no guess
 
 
@@ -130,9 +131,22 @@ def test_a_log_without_rewards_is_passed_over_where_another_has_them() -> None:
     useless = Log("samples.jsonl", pd.DataFrame({"step": [0, 1], "tokens": [3, 4]}), "JSON Lines")
     found = assemble([useless, log()], Options())
     assert len(found.frame) == 2
-    assert found.notes[-1].startswith("skipped samples.jsonl: no column is recognised as the true reward")
+    assert found.notes[-1].startswith("skipped samples.jsonl: no column is recognised as the proxy reward")
     with pytest.raises(BetastarError, match=r"samples\.jsonl: no column is recognised .* The same holds for 1 more\."):
         assemble([useless, useless], Options())
+
+
+def test_without_a_truth_anywhere_points_hold_the_rest() -> None:
+    rows = pd.DataFrame({"step": [0, 10, 20], "reward": [1.0, 2.0, 3.0], "kl": [0.0, 0.1, 0.2]})
+    blind = Log("blind", rows, "CSV table")
+    found = assemble([blind], Options())
+    assert found.frame["proxy"].tolist() == [1, 2, 3]
+    assert found.frame["kl"].tolist() == [0, 0.1, 0.2]
+    assert found.frame["true_strict"].isna().tolist() == [True] * 3
+    assert any("nothing can be said about hacking" in note for note in found.notes)
+    both = assemble([blind, log()], Options())
+    assert len(both.runs) == 1
+    assert both.notes[-1] == "skipped blind: no column is recognised as the true reward"
 
 
 def test_runs_of_ours_keep_what_is_known_of_their_checkpoints() -> None:

@@ -28,7 +28,7 @@ OPENRLHF = [
 
 
 def test_trl_with_a_reward_model() -> None:
-    found = choose(TRL, {}, "run")
+    found = choose(TRL, {}, "run").columns
     assert found == {
         "proxy": "rewards/rm/mean",
         "true_strict": "rewards/accuracy_reward/mean",
@@ -43,30 +43,30 @@ def test_trl_with_a_reward_model() -> None:
 
 def test_of_trl_the_evaluation_is_preferred_where_both_rewards_have_one() -> None:
     evaluated = [f"eval_{name}" for name in TRL if name not in ("step", "epoch")]
-    found = choose(TRL + evaluated, {}, "run")
+    found = choose(TRL + evaluated, {}, "run").columns
     assert all(column.startswith("eval_") for column in found.values())
     # TensorBoard's names for the same.
     board = [f"train/{name}" for name in TRL] + [name.replace("eval_", "eval/", 1) for name in evaluated]
-    assert choose(board, {}, "run")["proxy"] == "eval/rewards/rm/mean"
+    assert choose(board, {}, "run").columns["proxy"] == "eval/rewards/rm/mean"
     # The truth only in training batches: then the proxy of the same batches.
-    found = choose([*TRL, "eval_rewards/rm/mean", "eval_reward"], {}, "run")
+    found = choose([*TRL, "eval_rewards/rm/mean", "eval_reward"], {}, "run").columns
     assert (found["proxy"], found["true_strict"]) == ("rewards/rm/mean", "rewards/accuracy_reward/mean")
 
 
 def test_trl_without_a_reward_model_optimises_the_total() -> None:
     names = [name.replace("rewards/rm", "rewards/length") for name in TRL]
-    found = choose(names, {}, "run")
+    found = choose(names, {}, "run").columns
     assert (found["proxy"], found["proxy_std"]) == ("reward", "reward_std")
 
 
 def test_trl_before_it_logged_means_of_functions() -> None:
     names = ["step", "reward", "reward_std", "rewards/accuracy_reward", "rewards/reward_model_score", "kl"]
-    found = choose(names, {}, "run")
+    found = choose(names, {}, "run").columns
     assert found == {"proxy": "rewards/reward_model_score", "true_strict": "rewards/accuracy_reward", "kl": "kl"}
 
 
 def test_verl() -> None:
-    found = choose(VERL, {}, "run")
+    found = choose(VERL, {}, "run").columns
     assert found == {
         "proxy": "critic/score/mean",
         "true_strict": "val-core/openai/gsm8k/acc/mean@1",
@@ -76,14 +76,14 @@ def test_verl() -> None:
         "at_limit": "response_length/clip_ratio",
     }
     older = [*VERL[:-3], "val/test_score/openai/gsm8k"]
-    assert choose(older, {}, "run")["true_strict"] == "val/test_score/openai/gsm8k"
+    assert choose(older, {}, "run").columns["true_strict"] == "val/test_score/openai/gsm8k"
 
 
 @pytest.mark.parametrize("prefixed", [False, True])
 def test_openrlhf(prefixed: bool) -> None:
     """With TensorBoard and Weights & Biases it writes train/ and eval/ before the same names."""
     names = [f"eval/{n}" if n.startswith("eval") else f"train/{n}" for n in OPENRLHF] if prefixed else OPENRLHF
-    found = {field: column.split("/")[-1] for field, column in choose(names, {}, "run").items()}
+    found = {field: column.split("/")[-1] for field, column in choose(names, {}, "run").columns.items()}
     assert found == {
         "proxy": "reward",
         "true_strict": "eval_gsm8k_pass1",
@@ -94,13 +94,13 @@ def test_openrlhf(prefixed: bool) -> None:
 
 def test_our_own_metrics() -> None:
     names = ["step", "n", "proxy", "proxy_std", "disagreement", "correct_strict", "true_strict", "true_lenient", "kl"]
-    assert choose(names, {}, "run") == {name: name for name in names if name != "step"}
+    assert choose(names, {}, "run").columns == {name: name for name in names if name != "step"}
 
 
 @pytest.mark.parametrize("prefix", ["goodhart/", "train/goodhart/"])
 def test_what_our_monitor_adds_to_a_trainers_logs_is_preferred(prefix: str) -> None:
     mine = ["true", "proxy", "proxy_std", "kl", "n", "at_limit", "response_entropy"]
-    found = choose([*TRL, *(f"eval_{name}" for name in TRL), *(f"{prefix}{name}" for name in mine)], {}, "run")
+    found = choose([*TRL, *(f"eval_{name}" for name in TRL), *(f"{prefix}{name}" for name in mine)], {}, "run").columns
     assert {column for field, column in found.items() if field != "response_tokens"} == {f"{prefix}{n}" for n in mine}
     assert found["response_tokens"] == "eval_completions/mean_length"  # the monitor's is not there: of evaluation, then
 
@@ -115,14 +115,14 @@ def test_what_our_monitor_adds_to_a_trainers_logs_is_preferred(prefix: str) -> N
     ],
 )
 def test_plain_names(names: list[str], proxy: str, true: str) -> None:
-    found = choose(names, {}, "run")
+    found = choose(names, {}, "run").columns
     assert (found["proxy"], found["true_strict"]) == (proxy, true)
 
 
 def test_what_is_told_wins_and_sets_the_phase() -> None:
     names = [*TRL, *(f"eval_{name}" for name in TRL)]
     told = {"proxy": "rewards/rm/mean", "disagreement": "grad_norm"}
-    found = choose(names, told, "run")
+    found = choose(names, told, "run").columns
     assert found["proxy"] == "rewards/rm/mean"
     assert found["true_strict"] == "rewards/accuracy_reward/mean"  # not eval_…: the told proxy is of training
     assert found["disagreement"] == "grad_norm"
@@ -131,14 +131,13 @@ def test_what_is_told_wins_and_sets_the_phase() -> None:
 @pytest.mark.parametrize(
     ("names", "told", "said"),
     [
-        (["step", "reward"], {}, r"run: no column is recognised as the true reward; name it with --true COLUMN"),
         (["step", "acc"], {}, r"no column is recognised as the proxy reward; .*Numeric columns: step, acc\."),
         (
             ["reward", "math_acc", "code_acc"],
             {},
-            r"math_acc, code_acc could each be the true reward; name it with --true",
+            r"math_acc, code_acc could each be the true reward; name it with true=",
         ),
-        (["a_score", "b_score", "acc"], {}, r"a_score, b_score could each be the proxy reward; name it with --proxy"),
+        (["a_score", "b_score", "acc"], {}, r"a_score, b_score could each be the proxy reward; name it with proxy="),
         (["reward", "acc"], {"kl": "akc"}, r"run: there is no numeric column 'akc' for kl; did you mean acc\?"),
         (["reward", "acc"], {"kl": "zzz"}, r"no numeric column 'zzz' for kl; numeric columns: reward, acc\."),
         ([f"c{i}" for i in range(50)], {}, r"c39 and 10 more"),
@@ -152,8 +151,16 @@ def test_what_is_open_is_said(names: list[str], told: dict[str, str], said: str)
 def test_one_column_is_never_both_rewards() -> None:
     with pytest.raises(BetastarError, match="proxy"):
         choose(["step", "true_reward"], {}, "run")
-    with pytest.raises(BetastarError, match="true"):
-        choose(["accuracy", "step"], {"proxy": "accuracy"}, "run")
+    with pytest.raises(BetastarError, match="is both the proxy and the true reward"):
+        choose(["accuracy", "step"], {"proxy": "accuracy", "true_strict": "accuracy"}, "run")
+
+
+def test_a_log_may_have_no_truth() -> None:
+    assert choose(["step", "reward", "reward_std", "kl"], {}, "run").columns == {
+        "proxy": "reward",
+        "proxy_std": "reward_std",
+        "kl": "kl",
+    }
 
 
 @pytest.mark.parametrize(

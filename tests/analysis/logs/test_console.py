@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from betastar.analysis.logs.formats import read_console
+from betastar.analysis.logs.console import read_console
 from betastar.errors import BetastarError
 
 RAY = "\x1b[36m(TaskRunner pid=87031)\x1b[0m "

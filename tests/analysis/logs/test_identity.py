@@ -111,7 +111,7 @@ def test_what_is_unknown_is_not_averaged() -> None:
 
 
 def test_two_runs_of_one_condition_are_refused() -> None:
-    said = re.escape("b and a are both variant logged, β 0.5, seed 1; tell them apart with --pattern")
+    said = re.escape("b and a are both variant logged, β 0.5, seed 1; tell them apart with patterns=…")
     with pytest.raises(BetastarError, match=said):
         conditions(["a", "b"], [Identity(None, 0.5, 1), Identity(None, 0.5, 1)])
 

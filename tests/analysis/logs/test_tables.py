@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from betastar.analysis.logs.formats import read_csv, read_json_lines, read_parquet
+from betastar.analysis.logs.tables import read_csv, read_json, read_parquet
 from betastar.errors import BetastarError
 
 TABLE = pd.DataFrame({"step": [0, 1, 2], "my, reward": [0.5, float("nan"), -1.5], "name": ["a", "b", "c"]})
@@ -25,7 +25,7 @@ def test_csv_with_any_usual_separator(tmp_path: Path, separator: str, encoding: 
 
 
 def test_csv_that_is_none(tmp_path: Path) -> None:
-    (tmp_path / "bad.csv").write_bytes(b"\xff\xfe\x00\x01binary")
+    (tmp_path / "bad.csv").write_text("a,b\n1,2\n3,4,5\n")
     (tmp_path / "empty.csv").write_bytes(b"")
     for name in ("bad.csv", "empty.csv"):
         with pytest.raises(BetastarError, match=f"{name}: not a readable CSV file"):
@@ -34,7 +34,7 @@ def test_csv_that_is_none(tmp_path: Path) -> None:
 
 def test_parquet(tmp_path: Path) -> None:
     TABLE.to_parquet(tmp_path / "run.parquet")
-    pd.testing.assert_frame_equal(read_parquet(tmp_path / "run.parquet", "run").rows, TABLE)
+    pd.testing.assert_frame_equal(read_parquet(tmp_path / "run.parquet", "run")[0].rows, TABLE)
     (tmp_path / "bad.parquet").write_text("no parquet")
     with pytest.raises(BetastarError, match=r"bad\.parquet: not a readable Parquet file"):
         read_parquet(tmp_path / "bad.parquet", "bad")
@@ -67,19 +67,19 @@ def test_json_lines_of_verl(tmp_path: Path) -> None:
         {"step": 1, "data": {"critic/score/mean": 0.25, "extra": {"deep": 1}}},
     ]
     path.write_text("".join(json.dumps(record) + "\n" for record in records) + "\n")
-    log = read_json_lines(path, "x")
+    log = read_json(path, "x")[0]
     assert [row.dropna().to_dict() for _, row in log.rows.iterrows()] == [
         {"step": 0, "val-core/gsm8k/acc/mean@1": 0.5},
         {"step": 1, "critic/score/mean": 0.25, "extra/deep": 1},
     ]
     (tmp_path / "packed.jsonl.gz").write_bytes(gzip.compress(path.read_bytes()))
-    pd.testing.assert_frame_equal(read_json_lines(tmp_path / "packed.jsonl.gz", "x").rows, log.rows)
+    pd.testing.assert_frame_equal(read_json(tmp_path / "packed.jsonl.gz", "x")[0].rows, log.rows)
 
 
 def test_json_lines_of_a_killed_run(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     path.write_text('{"step": 0, "reward": NaN}\n{"step": 1, "reward": 2}\n{"step": 2, "rew')
-    log = read_json_lines(path, "x")
+    log = read_json(path, "x")[0]
     assert log.rows["step"].tolist() == [0, 1]
     assert log.note == "line 3 is incomplete and skipped"
 
@@ -88,10 +88,10 @@ def test_json_lines_of_a_killed_run(tmp_path: Path) -> None:
 def test_json_lines_that_are_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "bad.jsonl").write_text(text)
     with pytest.raises(BetastarError, match=r"bad\.jsonl, line \d: not a JSON object"):
-        read_json_lines(tmp_path / "bad.jsonl", "x")
+        read_json(tmp_path / "bad.jsonl", "x")
 
 
 def test_gzip_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl.gz").write_bytes(b"plain")
     with pytest.raises(BetastarError, match="cannot be read"):
-        read_json_lines(tmp_path / "bad.jsonl.gz", "x")
+        read_json(tmp_path / "bad.jsonl.gz", "x")

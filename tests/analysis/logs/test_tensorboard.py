@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from betastar.analysis.logs.formats import PATTERN, read_events
+from betastar.analysis.logs.events import PATTERN, read_events
 
 pytest.importorskip("tensorboard")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ COLUMNS = {"proxy": "p", "true_strict": "t"}
 
 
 def points(rows: Any, steps: tuple[str, ...] = ("step",), columns: dict[str, str] = COLUMNS, **how: Any) -> Any:
-    return evaluation_points(numeric(pd.DataFrame(rows)), columns, steps, "run", **how)
+    return evaluation_points(numeric(pd.DataFrame(rows))[0], columns, steps, "run", **how)
 
 
 def triples(found: Any) -> list[tuple[float, float, float]]:
@@ -35,8 +36,9 @@ def test_text_and_infinities_are_no_numbers() -> None:
             "e": [NAN] * 3,
         }
     )
-    found = numeric(rows)
-    assert list(found) == ["a", "b"]
+    found, _ = numeric(rows)
+    assert list(found) == ["a", "b", "d"]
+    np.testing.assert_array_equal(found["d"], [1, 0, 1])
     np.testing.assert_array_equal(found["a"], [1.5, NAN, NAN])
     np.testing.assert_array_equal(found["b"], [1, NAN, 3])
 
@@ -127,7 +129,7 @@ def test_steps_in_two_columns_or_in_none() -> None:
     assert triples(points(rows, ("train/global_step", "eval/global_step"))) == [(1, 1, 0.5), (2, 2, 0.4)]
     found = points({"p": [1.0, 2.0], "t": [0.5, 0.4]}, ())
     assert triples(found) == [(1, 1, 0.5), (2, 2, 0.4)]
-    assert found.notes == ["no column counts steps, so rows are numbered from 1 (--step COLUMN names a column)"]
+    assert found.notes == ['no column counts steps, so rows are numbered from 1 (step="COLUMN" names a column)']
 
 
 def test_rows_without_a_step_and_steps_past_the_last_that_counts() -> None:
@@ -142,8 +144,14 @@ def test_what_cannot_be_analysed_is_said() -> None:
         points({"step": [0], "p": [1.0], "t": [0.5]})
     with pytest.raises(BetastarError, match="there are 0"):
         points({"step": [0, 1], "p": [1.0, NAN], "t": [NAN, 0.5]})
-    with pytest.raises(BetastarError, match="run: epoch is not a whole number in every row; name the step with --step"):
+    with pytest.raises(BetastarError, match="run: epoch is not a whole number in every row; name the step with step="):
         points({"epoch": [0.5, 1.0], "p": [1.0, 2.0], "t": [0.5, 0.4]}, ("epoch",))
+
+
+def _last_means(rows: list[tuple[int, float]]) -> dict[int, float]:
+    """Rows of a step in succession are averaged, and a later such group overwrites an earlier one."""
+    groups = [(step, [value for _, value in group]) for step, group in groupby(rows, key=lambda row: row[0])]
+    return {step: sum(values) / len(values) for step, values in groups}
 
 
 VALUES = st.one_of(st.just(NAN), st.floats(-10, 10))
@@ -152,7 +160,7 @@ ROWS = st.lists(st.tuples(st.integers(0, 12), VALUES, VALUES), min_size=1, max_s
 
 @given(ROWS)
 def test_it_agrees_with_a_plain_loop(rows: list[tuple[int, float, float]]) -> None:
-    proxy, true = ({row[0]: row[i] for row in rows if row[i] == row[i]} for i in (1, 2))  # a later row overwrites
+    proxy, true = (_last_means([(row[0], row[i]) for row in rows if row[i] == row[i]]) for i in (1, 2))
     rare, dense = (proxy, true) if len(proxy) < len(true) else (true, proxy)
     grid, expected = sorted(rare), []
     for i, step in enumerate(grid):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from betastar.analysis.logs.formats import read_trainer_state, trainer_state_of
+from betastar.analysis.logs.states import read_trainer_state, trainer_state_of
 from betastar.errors import BetastarError
 
 

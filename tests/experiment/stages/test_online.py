@@ -176,17 +176,21 @@ def test_a_gradient_that_is_not_finite_ends_the_run_and_leaves_nothing_after_it(
     assert not list((folder / "store" / "online").glob("*"))
 
 
-def test_smaller_offline_banks_give_the_same_checkpoints(tmp_path: Path) -> None:
+def test_smaller_offline_banks_give_the_same_checkpoints(folder: Path) -> None:
     """`offline.conditions_at_once` is about memory alone: the same keys, and adapters equal to rounding."""
     from safetensors.torch import load_file
 
-    found = []
-    for size in ("null", "3"):
-        folder = tmp_path / size
-        pipeline.run(micro(f"offline.conditions_at_once={size}", "online.steps=1"), folder)
-        found.append({p.parent.name: load_file(p) for p in folder.glob("adapters/offline/*/adapter_model.safetensors")})
-        assert len(list((folder / "store" / "offline").iterdir())) == (1 if size == "null" else 2)
-    assert found[0].keys() == found[1].keys()
-    for name, tensors in found[0].items():
+    def checkpoints(banks: int) -> dict[str, dict[str, Tensor]]:
+        (stage,) = (folder / "store").glob("offline")
+        assert len(list(stage.iterdir())) == banks
+        return {p.parents[1].name: load_file(p) for p in stage.glob("*/*/adapter/adapter_model.safetensors")}
+
+    whole = checkpoints(1)
+    shutil.rmtree(folder / "store" / "offline")
+    pipeline.run(micro("offline.conditions_at_once=3", "online.steps=1"), folder)
+    parts = checkpoints(2)
+    assert whole.keys() == parts.keys()
+    assert len(whole) == 4
+    for name, tensors in whole.items():
         for key, tensor in tensors.items():
-            torch.testing.assert_close(tensor, found[1][name][key], rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(tensor, parts[name][key], rtol=1e-3, atol=1e-4)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,15 +9,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from betastar.analysis.logs import assemble as notes
+from betastar.analysis.logs import remarks, responses
+from betastar.analysis.logs.cells import numbers
 from betastar.analysis.logs.columns import (
     LABELS,
-    MAIN,
     Identity,
     bare,
     choose,
     compiled,
     conditions,
+    epoch_column,
     field_name,
     from_name,
     others,
@@ -28,12 +27,17 @@ from betastar.analysis.logs.columns import (
     step_columns,
 )
 from betastar.analysis.logs.log import Log, Options, Unit
-from betastar.errors import BetastarError
+from betastar.analysis.logs.responses import GOLDS, GRADED, graded, has_responses, together, with_steps
+from betastar.analysis.logs.sums import without_the_truth
+from betastar.analysis.logs.truth import COLUMN, COUNT, join, run_of
+from betastar.errors import BetastarError, argument
 from betastar.record.entries import INSIDE
 
 Array = NDArray[np.float64]
 # Logged this many times as often as the rarer reward, a quantity is averaged between evaluation points.
 MUCH_MORE_OFTEN = 2
+# A truth above 1 that never passes this is a score; one that does, up to 100, is a percentage.
+LEAST_PERCENT = 10
 
 
 class Curve(NamedTuple):
@@ -50,17 +54,13 @@ class Points(NamedTuple):
     notes: list[str]
 
 
-def numeric(rows: pd.DataFrame) -> dict[str, Array]:
-    """The columns that hold a finite number somewhere, as arrays [rows]; text and infinities become NaN."""
-    columns: dict[str, Array] = {}
-    for name in rows:
-        column: Any = rows[name]
-        if column.dtype != bool:
-            values = np.array(pd.to_numeric(column, errors="coerce"), dtype=np.float64)
-            values[np.isinf(values)] = np.nan
-            if not np.isnan(values).all():
-                columns[str(name)] = values
-    return columns
+def numeric(rows: pd.DataFrame) -> tuple[dict[str, Array], dict[str, str]]:
+    """The columns that hold a finite number somewhere, as arrays [rows]; text and infinities become NaN. And of those
+    that are not plain numbers, how they are written."""
+    found = {str(name): numbers(rows[name]) for name in rows}
+    some = {name: read for name, read in found.items() if not np.isnan(read.values).all()}
+    written = {name: read.how for name, read in some.items() if read.how is not None}
+    return {name: read.values for name, read in some.items()}, written
 
 
 def evaluation_points(
@@ -69,48 +69,93 @@ def evaluation_points(
     """The evaluation points of a run from its numeric `rows`, column → [rows], in the order written.
 
     `columns`: field → column. `steps`: the columns that may hold a row's step; with none, rows are numbered from 1.
-    Steps past `until` are cut off. Of a step written twice the later row counts. The rarer reward sets the points: what
-    is logged at least twice as often is there the mean since the point before, everything else its value at the step;
-    a point without both rewards is left out.
+    Steps past `until` are cut off. Of a step written again after a resume the later row counts; rows of one step that
+    follow each other are averaged. The rarer reward sets the points: what is logged at least twice as often is there
+    the mean since the point before, everything else its value at the step; a point without both rewards is left out.
 
     Raises BetastarError for a step that is no whole number, and for fewer than two points.
     """
-    notes = []
-    size = len(next(iter(rows.values())))
-    step = np.full(size, np.nan) if steps else np.arange(1.0, size + 1)
-    for name in steps:
-        step = np.where(np.isnan(step), rows[name], step)
-    if not steps:
-        notes.append("no column counts steps, so rows are numbered from 1 (--step COLUMN names a column)")
-    if lost := int(np.isnan(step).sum()):
-        notes.append(f"{lost} rows without a step are skipped")
+    step, notes = step_of_rows(rows, steps, where)
     kept = step <= (np.inf if until is None else until)
     step = step[kept]
-    if (step % 1 != 0).any():
-        raise BetastarError(f"{where}: {steps[0]} is not a whole number in every row; name the step with --step.")
     if (np.diff(step) < 0).any():
         notes.append("steps are out of order or repeat after a resume; they were sorted")
-    curves = {field: _by_step(step, rows[column][kept]) for field, column in columns.items()}
-    written = {reward: int((~np.isnan(rows[columns[reward]][kept])).sum()) for reward in ("proxy", "true_strict")}
-    if repeated := max(count - curves[reward].steps.size for reward, count in written.items()):
+    curves, averaged, again = {}, 0, 0
+    judged = "true_strict" in columns
+    if not judged:
+        columns = {**columns, "true_strict": columns["proxy"]}  # for its steps
+    for field, column in columns.items():
+        curves[field], several, repeated = _by_step(step, rows[column][kept])
+        if field in ("proxy", "true_strict"):
+            averaged, again = max(averaged, several), max(again, repeated)
+    if averaged:
         notes.append(
-            f"{repeated} values were written twice for the same step; the last one counts, as after a resume. If the "
-            "file holds several runs, --beta and --seed name the columns that tell them apart"
+            f"{averaged} steps have several rows, which were averaged. If the file holds several runs, "
+            f"{argument('beta')} and {argument('seed')} name the columns that tell them apart"
+        )
+    if again:
+        notes.append(
+            f"{again} values were written twice for the same step; the last one counts, as after a resume. If the "
+            f"file holds several runs, {argument('beta')} and {argument('seed')} name the columns that tell them apart"
         )
     table, aligned = _aligned(curves)
+    aligned += _late_start(table, curves, step)
     if len(table) < 2:
         raise BetastarError(
             f"{where}: a gap needs two points with both rewards, but there {'is' if len(table) else 'are'} "
-            f"{len(table)}; log the true reward more often, or choose other columns with --proxy and --true."
+            f"{len(table)}; log the true reward more often, or choose other columns with {argument('proxy')} and "
+            f"{argument('true')}."
         )
-    return Points(table, [*notes, *aligned])
+    return Points(table if judged else table.assign(true_strict=np.nan), [*notes, *aligned])
 
 
-def _by_step(step: Array, values: Array) -> Curve:
-    """The last value written of each step, NaN left out."""
+def _late_start(table: pd.DataFrame, curves: Mapping[str, Curve], step: Array) -> list[str]:
+    """That the first step is no point, if it lacks a reward."""
+    true, proxy = curves["true_strict"].steps, curves["proxy"].steps
+    if len(table) < 2 or MUCH_MORE_OFTEN * min(true.size, proxy.size) <= max(true.size, proxy.size):
+        return []
+    first, start = np.nanmin(step), table["step"].min()
+    lacks = [name for name, steps in (("proxy", proxy), ("true reward", true)) if first not in steps]
+    return [f"step {first:g} has no {' and no '.join(lacks)}, so step {start} is the start"] if lacks else []
+
+
+def step_of_rows(rows: Mapping[str, Array], steps: Sequence[str], where: str) -> tuple[Array, list[str]]:
+    """The step of every row [rows], from the first of the columns `steps` that has one, NaN where none has; without
+    such columns thousandths of an epoch, or the rows are numbered from 1. And what was done."""
+    size, notes = len(next(iter(rows.values()))), []
+    step = np.full(size, np.nan)
+    for name in steps:
+        step = np.where(np.isnan(step), rows[name], step)
+    if not steps:
+        if (epoch := epoch_column(list(rows))) is not None and np.unique(rows[epoch]).size > 1:
+            step = np.round(rows[epoch] * 1000)
+            notes.append(f"no column counts steps, so steps are thousandths of an epoch ({epoch})")
+        else:
+            step = np.arange(1.0, size + 1)
+            how = argument("step", "COLUMN")
+            notes.append(f"no column counts steps, so rows are numbered from 1 ({how} names a column)")
+    if lost := int(np.isnan(step).sum()):
+        notes.append(f"{lost} rows without a step are skipped")
+    if (step[~np.isnan(step)] % 1 != 0).any():
+        raise BetastarError(
+            f"{where}: {steps[0]} is not a whole number in every row; name the step with {argument('step')}."
+        )
+    return step, notes
+
+
+def _by_step(step: Array, values: Array) -> tuple[Curve, int, int]:
+    """One value for each step, NaN left out: rows of a step that follow each other are averaged, and of several such
+    groups, as a resume writes them, the last one counts. And how many steps of the curve are averages, and how many
+    values were written again."""
     known = ~np.isnan(values)
-    steps, place = np.unique(step[known][::-1], return_index=True)
-    return Curve(steps, values[known][::-1][place])
+    step, values = step[known], values[known]
+    if not step.size:
+        return Curve(step, values), 0, 0
+    begins = np.flatnonzero(np.r_[True, np.diff(step) != 0])
+    counts = np.diff(np.r_[begins, step.size])
+    means, at = np.add.reduceat(values, begins) / counts, step[begins]
+    steps, place = np.unique(at[::-1], return_index=True)
+    return Curve(steps, means[::-1][place]), int((counts[::-1][place] > 1).sum()), at.size - steps.size
 
 
 def _aligned(curves: Mapping[str, Curve]) -> tuple[pd.DataFrame, list[str]]:
@@ -166,83 +211,6 @@ def _means_since(curve: Curve, grid: Array) -> Array:
     return means
 
 
-def guesses(guessed: Sequence[Mapping[str, str]]) -> list[str]:
-    """Which columns were taken for what; `guessed`: field → column of each run. A field's own name is no guess."""
-    notes = []
-    more: dict[str, None] = {}
-    for field in (*MAIN, *others()):
-        label = LABELS.get(field, field)
-        for column, count in Counter(run[field] for run in guessed if field in run).items():
-            if column in (field, label):
-                continue
-            if field in MAIN:
-                share = "" if count == len(guessed) else f" in {count} of {len(guessed)} runs"
-                notes.append(f"{label} = {column} (guessed{share}; --{label} COLUMN changes it)")
-            else:
-                more[f"{label} = {column}"] = None
-    if more:
-        notes.append(f"{', '.join(more)} (guessed; --column NAME=COLUMN changes one)")
-    return notes
-
-
-def by_run(done: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
-    """What was done to each run, (name, sentences), with equal sentences said once."""
-    names: dict[str, list[str]] = {}
-    for name, sentences in done:
-        for sentence in sentences:
-            names.setdefault(sentence, []).append(name)
-    return [
-        sentence if len(done) == 1 else f"{'every run' if len(runs) == len(done) else _some(runs)}: {sentence}"
-        for sentence, runs in names.items()
-    ]
-
-
-def unknown(without_beta: int, without_seed: int, runs: int) -> list[str]:
-    """What no column and no name says of the condition of some runs."""
-    notes = []
-    if without_seed:
-        notes.append(f"{_count(without_seed, runs)} without a seed; numbered from 0 (set it with --seed or --pattern)")
-    if without_beta and runs > 1:
-        notes.append(
-            f"{_count(without_beta, runs)} without a known β, so the dependence of damage on β is unknown there (set "
-            "it with --beta or --pattern)"
-        )
-    return notes
-
-
-def start(frame: Any) -> list[str]:
-    """What there is and is not at the start, which every gap is measured from; `frame`: all evaluation points."""
-    starts = frame.sort_values("step").groupby(["variant", "beta", "seed"], dropna=False).head(1)
-    notes = []
-    first, last = starts["step"].min(), starts["step"].max()
-    if last > 0:
-        steps = f"{first:g}" if first == last else f"{first:g} to {last:g}"
-        notes.append(f"the earliest point, step {steps}, is used as the start, because no step 0 is logged")
-    if "proxy_std" not in starts or starts["proxy_std"].isna().all():
-        notes.append(
-            "the standard deviation of proxy rewards is not logged, so there is no standardised gap (set it with "
-            "--column proxy_std=COLUMN or proxy_std=NUMBER)"
-        )
-    if "n" not in starts or starts["n"].isna().all():
-        notes.append(
-            "the number of responses behind each true reward is not logged, and assumed large (set it with --n)"
-        )
-    return notes
-
-
-def first_few(notes: Sequence[str], shown: int = 5) -> list[str]:
-    """The first sentences, and how many more there are."""
-    return [*notes[:shown], *([f"… and {len(notes) - shown} more of this kind"] if len(notes) > shown else [])]
-
-
-def _count(count: int, runs: int) -> str:
-    return "the run is" if runs == 1 else f"{count} of {runs} runs {'is' if count == 1 else 'are'}"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
 # Of a run of ours: what is known of a checkpoint beside its points.
 EXTRAS = ("alignment", "base", "again", "log_ratio_noise", *INSIDE)
 
@@ -259,7 +227,7 @@ class Run(NamedTuple):
     guessed: Mapping[str, str]
     notes: list[str]
     extra: Mapping[str, Any]
-    answers: pd.DataFrame | None
+    answers: pd.DataFrame | None = None
 
 
 class Assembled(NamedTuple):
@@ -271,7 +239,7 @@ class Assembled(NamedTuple):
     runs: list[dict[str, Any]]
     extras: dict[tuple[Any, ...], Mapping[str, Any]]
     notes: list[str]
-    answers: pd.DataFrame | None
+    answers: pd.DataFrame | None = None
 
 
 def assemble(logs: Sequence[Log], options: Options) -> Assembled:
@@ -283,11 +251,17 @@ def assemble(logs: Sequence[Log], options: Options) -> Assembled:
     told = {field_name(name): column for name, column in options.columns.items()}
     runs: list[Run] = []
     problems: list[BetastarError] = []
-    for log in logs:
+    for log in together(logs, step_columns):
         try:
             runs += _runs(log, options, told)
         except BetastarError as error:
             problems.append(error)
+    judged = [run for run in runs if "true_strict" in run.columns]
+    if judged and len(judged) < len(runs):
+        problems += [
+            BetastarError(f"{r.log.name}: no column is recognised as the true reward") for r in runs if r not in judged
+        ]
+        runs = judged
     if not runs:
         more = f" The same holds for {len(problems) - 1} more." if len(problems) > 1 else ""
         raise BetastarError(f"{problems[0]}{more}")
@@ -302,13 +276,14 @@ def assemble(logs: Sequence[Log], options: Options) -> Assembled:
     used = {"step", *frame.columns}
     unmatched = [p for p in options.patterns if not any(compiled([p])[0].search(name) for name in names)]
     sentences = [
-        *(f"--pattern {p}: matches no run's name or path, such as {names[0]}" for p in unmatched),
-        *notes.guesses([{f: column for f, column in run.guessed.items() if f in used} for run in runs]),
-        *notes.by_run([(run.log.name, run.notes) for run in runs]),
-        *notes.unknown(without_beta, without_seed, len(runs)),
+        *(f"{argument('patterns', p)}: matches no run's name or path, such as {names[0]}" for p in unmatched),
+        *remarks.guesses([{f: column for f, column in run.guessed.items() if f in used} for run in runs]),
+        *remarks.by_run([(run.log.name, run.notes) for run in runs]),
+        *remarks.unknown(without_beta, without_seed, len(runs)),
+        *([] if judged else [remarks.no_truth()]),
         *unit,
-        *notes.start(frame),
-        *notes.first_few([f"skipped {error}" for error in problems]),
+        *remarks.start(frame),
+        *remarks.first_few([f"skipped {error}" for error in problems]),
     ]
     listed = [
         {
@@ -321,12 +296,13 @@ def assemble(logs: Sequence[Log], options: Options) -> Assembled:
         for run, place in zip(runs, places, strict=True)
     ]
     extras = {tuple(place): run.extra for run, place in zip(runs, places, strict=True) if run.extra}
-    kept = [
+    single = [
         run.answers.assign(**place._asdict())
         for run, place in zip(runs, places, strict=True)
         if run.answers is not None
     ]
-    return Assembled(frame, listed, extras, sentences, pd.concat(kept, ignore_index=True) if kept else None)
+    answers = pd.concat(single, ignore_index=True).astype({"beta": float}) if single else None
+    return Assembled(frame, listed, extras, sentences, answers)
 
 
 def _runs(log: Log, options: Options, told: Mapping[str, str]) -> list[Run]:
@@ -337,18 +313,48 @@ def _runs(log: Log, options: Options, told: Mapping[str, str]) -> list[Run]:
     result = []
     for part, by_column in split(log, told_identity):
         identity = _first_known(numbers, by_column, from_name(part.name, options.patterns))
-        rows = _with_numbers(numeric(part.rows), told, len(part.rows))
-        steps = [told["step"]] if "step" in told else step_columns(list(rows))
-        columns = choose([name for name in rows if name in told.values() or name not in steps], told, part.name)
+        single = has_responses(part.rows)
+        part = with_steps(part, step_columns(list(part.rows))) if single and "step" not in told else part
+        own, more = dict(told), []
+        if single and options.grade is not None:
+            part = graded(part, options.grade)
+            own |= {"true_strict": GRADED[0], "true_lenient": GRADED[1]}
+        if options.truth is not None:
+            counted = [own["step"]] if "step" in own else step_columns(list(part.rows))
+            several = len(log.rows) > len(part.rows)
+            part, more = join(
+                part, options.truth, counted, run_of(options.truth, part.name, several), options.truth_distance
+            )
+            own |= {"true_strict": COLUMN, "n": COUNT}
+        read, how = numeric(part.rows)
+        if COUNT in own.values() and COUNT not in read:
+            del own["n"]
+        rows = _with_numbers(read, own, len(part.rows))
+        steps = [own["step"]] if "step" in own else step_columns(list(rows))
+        aside = {*steps, *(GOLDS if single else ())}
+        names = [name for name in rows if name in own.values() or name not in aside]
+        without: Any = part.rows.isna().all()
+        empty = [str(name) for name, none in without.items() if none]
+        columns, seen = choose(names, own, part.name, rows, empty)
         fields = {field: column for field, column in columns.items() if field != "step"}
-        rows, fields, summed = _without_the_truth(rows, fields, told)
+        summed = None
+        if "true_strict" in fields:
+            rows, fields, summed = without_the_truth(rows, fields, own)
+        answers = None
+        if single:
+            step, told_steps = step_of_rows(rows, steps, part.name)
+            found = responses.points(part.rows, rows, step, fields)
+            answers, seen = found.answers, [*seen, *told_steps, *found.notes]
+            rows, steps = found.rows, ["step"]
+            fields |= {name: name for name in ("n", "proxy_std", "correct_strict", "true_std") if name in rows}
         points = evaluation_points(rows, fields, steps, part.name, options.until)
-        guessed = {field: column for field, column in columns.items() if field not in told}
-        if steps and "step" not in told:
+        guessed = {field: column for field, column in columns.items() if field not in own}
+        if steps and "step" not in own:
             guessed["step"] = " or ".join(steps)
-        done = [*filter(None, [part.note, summed]), *points.notes]
+        written = [f"{name} is written with {how[name]}" for name in how if name in (*columns.values(), *steps)]
+        done = [*filter(None, [part.note, summed]), *more, *written, *seen, *points.notes]
         extra = _extra(log.record, by_column) or _again(part.rows)
-        answers = _answers(log.answers, by_column, points.table)
+        answers = answers if single else _answers(log.answers, by_column, points.table)
         result.append(Run(log.name, part, identity, points.table, fields, guessed, done, extra, answers))
     return result
 
@@ -357,59 +363,10 @@ def _answers(answers: pd.DataFrame | None, identity: Identity, points: pd.DataFr
     """Of a table of answers, those of one condition at its evaluation points."""
     if answers is None:
         return None
-    of_it = answers["step"].isin(points["step"])
+    of_it = answers["step"].isin(points["step"]).to_numpy()
     for part, value in identity._asdict().items():
-        of_it &= answers[part] == value
-    return answers[of_it] if of_it.any() else None
-
-
-COMPONENT = re.compile(r"(^|[/_])(rewards?|scores?)([/_]|$)")
-SPREAD = re.compile(r"(std|min|max|frac_reward_zero_std)$")
-MOST_COMPONENTS = 8
-
-
-def _without_the_truth(
-    rows: dict[str, Array], fields: Mapping[str, str], told: Mapping[str, str]
-) -> tuple[dict[str, Array], dict[str, str], str | None]:
-    """A guessed proxy that is a weighted sum of logged rewards with the true one among them, less its true part: what
-    is optimised beside the truth. The rows, the fields, and what was done."""
-    proxy, true = fields["proxy"], fields["true_strict"]
-    parts = [n for n in rows if n != proxy and COMPONENT.search(n) and not SPREAD.search(n) and n != true]
-    weights = _weights(rows[proxy], [rows[name] for name in [true, *parts]]) if parts else None
-    if weights is None or not weights[0] > 1e-6:
-        return rows, dict(fields), None
-    share = f"{weights[0]:.3g}"
-    if "proxy" in told:
-        return rows, dict(fields), f"{proxy} is a sum that holds the true reward ({true}) with weight {share}"
-    rest = f"{proxy} − {share} × {true}"
-    rows = rows | {rest: rows[proxy] - weights[0] * rows[true]}
-    fields = {field: column for field, column in fields.items() if field != "proxy_std"} | {"proxy": rest}
-    counted = [(name, w) for name, w in zip(parts, weights[1:], strict=True) if abs(w) > 1e-6]
-    if len(counted) == 1:  # the spread of the rest is that of its only part
-        ((name, weight),) = counted
-        spread = re.sub(r"(?<![a-z])mean$", "std", name)
-        if spread != name and spread in rows:
-            rows = rows | {f"{abs(weight):.3g} × {spread}": abs(weight) * rows[spread]}
-            fields["proxy_std"] = f"{abs(weight):.3g} × {spread}"
-    said = (
-        f"{proxy} is a sum that holds the true reward ({true}) with weight {share}; the proxy is what remains without "
-        "it (--proxy COLUMN takes another)"
-    )
-    return rows, fields, said
-
-
-def _weights(total: Array, parts: Sequence[Array]) -> Array | None:
-    """The weights with which parts add up to the total; None where they do not, or rows are too few to tell."""
-    table = np.column_stack(parts)
-    known = ~np.isnan(total) & ~np.isnan(table).any(axis=1)
-    if len(parts) > MOST_COMPONENTS or known.sum() < 2 * len(parts) + 1:
-        return None
-    total, table = total[known], table[known]
-    solved = np.linalg.lstsq(table, total, rcond=1e-9)
-    weights, rank = np.asarray(solved[0], dtype=np.float64), int(solved[2])
-    if rank < len(parts) or np.abs(table @ weights - total).max() > 1e-4 * max(float(np.ptp(total)), 1e-9):
-        return None
-    return weights
+        of_it &= (answers[part] == value).to_numpy()
+    return answers.loc[of_it] if of_it.any() else None
 
 
 def _first_known(*ranked: Identity) -> Identity:
@@ -463,45 +420,51 @@ def _true_as_share(frame: pd.DataFrame, unit: Unit | None) -> tuple[pd.DataFrame
     """True rewards as shares of right answers, a percentage divided by 100; or as scores, which need the column
     `true_std`. A share has a standard deviation of its own: one that is logged and differs from it says score."""
     true = frame["true_strict"].to_numpy()
+    if np.isnan(true).all():
+        return frame.assign(true_std=np.nan), []
     low, high, said = true.min(), true.max(), []
     if unit is None:
-        unit = "share" if low >= 0 and high <= 1 else "percent" if low >= 0 and high <= 100 else "score"
-        whole = {"share": 1.0, "percent": 100.0}.get(unit)
-        if whole and "true_std" in frame and (differs := _differs(true, frame["true_std"].to_numpy(), whole)):
+        inside = low >= 0 and high <= 1
+        if inside and not _spread_of_shares(frame):
             unit = "score"
-            said.append(f"{differs}: read as scores, not as shares of right answers (else --true-unit share)")
-        elif unit == "percent":
             said.append(
-                f"true rewards go up to {high:g}: read as percentages and divided by 100 (else --true-unit score)"
+                "the true reward is read as a score, since its logged standard deviation is not that of right and "
+                f"wrong answers (else {argument('true_unit', 'share')})"
             )
-        elif unit == "score":
-            said.append(f"true rewards go from {low:g} to {high:g}: read as scores, not as shares of right answers")
+        elif inside:
+            unit = "share"
+        else:
+            unit = "percent" if low >= 0 and LEAST_PERCENT < high <= 100 else "score"
+        if unit == "percent":
+            said.append(
+                f"true rewards go up to {high:g}: read as percentages and divided by 100 (else "
+                f"{argument('true_unit', 'score')})"
+            )
+        if unit == "score" and not inside:
+            said.append(
+                f"true rewards go from {low:g} to {high:g}: read as scores, not as shares of right answers (else "
+                f"{argument('true_unit', 'percent')})"
+            )
     if unit == "score":
         return (frame if "true_std" in frame else frame.assign(true_std=np.nan)), said
     if unit == "share" and not (low >= 0 and high <= 1):
         raise BetastarError(
-            f"true rewards go from {low:g} to {high:g}, so they are not shares; use --true-unit percent or score."
+            f"true rewards go from {low:g} to {high:g}, so they are not shares; use "
+            f"{argument('true_unit', 'percent')} or {argument('true_unit', 'score')}."
         )
     frame = frame.drop(columns="true_std", errors="ignore")
     return frame.assign(true_strict=true / 100 if unit == "percent" else true), said
 
 
-SAME_SPREAD = 0.1  # of small batches, the logged spread is that of n − 1 and a mean over batches
-
-
-def _differs(true: Array, logged: Array, whole: float) -> str | None:
-    """Whether a logged standard deviation of the true reward is not that of a share, in words."""
-    expected = np.sqrt(true * (whole - true))
-    known = ~np.isnan(logged) & (expected > 0)
-    if not known.any():
-        return None
-    ratio = float(np.median(logged[known] / expected[known]))
-    if abs(ratio - 1) <= SAME_SPREAD:
-        return None
-    return (
-        f"the logged standard deviation of the true reward, {logged[known][0]:.3g}, is not that of a share, "
-        f"{expected[known][0]:.3g}"
-    )
+def _spread_of_shares(frame: pd.DataFrame) -> bool:
+    """Whether the logged standard deviations of true rewards, if there are any, are about √(q(1−q)), as those of right
+    and wrong answers are; of rewards of −1 and +1, say, they are twice that."""
+    if "true_std" not in frame:
+        return True
+    share, spread = frame["true_strict"].to_numpy(), frame["true_std"].to_numpy()
+    usual = np.sqrt(share * (1 - share))
+    known = (usual > 0) & (spread > 0)
+    return not known.any() or bool(0.75 < np.median(spread[known] / usual[known]) < 1.35)
 
 
 def _again(rows: pd.DataFrame) -> dict[str, Any]:

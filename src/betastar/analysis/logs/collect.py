@@ -8,25 +8,17 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from betastar.analysis.logs.assemble import first_few
-from betastar.analysis.logs.formats import (
-    NAME,
-    PATTERN,
-    WANDB_KIND,
-    read_console,
-    read_csv,
-    read_events,
-    read_json_lines,
-    read_parquet,
-    read_run_directory,
-    read_trainer_state,
-    trainer_state_of,
-)
+from betastar.analysis.logs.console import read_console
+from betastar.analysis.logs.events import PATTERN, read_events
 from betastar.analysis.logs.log import Log
+from betastar.analysis.logs.remarks import first_few
+from betastar.analysis.logs.states import NAME, read_run_directory, read_trainer_state, trainer_state_of
+from betastar.analysis.logs.tables import WANDB_KIND, read_csv, read_json, read_parquet
+from betastar.analysis.logs.text import PACKED, bare_suffix
 from betastar.errors import BetastarError
-from betastar.record.files import ANSWERS, holds_results, is_analysis
+from betastar.record.files import holds_results, is_analysis
 
-TABLES = (".csv", ".tsv", ".jsonl", ".jsonl.gz", ".ndjson", ".parquet")
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 CONSOLES = (".log", ".txt", ".out")
 
 
@@ -51,7 +43,7 @@ def collect(paths: Sequence[Path]) -> Collected:
         if not found:
             raise BetastarError(
                 f"{path}: no training log found; give a file or folder in a supported format: betastar run, {NAME}, "
-                f"TensorBoard events, {', '.join((*TABLES, *CONSOLES))}."
+                f"TensorBoard events, .json, {', '.join((*TABLES, *CONSOLES))}, packed or not ({', '.join(PACKED)})."
             )
         for source in found:
             try:
@@ -88,8 +80,24 @@ def _sources(folder: Path, top: bool = True) -> Iterator[Path]:
     for path in inside:
         if path.is_dir() and not path.is_symlink():
             yield from _sources(path, top=False)
-        elif path.name.endswith((*TABLES, *CONSOLES)) and path.name != ANSWERS:
+        elif bare_suffix(path.name) in (*TABLES, *CONSOLES) or _is_array(path):
             yield path
+
+
+def read_file(path: Path) -> list[Log]:
+    """The logs of one file. Raises BetastarError where it cannot be read."""
+    return _read(path)[0]
+
+
+def _is_array(path: Path) -> bool:
+    """Whether a JSON file begins as a list of rows; others in a folder are settings."""
+    if bare_suffix(path.name) != ".json" or not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(200).lstrip().startswith(b"[")
+    except OSError:
+        return False
 
 
 def _read(source: Path) -> tuple[list[Log], list[Path]]:
@@ -102,15 +110,15 @@ def _read(source: Path) -> tuple[list[Log], list[Path]]:
             return [read_trainer_state(state, name)], [state]
         events = sorted(path for path in source.glob(PATTERN) if path.is_file())
         return [read_events(events, name)], events
-    lower = source.name.lower()
-    if lower.endswith((".csv", ".tsv")):
+    suffix = bare_suffix(source.name)
+    if suffix in (".csv", ".tsv"):
         return read_csv(source, name), [source]
-    if lower.endswith((".jsonl", ".jsonl.gz", ".ndjson")):
-        return [read_json_lines(source, name)], [source]
-    if lower.endswith(".parquet"):
-        return [read_parquet(source, name)], [source]
-    if lower.endswith(".json"):
-        return [read_trainer_state(source, name)], [source]
+    if suffix in (".jsonl", ".ndjson"):
+        return read_json(source, name), [source]
+    if suffix == ".parquet":
+        return read_parquet(source, name), [source]
+    if suffix == ".json":
+        return [read_trainer_state(source, name)] if source.name == NAME else read_json(source, name), [source]
     if source.match(PATTERN):
         return [read_events([source], name)], [source]
     return [read_console(source, name)], [source]

@@ -7,65 +7,17 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from betastar.analysis.logs.log import Log
-from betastar.errors import BetastarError
+from betastar.analysis.logs.names import EPOCH, FIELDS, MEANS, PREFERENCE, PROXY, STEP, TRUE, patterns
+from betastar.errors import BetastarError, argument
 from betastar.record.entries import REGISTRY
 
 # A name is a phase ("train/", "eval_", …) and a bare name. Patterns are for whole bare names, best first.
 PREFIX = re.compile(r"(train|training|trainer|eval|evaluation|goodhart|betastar)[/_](?=.)")
 EVALUATION = re.compile(r"(^|/)(eval|evaluation|val|val-core|val-aux|test|goodhart|betastar)[/_]")
 
-REWARD_MODEL = r"(proxy|reward_?model|preference|learned|(?<![a-z])(rm|judge))"
-CORRECT = (
-    r"((?<![a-z])(acc|accuracy|correct|correctness|exact|exact_match|solved?|verified|verifiable|gold|true|truth))"
-)
-
-FUNCTION = r"rewards/(?!.*/(std|min|max)$)"  # TRL logs each reward function, older versions without "/mean"
-
-# Trainers log means; `reward` of TRL and OpenRLHF is the total that training optimises.
-PROXY = (
-    r"(mean_)?proxy(_reward)?([/_]mean)?|reward_proxy",
-    r"critic/score/mean",  # verl, before the KL penalty
-    r"critic/rewards/mean",  # verl, after it
-    rf"{FUNCTION}.*{REWARD_MODEL}.*",
-    r"(mean_)?reward([/_]mean)?|rewards/mean|objective/scores",
-    r"(mean_)?scores?([/_]mean)?",
-    rf"(?!.*(std|min|max|zero|frac)).*{REWARD_MODEL}.*",
-    r"(?!.*(std|min|max|zero|frac)).*(reward|score).*",
-)
-TRUE = (
-    r"true(_strict|_reward)?([/_]mean)?|reward_true|gold(_reward)?([/_]mean)?",
-    r"val-core/.+/acc/mean@\d+",  # verl, by data set
-    r"val-core/.+/mean@\d+|val/test_score/.+",
-    rf"{FUNCTION}.*{CORRECT}(?![a-z]).*",
-    r".+_pass1",  # OpenRLHF, by data set
-    r"(?!.*token)(.*[/_])?(acc|accuracy|exact_match|correct|correctness|(solve|pass|success)_rate|pass@1)([/_]mean)?",
-)
-STEP = (r"step|steps|global_step", r"_step|Step|iteration|iter|update")
-# Fields of metrics.jsonl. verl's actor/ppo_kl is left out: it is a distance to the sampling policy, not the reference.
-PATTERNS: Mapping[str, tuple[str, ...]] = {
-    "n": (r"n",),
-    "correct_strict": (r"correct_strict",),
-    "proxy_std": (r"proxy_std",),
-    "true_std": (r"true_std",),
-    "true_lenient": (r"true_lenient",),
-    "disagreement": (r"disagreement|uncertainty|(reward_)?ensemble_std", r"reward_uncertainty|uncertainty/mean"),
-    "disagreement_centred": (r"disagreement_centred",),
-    "kl": (r"kl", r"objective/kl", r"actor/kl_loss", r"actor/reward_kl_penalty"),
-    "response_entropy": (
-        r"response_entropy",
-        r"entropy",
-        r"actor/entropy",
-        r"actor/entropy_loss",
-        r"policy/entropy_avg",
-    ),
-    "policy_entropy": (r"policy_entropy",),
-    "response_tokens": (r"response_tokens", r"completions/mean_length", r"response_length(/mean)?", r"length"),
-    "at_limit": (r"at_limit", r"completions/clipped_ratio", r"response_length/clip_ratio"),
-    "unparsable": (r"unparsable",),
-    "ood_distance": (r"ood_distance",),
-    "diversity": (r"diversity",),
-}
 # What a person calls a field on the command line and in Python, where that differs from its name in metrics.jsonl.
 ALIASES = {
     "true": "true_strict",
@@ -82,7 +34,8 @@ def others() -> dict[str, tuple[str, ...]]:
     """Field → patterns for every measure of a point that a log may have, beside the two rewards. One without patterns
     of its own is known by its name."""
     measures = [m.name for m in REGISTRY.logged if m.kind != "numbers" and m.name not in MAIN]
-    return {**PATTERNS, **{name: (re.escape(name),) for name in measures if name not in PATTERNS}}
+    known = {field: patterns(names) for field, names in FIELDS.items()}
+    return {**known, **{name: (re.escape(name),) for name in measures if name not in known}}
 
 
 def field_name(name: str) -> str:
@@ -95,11 +48,26 @@ def field_name(name: str) -> str:
     return field
 
 
-def choose(names: Sequence[str], told: Mapping[str, str], where: str) -> dict[str, str]:
-    """The column of each field among `names`, the numeric columns of the log called `where`.
+class Choice(NamedTuple):
+    """`columns`: field → column. `notes`: what was seen on the way, such as equal columns."""
 
-    Proxy and true reward must be found, both from evaluation if both are logged there. `told` maps fields to columns
-    and overrides every guess. Raises BetastarError for a column that is absent, and where a reward is unknown or open.
+    columns: dict[str, str]
+    notes: list[str]
+
+
+def choose(
+    names: Sequence[str],
+    told: Mapping[str, str],
+    where: str,
+    values: Mapping[str, Any] | None = None,
+    empty: Sequence[str] = (),
+) -> Choice:
+    """The column of each field among `names`, the numeric columns of the log called `where`; with their `values` [rows]
+    equal columns count as one. `empty`: columns without any number, for what is said of them.
+
+    The proxy must be found, and of several that could be the true reward one be told; both are from evaluation if both
+    are logged there. Without any column for the true reward it is left out. `told` maps fields to columns and overrides
+    every guess. Raises BetastarError for a column that is absent, and where a reward is unknown or open.
     """
     for field, column in told.items():
         if column not in names:
@@ -109,29 +77,142 @@ def choose(names: Sequence[str], told: Mapping[str, str], where: str) -> dict[st
                 f"{where}: there is no numeric column {column!r} for {LABELS.get(field, field)}; {hint}"
             )
     free = [name for name in names if name not in told.values()]
-    true = [told["true_strict"]] if "true_strict" in told else _reward(free, TRUE, "true", where, names)
-    proxy = [told["proxy"]] if "proxy" in told else _reward(_without(free, true), PROXY, "proxy", where, names)
-    phases = {is_evaluation(name) for name in proxy} & {is_evaluation(name) for name in true}
+    seen = _Search(where, list(names), values or {}, empty, [])
+    _not_of_pairs(seen, told)
+    if "proxy" not in told and not any(_first_match(free, patterns(PROXY))) and (why := seen.no_online_training()):
+        raise BetastarError(f"{where}: {why}; give the log of online training, or name both rewards.")
+    true = [told["true_strict"]] if "true_strict" in told else seen.reward(free, patterns(TRUE), "true")
+    rest = _without(free, true)
+    proxy = [told["proxy"]] if "proxy" in told else seen.reward(rest, patterns(PROXY), "proxy")
+    phases = {is_evaluation(name) for name in proxy} & {is_evaluation(name) for name in true or proxy}
     evaluation = True in phases or (not phases and is_evaluation(true[0]))
-    chosen = {"proxy": _of_phase(proxy, evaluation), "true_strict": _of_phase(true, evaluation)}
+    chosen = {"proxy": _of_phase(proxy, evaluation)}
+    if true:
+        chosen["true_strict"] = _of_phase(true, evaluation)
     for field, reward in (("proxy_std", "proxy"), ("true_std", "true_strict")):
-        companion = re.sub(r"(?<![a-z])mean$", "std", chosen[reward])
-        companion = f"{companion}_std" if companion == chosen[reward] else companion
-        if companion in free:
-            chosen[field] = companion
-    for field, patterns in others().items():
-        if field not in chosen and (found := _first_match(_without(free, [*chosen.values()]), patterns)):
-            chosen[field] = max(found, key=lambda name: _nearness(name, chosen["proxy"]))
-    if chosen["proxy"] == chosen["true_strict"]:
-        raise BetastarError(
-            f"{where}: {chosen['proxy']} is both the proxy and the true reward; name another with --true."
+        if reward not in chosen:
+            continue
+        companion = re.sub(r"(?<![a-z])(mean|avg)$", "std", chosen[reward])
+        options = (
+            [companion]
+            if companion != chosen[reward]
+            else [f"{companion}{end}" for end in ("_std", " Std", " std", "/std")]
         )
-    return {**chosen, **told}
+        options += [re.sub(r"(?<![a-z])mean(?=[_/])", "std", chosen[reward])]
+        if found := [name for name in options if name in free and name not in chosen.values()]:
+            chosen[field] = found[0]
+    for field, known in others().items():
+        if field not in chosen and (found := _first_match(_without(free, [*chosen.values()]), known)):
+            chosen[field] = max(found, key=lambda name: _nearness(name, chosen["proxy"]))
+    if chosen["proxy"] == chosen.get("true_strict"):
+        raise BetastarError(
+            f"{where}: {chosen['proxy']} is both the proxy and the true reward; name another with {argument('true')}."
+        )
+    return Choice({**chosen, **told}, seen.notes)
+
+
+class _Search(NamedTuple):
+    """A search for the rewards of one log."""
+
+    where: str
+    names: list[str]
+    values: Mapping[str, Any]
+    empty: Sequence[str]
+    notes: list[str]
+
+    def reward(self, free: Sequence[str], known: Sequence[str], flag: str) -> list[str]:
+        """The columns of one reward, which differ in phase alone."""
+        found = self.distinct(_first_match(free, known))
+        if len({bare(name) for name in found}) == 1:
+            return found
+        problem = f"{_listed(found)} could each be" if found else "no column is recognised as"
+        if not found and (empty := _first_match(self.empty, known)):
+            raise BetastarError(
+                f"{self.where}: {empty[0]}, the {flag} reward by its name, is not a number in any of its rows; name "
+                f"another column with {argument(flag)}."
+            )
+        if not found and flag == "true":
+            return []
+        if found or not (likely := self.likely()):
+            raise BetastarError(
+                f"{self.where}: {problem} the {flag} reward; name it with {argument(flag, 'COLUMN')}. "
+                f"Numeric columns: {_listed(self.names)}."
+            )
+        raise BetastarError(
+            f"{self.where}: {problem} the {flag} reward; name it, for example with {likely}. "
+            f"Numeric columns: {_listed(self.names)}."
+        )
+
+    def no_online_training(self) -> str:
+        """Why a log without any reward has none, where that can be seen."""
+        tokens = any(re.fullmatch(r"(mean_)?token_acc(uracy)?", bare(name)) for name in self.names)
+        if tokens:
+            return "comes from supervised fine-tuning (it has token accuracies and no reward)"
+        plain = {bare(name).lower() for name in self.names}
+        if "loss" in plain and plain & {"accuracy", "acc"}:
+            return (
+                "holds a loss and an accuracy but no reward, as trainers on preference pairs write it (their accuracy "
+                "is that of pairs, not a true reward)"
+            )
+        return ""
+
+    def distinct(self, found: Sequence[str]) -> list[str]:
+        """The columns without those that repeat another one of the same phase, value for value."""
+        kept: list[str] = []
+        fullest = {name: -int(np.isfinite(self.values[name]).sum()) if name in self.values else 0 for name in found}
+        for name in sorted(found, key=lambda name: (fullest[name], len(bare(name)), found.index(name))):
+            same = [k for k in kept if is_evaluation(k) == is_evaluation(name) and self.equal(k, name)]
+            if same:
+                self.notes.append(f"{name} and {same[0]} are equal wherever both are logged, and count as one column")
+            else:
+                kept.append(name)
+        return [name for name in found if name in kept]
+
+    def equal(self, one: str, other: str) -> bool:
+        if one not in self.values or other not in self.values:
+            return False
+        a, b = self.values[one], self.values[other]
+        both = ~(np.isnan(a) | np.isnan(b))
+        some = max(np.isfinite(a).sum(), np.isfinite(b).sum())
+        return bool(2 * both.sum() > some and np.allclose(a[both], b[both], rtol=1e-6, atol=0))
+
+    def likely(self) -> str:
+        """The likeliest columns for the proxy, as flags: those that vary and do not only rise, without words that mean
+        a spread, a count or a step."""
+        best = []
+        for name in self.names:
+            data = self.values.get(name, np.zeros(0))
+            data = data[~np.isnan(data)]
+            varies = data.size > 1 and np.ptp(data) > 0 and not (np.diff(data) > 0).all()
+            if varies and re.fullmatch(f"{MEANS}.*", bare(name).lower()):
+                best.append(name)
+        return " or ".join(argument("proxy", _quoted(name)) for name in best[:3])
+
+
+def _not_of_pairs(seen: _Search, told: Mapping[str, str]) -> None:
+    """Raises BetastarError for the log of a trainer on preference pairs, of which no reward is told."""
+    if "proxy" in told and "true_strict" in told:
+        return
+    if of_pairs := [name for name in seen.names if PREFERENCE.fullmatch(bare(name))]:
+        raise BetastarError(
+            f"{seen.where}: comes from a trainer on preference pairs (DPO or a reward model: it has "
+            f"{_listed(of_pairs[:3])}); its accuracy is that of pairs, not a true reward. Give the log of online "
+            f"training, or name both rewards with {argument('proxy')} and {argument('true')}."
+        )
+
+
+def _quoted(name: str) -> str:
+    return f"'{name}'" if re.search(r"[^\w./@:-]", name) else name
 
 
 def step_columns(names: Sequence[str]) -> list[str]:
     """The columns that count steps: several where a tracker keeps one for training and one for evaluation."""
-    return _first_match(names, STEP)
+    return _first_match(names, patterns(STEP))
+
+
+def epoch_column(names: Sequence[str]) -> str | None:
+    """The column that counts epochs, for a log without steps."""
+    return next((name for name in names if re.fullmatch(EPOCH, bare(name).lower())), None)
 
 
 def is_evaluation(name: str) -> bool:
@@ -149,21 +230,9 @@ def bare(name: str) -> str:
 def _first_match(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
     """The columns that match the first pattern that any matches."""
     for pattern in patterns:
-        if found := [name for name in names if re.fullmatch(pattern, bare(name))]:
+        if found := [name for name in names if re.fullmatch(pattern, bare(name), re.IGNORECASE)]:
             return found
     return []
-
-
-def _reward(free: Sequence[str], patterns: Sequence[str], flag: str, where: str, names: Sequence[str]) -> list[str]:
-    """The columns of one reward, which differ in phase alone."""
-    found = _first_match(free, patterns)
-    if len({bare(name) for name in found}) == 1:
-        return found
-    problem = f"{_listed(found)} could each be" if found else "no column is recognised as"
-    raise BetastarError(
-        f"{where}: {problem} the {flag} reward; name it with --{flag} COLUMN (in Python {flag}=COLUMN). "
-        f"Numeric columns: {_listed(names)}."
-    )
 
 
 def _of_phase(names: Sequence[str], evaluation: bool) -> str:
@@ -188,8 +257,9 @@ NUMBER = r"(?:\d+(?:[.p]\d+)?|\.\d+)(?:e[-+]?\d+)?"  # 0.5, 1e-3, and 0p5 where 
 NAMED_IN_PATHS = (
     rf"(?<![a-z])(?:beta|β)[-_= ]?(?P<beta>{NUMBER})",
     rf"(?<![a-z0-9])b=(?P<beta>{NUMBER})",
+    r"(?<![a-z0-9])b(?P<beta>\d+[.p]\d+)(?![a-z0-9])",
     r"(?<![a-z])seed[-_= ]?(?P<seed>\d+)",
-    r"(?<![a-z0-9])s=(?P<seed>\d+)",
+    r"(?<![a-z0-9])s=?(?P<seed>\d+)(?![a-z0-9.])",
 )
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "variant": ("variant",),
@@ -259,9 +329,9 @@ def compiled(patterns: Sequence[str]) -> list[re.Pattern[str]]:
         try:
             result.append(_ignoring_case(pattern))
         except re.error as error:
-            raise BetastarError(f"--pattern {pattern}: not a regular expression ({error}).") from None
+            raise BetastarError(f"{argument('patterns', pattern)}: not a regular expression ({error}).") from None
         if not {*result[-1].groupindex} & {*Identity._fields}:
-            raise BetastarError(f"--pattern {pattern}: name the group, for example (?P<beta>[0-9.]+).")
+            raise BetastarError(f"{argument('patterns', pattern)}: name the group, for example (?P<beta>[0-9.]+).")
     return result
 
 
@@ -281,7 +351,7 @@ def conditions(names: Sequence[str], found: Sequence[Identity]) -> list[Identity
         if place in taken:
             raise BetastarError(
                 f"{name} and {taken[place]} are both variant {variant}, β {beta}, seed {place.seed}; tell them apart "
-                "with --pattern, for example '(?P<variant>[^/]+)/'."
+                f"with {argument('patterns')}, for example '(?P<variant>[^/]+)/'."
             )
         taken[place] = name
     return list(taken)

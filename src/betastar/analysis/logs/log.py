@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from betastar.record.responses import Grade
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 Unit = Literal["share", "percent", "score"]
+
+
+class Truth(NamedTuple):
+    """`rows`: step, value, n (NaN if unknown) and run (None if there is one run only). `source`: what it was read from,
+    in words."""
+
+    rows: pd.DataFrame
+    source: str
 
 
 @dataclass(frozen=True)
@@ -21,8 +31,9 @@ class Options:
     entropy, length, at_limit, proxy_std and the other columns of `metrics.jsonl`. `beta`, `seed`: a number for all
     runs, or a column; `variant`: a column. `patterns`: regular expressions over the names of runs, with the groups
     variant, beta and seed. `n`: responses behind each true reward. `true_unit`: whether true rewards are shares of
-    right answers, percentages or other scores. `until`: the last step that counts. `primary`: the measure that the
-    answer over β rests on.
+    right answers, percentages or other scores. `until`: the last step that counts. `truth`: true rewards measured
+    elsewhere, joined to steps at most `truth_distance` away. `grade`: gives the grade of a response from its text and
+    the gold answer, for logs with a row per response. `primary`: the measure that the answer over β rests on.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -34,6 +45,9 @@ class Options:
     true_unit: Unit | None = None
     until: int | None = None
     primary: str | None = None
+    truth: Truth | None = None
+    truth_distance: int | None = None
+    grade: Callable[[str, str], Grade] | None = None
 
 
 class Log(NamedTuple):

@@ -11,8 +11,8 @@ from betastar.disk import write_json
 from betastar.experiment import readers
 from betastar.experiment.conditions import Condition, Inputs, Parts
 from betastar.experiment.context import Context
-from betastar.experiment.evaluation import Scorer, held_out
-from betastar.experiment.graded import graded
+from betastar.experiment.evaluation import held_out
+from betastar.experiment.graded import graded, scorer_for
 from betastar.experiment.making import made_parts
 from betastar.experiment.store import content_key
 from betastar.randomness import numpy_generator, stream_key
@@ -38,14 +38,13 @@ def run(ctx: Context[Resolved], inputs: Inputs, checkpoints: Parts[Condition]) -
     keys = {c: content_key(STAGE, settings, inputs.keys(c.seed), key) for c, key in checkpoints.keys_of.items()}
 
     def build(todo: Sequence[Condition], folders: Sequence[Path], key: str) -> None:
-        policy, reward_model = ctx.policy(inputs.base), ctx.reward_model(inputs.reward_base)
-        adapters = readers.checkpoints(policy.bank, [checkpoints[c] for c in todo])
-        seeds = [c.seed for c in todo]
-        scorer = Scorer(ctx, policy, reward_model, readers.rewards(ctx, inputs.ensembles, seeds))
-        problems = _some(ctx, held_out(ctx, readers.problems(inputs.problems).test))
+        scorer = scorer_for(ctx, inputs, [c.seed for c in todo])
+        adapters = readers.checkpoints(scorer.policy.bank, [checkpoints[c] for c in todo])
+        evaluated = held_out(ctx, readers.problems(inputs.problems).test)
+        problems = _some(ctx, evaluated)
         limit, seed, count = readers.response_limit(ctx, inputs.preferences), ctx.config.root_seed, evaluation.best_of
         found: list[dict[str, list]] = [{"proxy": [], "strict": [], "lenient": []} for _ in todo]
-        at_once = max(1, ctx.runtime.room.rows // (len(todo) * count))
+        at_once = max(1, len(evaluated) // count)  # as many answers together as an evaluation point has
         for start in range(0, len(problems), at_once):
             ctx.reporter.progress(start, len(problems), "problems")
             asked = [p for p in problems[start : start + at_once] for _ in range(count)]

@@ -20,14 +20,13 @@ from betastar.experiment.evaluation import (
     probe_prompts,
     sampled_logprobs,
 )
-from betastar.experiment.graded import graded
+from betastar.experiment.graded import graded, scorer_for
 from betastar.experiment.making import made_parts
 from betastar.experiment.store import content_key
 from betastar.maths.answers import divergence
 from betastar.models.bank import Adapters
 from betastar.models.logprobs import prompt_entropy
 from betastar.settings.config import Resolved
-from betastar.settings.sections import Evaluation
 
 VERSION = 1
 STAGE = "offline_curve"
@@ -41,16 +40,16 @@ def run(ctx: Context[Resolved], inputs: Inputs, checkpoints: Parts[Condition]) -
         return Parts({}, {})
     settings = [
         VERSION,
-        ctx.config.evaluation.model_dump(exclude={"every", "samples", *Evaluation.BESIDE}),
+        ctx.config.evaluation.model_dump(include={"problems", "temperature"}),
         ctx.config.lengths.generated,
         ctx.config.root_seed,
     ]
     keys = {c: content_key(STAGE, settings, inputs.keys(c.seed), key) for c, key in checkpoints.keys_of.items()}
 
     def build(todo: Sequence[Condition], folders: Sequence[Path], key: str) -> None:
-        policy, reward_model = ctx.policy(inputs.base), ctx.reward_model(inputs.reward_base)
         seeds = [c.seed for c in todo]
-        scorer = Scorer(ctx, policy, reward_model, readers.rewards(ctx, inputs.ensembles, seeds))
+        scorer = scorer_for(ctx, inputs, seeds)
+        bank = scorer.policy.bank
         everything = readers.problems(inputs.problems).test
         chosen, asked = held_out(ctx, everything), probe_prompts(ctx, everything)
         limit = readers.response_limit(ctx, inputs.preferences)
@@ -61,10 +60,10 @@ def run(ctx: Context[Resolved], inputs: Inputs, checkpoints: Parts[Condition]) -
         for done, step in enumerate(steps):
             ctx.reporter.progress(done, len(steps), "points")
             if step == 0:  # a fresh adapter is the bare base
-                adapters = policy.bank.create([0] * len(todo))
+                adapters = bank.create([0] * len(todo))
             else:
                 way = Path(readers.ON_THE_WAY) / str(step) if step < last else Path()
-                adapters = readers.checkpoints(policy.bank, [checkpoints[c] / way for c in todo])
+                adapters = readers.checkpoints(bank, [checkpoints[c] / way for c in todo])
             rows = _points(ctx, scorer, adapters, seeds, chosen, asked, limit)
             for curve, row in zip(curves, rows, strict=True):
                 curve.append({"step": step, **row})

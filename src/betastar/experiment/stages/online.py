@@ -131,18 +131,10 @@ def _adapt(
         checkpoint.append("training", log)
         if step % ctx.config.evaluation.every == 0 or step == settings.steps:
             frozen = bank.adapters.frozen()
-            points = evaluate(
-                ctx,
-                policy,
-                frozen,
-                references,
-                seeds,
-                chosen,
-                asked,
-                bank.scorer,
-                bank.limit,
-                step=step,
-            )
+            with ctx.store.measuring():
+                points = evaluate(
+                    ctx, policy, frozen, references, seeds, chosen, asked, bank.scorer, bank.limit, step=step
+                )
             named = [(str(c), point) for c, point in zip(conditions, points, strict=True)]
             checkpoint.append("metrics", [{"condition": c, **p.point.row()} for c, p in named])
             checkpoint.append(

@@ -71,9 +71,9 @@ def run(
             },
             root_seed=config.root_seed,
             trade_off=config.law.trade_off,
-            answers=answers,
             primary=config.analysis.primary,
             smallest_effect=config.analysis.smallest_effect,
+            answers=answers,
         )
         (out / RESULTS).write_text(to_json(results), encoding="utf-8")
         (out / METRICS).write_text(to_json_lines(points), encoding="utf-8")

@@ -454,6 +454,9 @@ class Roc(TypedDict):
     minus_clock: Annotated[AreaDifference, Field(description="the clock's area among points of one step is 0.5")]
     minus_accuracy: Annotated[AreaDifference, Field(description="less the area of current accuracy")]
     minus_proxy: Annotated[AreaDifference, Field(description="less the area of the proxy itself")]
+    beyond_accuracy: Annotated[
+        AreaDifference, Field(description="area above 0.5 once current accuracy is taken out of the signal")
+    ]
 
 
 @with_config(CLOSED)

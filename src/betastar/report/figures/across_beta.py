@@ -1,4 +1,4 @@
-"""Figures by β: end truth and regret, damage with the fitted law and β★, entropy, the mechanism, variants side by side."""
+"""Figures by β: end truth and regret, damage with the fitted law and β★, entropy, the mechanism, variants."""
 
 from __future__ import annotations
 

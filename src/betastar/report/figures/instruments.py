@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from betastar.report.figures.panels import Figure, Panel, data, missing
 from betastar.report.points import Row, extent, number
-from betastar.report.words import signal_name
+from betastar.report.words.signs import signal_name
 
 CALIBRATION = (
     "A calibration curve needs the predicted probability σ(margin) and the label of every held-out pair. The record "
@@ -76,9 +76,9 @@ def warning_signs(results: Mapping[str, Any]) -> Figure:
     areas = _forest(rows, order, "area under the ROC curve", domain, ["events:Q"])
     caption = (
         f"A point comes before a fall if the true reward is lower by {signs['drop']:g} or more within {horizon} "
-        "points. Dots: area under the ROC curve of the signal's change since t = 0, all runs pooled; bars: 95 % "
-        "interval over seeds; dashed: chance. In brackets: free baselines. Left of chance, the signal warns in the "
-        "opposite other direction."
+        "points. Dots: area under the ROC curve among points of the same step, all runs pooled; bars: 95 % interval "
+        "over seeds; dashed: the clock. In brackets: free baselines. Left of the line, the signal warns in the other "
+        "direction."
     )
     return Figure("signs", title, caption, [[Panel(alt.layer(chance, areas), "")]])
 

@@ -25,7 +25,7 @@ def signs_sentence(results: Mapping[str, Any]) -> str:
     """Which candidate warning signs warned, all runs pooled, in a sentence."""
     signs = results["warning_signs"]
     if all(signal["verdict"].startswith("undefined") for signal in signs["pooled"]["signals"].values()):
-        return f"warning signs: undefined: {signs['pooled']['signals']['proxy']['verdict'].partition(': ')[2]}."
+        return f"Warning signs: undefined: {signs['pooled']['signals']['proxy']['verdict'].partition(': ')[2]}."
     found: dict[str, list[str]] = {}
     for name, signal in signs["pooled"]["signals"].items():
         if not signal["baseline"]:
@@ -35,10 +35,10 @@ def signs_sentence(results: Mapping[str, Any]) -> str:
     signals = signs["pooled"]["signals"]
     better = [signal_name(n) for n, s in signals.items() if s["beats_proxy"] == "better than the proxy"]
     ahead = f"{signs['headline_horizon']} points ahead of a fall of {signs['drop']:g}"
-    clock, proxy = (signals[name]["verdict"].split(":")[0] for name in ("step", "proxy"))
+    proxy = signals["proxy"]["verdict"].split(":")[0]
     return (
-        f"warning signs, {ahead}: {parts}. Baselines: the step number is {clock}, the proxy itself {proxy}; better "
-        f"than the proxy: {', '.join(better) or 'none'}."
+        f"Warning signs, {ahead}: {parts}. The proxy itself: {proxy}; better than the proxy: "
+        f"{', '.join(better) or 'none'}."
     )
 
 
@@ -70,8 +70,9 @@ def signal_rows(table: Mapping[str, Any], horizon: int) -> list[list[str]]:
 def signal_notes(signs: Mapping[str, Any]) -> list[str]:
     """How far to trust the verdicts of `warning_signs`, in sentences."""
     return [
-        f"Verdicts use a horizon of {signs['headline_horizon']} points, fixed in advance. If no signal warns, "
-        f"{0.05 * signs['comparisons']:.0f} of the {signs['comparisons']} intervals in a table still miss 0.5 by "
+        f"Points are compared with points of the same step only. Verdicts use a horizon of {signs['headline_horizon']} "
+        "points, fixed in advance; a signal warns if it does better than the clock and than current accuracy. If none "
+        f"does, {0.05 * signs['comparisons']:.0f} of the {signs['comparisons']} intervals in a table still miss 0.5 by "
         "chance."
     ]
 
