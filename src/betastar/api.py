@@ -115,14 +115,15 @@ class Results:
 
         return table_1(self.record, format)
 
-    def report(self, page: str | Path | None = None) -> Path:
-        """Write `report.html` (or the file `page`) with `figures/` next to it; returns the page. Raises BetastarError
-        for an analysis that was not saved."""
+    def report(self, page: str | Path | None = None, paper: str | None = None) -> Path:
+        """Write `report.html` (or the file `page`) with `figures/` next to it; returns the page. `paper`: "one column"
+        or "two columns" for figures as a paper prints them. Raises BetastarError for an analysis that was not saved, or
+        another `paper`."""
         from betastar.report.folders import write_report
 
         if self.folder is None:
             raise BetastarError("this analysis was not saved; call bs.analyze with out=FOLDER.")
-        return write_report(self.folder, None if page is None else Path(page))
+        return write_report(self.folder, None if page is None else Path(page), paper)
 
     def show(self, details: bool = False, seconds: float | None = None) -> None:
         """Print what the command line prints: tables, conclusions and warnings. `details` adds the tables of warning

@@ -51,11 +51,15 @@ def report(
         Path | None,
         typer.Option(metavar="FILE", help="Where to write the page; figures/ goes next to it (default: in RUN)."),
     ] = None,
+    paper: Annotated[
+        str | None,
+        typer.Option(metavar="WIDTH", help='Figures as a paper prints them: "one column" or "two columns" wide.'),
+    ] = None,
 ) -> None:
     """Write report.html, which works offline, and figures/ as SVG, PDF and PNG."""
     from betastar import api
 
-    page = api.load(run).report(out)
+    page = api.load(run).report(out, paper)
     print(f"{page}\n{page.parent / 'figures'}/")
     if show:
         import webbrowser

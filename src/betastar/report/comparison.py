@@ -10,7 +10,7 @@ from betastar.record.schema import BETWEEN_VARIANTS
 from betastar.report.card import said
 from betastar.report.palette import beta_labels
 from betastar.report.responses import visible
-from betastar.report.words import mean_interval
+from betastar.report.words.numbers import mean_interval
 
 Json = Mapping[str, Any]
 LEADING = "augc_standardised"

@@ -22,20 +22,27 @@ from betastar.report.words import (
     CHAIN_COLUMNS,
     SIGNAL_COLUMNS,
     TIMING_COLUMNS,
-    answers,
     chain_notes,
     chain_rows,
     conclusions,
+    condition_columns,
+    condition_rows,
     damage_columns,
     damage_rows,
     difference_sentences,
+    headlines,
     mechanism_columns,
     mechanism_rows,
+    one_beta,
+    outcome_columns,
+    outcome_rows,
     signal_notes,
     signal_rows,
     signs_sentence,
     timing_rows,
 )
+from betastar.report.words.headline import problems_of
+from betastar.report.words.numbers import count
 
 TEMPLATES = Path(__file__).parent / "templates"
 SIZE = 7_000_000  # characters of charts, scripts and responses together; a page is to stay under 8 MB
@@ -95,12 +102,15 @@ def _part(i: int, run: Run, figures: Sequence[Drawn]) -> dict[str, Any]:
         "place": i,
         "name": str(results.get("name", "unnamed")),
         "facts": _facts(results),
-        "answers": answers(results),
+        "answers": headlines(results),
+        "one_beta": one_beta(results),
         "betas": _legend(results),
         "warnings": results.get("warnings", []),
         "figures": [_figure(f"run{i}", figure) for figure in figures],
         "tables": _tables(results),
-        "sentences": [*difference_sentences(results), signs_sentence(results)],
+        "differences": difference_sentences(results),
+        "runs": (condition_columns(results), condition_rows(results)),
+        "sentences": [signs_sentence(results)],
         "signs": _signs(results),
         "card": card(run),
         "command": command(run),
@@ -111,14 +121,12 @@ def _part(i: int, run: Run, figures: Sequence[Drawn]) -> dict[str, Any]:
 
 def _facts(results: Mapping[str, Any]) -> str:
     conditions = results["conditions"]
-    counts = {
-        "condition": len(conditions),
-        "variant": len(results["summary"]),
-        "β": len({r["beta"] for r in conditions}),
-        "seed": len({r["seed"] for r in conditions}),
-    }
-    words = [f"{n} {what}{'s' * (n != 1 and what != 'β')}" for what, n in counts.items()]
-    sizes = sorted({r["n"] for r in conditions if r.get("n")})
+    counts = {"run": len(conditions)}
+    if not one_beta(results):
+        counts |= {"variant": len(results["summary"]), "β": len({r["beta"] for r in conditions})}
+    counts |= {"seed": len({r["seed"] for r in conditions})} if len(conditions) > 1 else {}
+    words = [count(n, what) for what, n in counts.items()]
+    sizes = sorted({problems_of(r) for r in conditions} - {0})
     if sizes:
         words.append(f"{' or '.join(str(n) for n in sizes)} problems at each evaluation")
     return ", ".join(words)
@@ -174,6 +182,7 @@ def _tables(results: Mapping[str, Any]) -> list[dict[str, Any]]:
             {
                 "variant": variant,
                 "n": len(summary["seeds"]),
+                "outcomes": (outcome_columns(results, variant), outcome_rows(results, variant)),
                 "damage": (damage_columns(), damage_rows(summary)),
                 "mechanism": (mechanism_columns(), mechanism) if mechanism else None,
                 "sentences": conclusions(summary),

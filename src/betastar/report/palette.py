@@ -37,6 +37,35 @@ def print_theme(n_beta: int) -> dict[str, Any]:
     return {**theme, "background": "white"}
 
 
+PAPER_FONT = 8  # pt, of every word in a figure for a paper
+
+
+def paper_theme(n_beta: int, columns: int) -> dict[str, Any]:
+    """Vega-Lite configuration of a figure for a paper, in points: one size of type, thin lines, the legend above in so
+    many columns."""
+    theme = print_theme(n_beta)
+    small = {"labelFontSize": PAPER_FONT, "titleFontSize": PAPER_FONT}
+    return {
+        **theme,
+        "axis": {**theme["axis"], **small, "labelColor": INK, "titlePadding": 4, "tickSize": 3, "gridWidth": 0.5},
+        "legend": {
+            **theme["legend"],
+            **small,
+            "titleFontWeight": "normal",
+            "orient": "top",
+            "titleOrient": "left",
+            "columns": columns,
+            "direction": "horizontal",
+            "offset": 4,
+            "columnPadding": 6,
+            "symbolSize": 24,
+        },
+        "title": {**theme["title"], "fontSize": PAPER_FONT, "fontWeight": "bold", "offset": 4},
+        "style": {**theme["style"], "note": {"color": INK, "fontSize": PAPER_FONT}},
+        "concat": {"spacing": 8},
+    }
+
+
 def page_theme(n_beta: int) -> dict[str, Any]:
     """Vega-Lite configuration of the charts in the page: colours are variables of its style sheet, so dark mode and
     printing need no second drawing. The page has a legend of its own, which filters all charts at once."""

@@ -16,29 +16,25 @@ def console() -> Any:
 
 
 def show(results: Mapping[str, Any], folder: Path | None, seconds: float | None = None, details: bool = False) -> None:
-    """The end of a run: per variant a table and what follows from it; warning signs, warnings, where the files are.
-    `details` adds the tables of the warning signs and of the paper's causal chain."""
-    from betastar.report.words import (
-        conclusions,
-        damage_columns,
-        damage_rows,
-        difference_sentences,
-        mechanism_columns,
-        mechanism_rows,
-        signs_sentence,
-    )
+    """The end of a run: per variant the answer and a table of outcomes; then warnings, and where the files are.
+    `details` adds what is secondary: AUGC, the law and β★, the warning signs, the paper's causal chain."""
+    from betastar.report.words import difference_sentences, headlines, one_beta, outcome_columns, outcome_rows
 
     terminal = console()
-    for variant, summary in results["summary"].items():
-        print_table(terminal, _title(results, variant), damage_columns(), damage_rows(summary))
-        if mechanism := mechanism_rows(summary):
-            print_table(terminal, None, mechanism_columns(), mechanism)
-        print_lines(terminal, conclusions(summary))
-        terminal.print()
-    print_lines(terminal, [*difference_sentences(results), signs_sentence(results)])
-    terminal.print()
+    for found in headlines(results):
+        terminal.print(f"\n{_title(results, found.variant)}", style="bold", markup=False)
+        print_lines(terminal, [found.verdict])
+        for label, text in found.labelled:
+            terminal.print(f"  {label} {text}", markup=False, soft_wrap=True)
+        print_lines(terminal, found.cautions)
+        columns, rows = outcome_columns(results, found.variant), outcome_rows(results, found.variant)
+        print_table(terminal, None, columns, rows)
+    print_lines(terminal, difference_sentences(results))
     if details:
         _details(terminal, results)
+    elif not one_beta(results):
+        print_lines(terminal, ["AUGC, the fitted law, β★ and the warning signs: --details, or the report."])
+    terminal.print()
     for text in results["warnings"]:
         terminal.print(f"Warning: {text}", markup=False, soft_wrap=True)
     if folder is not None:
@@ -73,12 +69,12 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
 
 
 def _title(results: Mapping[str, Any], variant: str) -> str:
+    """Which variant, with what penalty; the name of the record if there is only one, without a penalty."""
     penalty = results.get("variants", {}).get(variant, {}).get("kl")  # a run trained elsewhere has none
-    kl = ""
     if penalty:
-        kl = f"κ = {penalty['kappa']:g} for every β; " if penalty["coupling"] == "fixed" else "κ ∝ β (Eq. 10); "
-    seeds = len(results["summary"][variant]["seeds"])
-    return f"variant {variant}: {kl}mean ± standard error over seeds (n = {seeds})"
+        kl = f"κ = {penalty['kappa']:g} for every β" if penalty["coupling"] == "fixed" else "κ ∝ β (Eq. 10)"
+        return f"variant {variant}: {kl}"
+    return f"variant {variant}" if len(results["summary"]) > 1 else str(results.get("name", variant))
 
 
 def _details(console: Any, results: Mapping[str, Any]) -> None:
@@ -88,11 +84,26 @@ def _details(console: Any, results: Mapping[str, Any]) -> None:
         TIMING_COLUMNS,
         chain_notes,
         chain_rows,
+        conclusions,
+        damage_columns,
+        damage_rows,
+        mechanism_columns,
+        mechanism_rows,
         signal_notes,
         signal_rows,
+        signs_sentence,
         timing_rows,
     )
 
+    for variant, summary in results["summary"].items():
+        seeds = len(summary["seeds"])
+        title = f"Secondary, variant {variant}: damage; mean ± standard error over seeds (n = {seeds})"
+        console.print()
+        print_table(console, title, damage_columns(), damage_rows(summary))
+        if mechanism := mechanism_rows(summary):
+            print_table(console, None, mechanism_columns(), mechanism)
+        print_lines(console, conclusions(summary))
+    console.print()
     signs = results["warning_signs"]
     horizon, pooled = signs["headline_horizon"], signs["pooled"]
     title = (
@@ -101,7 +112,7 @@ def _details(console: Any, results: Mapping[str, Any]) -> None:
     )
     print_table(console, title, SIGNAL_COLUMNS, signal_rows(pooled, horizon))
     print_table(console, None, TIMING_COLUMNS, timing_rows(pooled, horizon))
-    print_lines(console, signal_notes(signs))
+    print_lines(console, [signs_sentence(results), *signal_notes(signs)])
     console.print()
     for variant, links in results["chain"].items():
         print_table(console, f"The paper's causal chain, variant {variant}", CHAIN_COLUMNS, chain_rows(links))

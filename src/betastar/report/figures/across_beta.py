@@ -1,4 +1,4 @@
-"""Figures by β: damage with the fitted law and β★, entropy, the four-panel mechanism, variants side by side."""
+"""Figures by β: end truth and regret, damage with the fitted law and β★, entropy, the mechanism, variants."""
 
 from __future__ import annotations
 
@@ -27,9 +27,37 @@ from betastar.report.figures.panels import (
     variant_title,
 )
 from betastar.report.points import Row, labels, mean_row, mean_values, number, seed_values
+from betastar.report.words.numbers import defined
 
+STRIP = 1.14  # half the width of the strip at a chosen β, as a factor
 DOTS = "Dots: seeds; diamonds: mean with 95 % interval"
+FROM_ZERO = ("entropy_collapse", "regret")
 MECHANISM = ("augc_standardised", "policy_entropy_start", "ood_distance_start", "disagreement_mean")
+
+
+def end_truth(results: Mapping[str, Any]) -> Figure:
+    """True reward at the end by β, the β that cannot be distinguished from the best shaded."""
+    title, variants = "True reward at the end by β", list(results["summary"])
+    row = _quantity_row(results, "true_end", variants, mark=True)
+    if not row:
+        return missing("end_truth", title, "The true reward at the end is undefined in every run.")
+    caption = f"{DOTS} over seeds."
+    if any(defined(results["decision"][v]["choose"]["best"]) for v in variants):
+        caption += " Shaded: the values of β that cannot be distinguished from the best."
+    return Figure("end_truth", title, caption, [row])
+
+
+def regret(results: Mapping[str, Any]) -> Figure:
+    """Regret by β."""
+    title, variants = "Regret by β", list(results["summary"])
+    row = _quantity_row(results, "regret", variants)
+    if not row:
+        return missing("regret", title, "Regret is undefined in every run.")
+    caption = (
+        f"Regret is what stopping at the best step would have kept of the true reward. {DOTS} over seeds. Above zero, "
+        "the truth had been higher before the end."
+    )
+    return Figure("regret", title, caption, [row])
 
 
 def augc(results: Mapping[str, Any]) -> Figure:
@@ -115,27 +143,40 @@ def _quantity_row(
     name: str,
     variants: Sequence[str],
     form: str | None = None,
+    mark: bool = False,
 ) -> list[Panel]:
     """A quantity by β, a panel per variant on one scale; nothing where it is undefined everywhere. With a `form`, the
-    law of that form and what follows from it are drawn too."""
+    law of that form and what follows from it are drawn too; `mark`: the β to choose are shaded."""
     of_beta, measure = labels(results), REGISTRY.summary(name)
     seeds = {v: seed_values(results, v, measure.value_path) for v in variants}
     means = {v: mean_values(results, v, name) for v in variants}
     every_seed, every_mean = [*chain(*seeds.values())], [*chain(*means.values())]
     if not any(row["value"] is not None for row in every_seed):
         return []
-    axis = Axis(measure.axis, reach_of(every_seed, every_mean, [0.0] if name == "entropy_collapse" else []))
+    axis = Axis(measure.axis, reach_of(every_seed, every_mean, [0.0] if name in FROM_ZERO else []))
     panels = []
     for variant in variants:
         x, extra = beta_axis([row["x"] for row in seeds[variant]]), []
         if form is not None and beta_ends(results["summary"][variant]["betas"]) is not None:
             x, extra = _law_layers(results["summary"][variant], form, axis, x)
-        elif name == "entropy_collapse":
+        elif name in FROM_ZERO:
             extra = [_zero(axis)]
+        elif mark:
+            extra = _chosen(results, variant)
         chart = by_beta(seeds[variant], means[variant], axis, list(of_beta.values()), x, extra)
         words = [variant_title(variant, variants), f"{form} form" if form else ""]
         panels.append(Panel(chart, ", ".join(word for word in words if word)))
     return panels
+
+
+def _chosen(results: Mapping[str, Any], variant: str) -> list[Any]:
+    """A shaded strip at every β that may be chosen; none where β has no logarithm, or nothing can be chosen."""
+    found = results["decision"][variant]["choose"]
+    if not defined(found["best"]) or beta_ends(results["summary"][variant]["betas"]) is None:
+        return []
+    x = beta_axis(results["summary"][variant]["betas"])
+    strips = [{"x": beta / STRIP, "to": beta * STRIP} for beta in found["betas"]]
+    return [alt.Chart(data(strips)).mark_rect(style="safe", opacity=0.16, clip=True).encode(x, alt.X2("to"))]
 
 
 def _law_layers(summary: Mapping[str, Any], form: str, axis: Axis, x: alt.X) -> tuple[alt.X, list[Any]]:

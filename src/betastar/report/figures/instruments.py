@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from betastar.report.figures.panels import Figure, Panel, data, missing
 from betastar.report.points import Row, extent, number
-from betastar.report.words import signal_name
+from betastar.report.words.signs import signal_name
 
 CALIBRATION = (
     "A calibration curve needs the predicted probability σ(margin) and the label of every held-out pair. The record "

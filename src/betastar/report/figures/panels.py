@@ -89,9 +89,16 @@ def decades(low: float, high: float) -> list[float]:
     return sorted(t for t in ticks if low <= t <= high)
 
 
-def lines(rows: Sequence[Row], name: str, axis: Axis, names: Sequence[str], extra: Sequence[Any] = ()) -> Any:
-    """A quantity by online step: a line with points for the mean over seeds, a band of one standard error."""
-    x = alt.X("step:Q", title="online step", axis=alt.Axis(tickCount=6), scale=alt.Scale(nice=False, zero=False))
+def lines(
+    rows: Sequence[Row],
+    name: str,
+    axis: Axis,
+    names: Sequence[str],
+    extra: Sequence[Any] = (),
+    x_title: str = "online step",
+) -> Any:
+    """A quantity by step: a line with points for the mean over seeds, a band of one standard error."""
+    x = alt.X("step:Q", title=x_title, axis=alt.Axis(tickCount=6), scale=alt.Scale(nice=False, zero=False))
     base = alt.Chart(data(_slim(rows, name)))
     colour = beta_colour(names)
     band = base.mark_area().encode(x, axis.y("low"), alt.Y2("high"), colour, opacity=seen(0.18))
@@ -140,7 +147,7 @@ def paired(rows: list[list[Panel]]) -> list[list[Panel]]:
 
 
 def variant_title(variant: str, variants: Sequence[str]) -> str:
-    return f"variant {variant}" if len(variants) > 1 or variant != "logged" else ""
+    return f"variant {variant}" if len(variants) > 1 else ""
 
 
 def beta_axis(betas: Sequence[float | None], reach: Sequence[float] = ()) -> alt.X:

@@ -40,7 +40,7 @@ def band(results: Mapping[str, Any]) -> str:
 
 
 def rewards(results: Mapping[str, Any]) -> Figure:
-    """The key figure: proxy and true reward by step, for each β."""
+    """The key figure: true and proxy reward by step, for each β."""
     points, of_beta = series_frame(results), labels(results)
     rows = over_seeds(points, ["proxy", "true_strict"], of_beta)
     variants, names = list(results["summary"]), list(of_beta.values())
@@ -48,11 +48,18 @@ def rewards(results: Mapping[str, Any]) -> Figure:
     share = points["true_strict"].between(0, 1).all()
     true = "true reward (share exact)" if ours else "true reward"
     panels = [
+        line_rows(rows, "true_strict", true, names, variants, domain=_of_share(rows) if share else None),
         line_rows(rows, "proxy", "proxy reward", names, variants),
-        line_rows(rows, "true_strict", true, names, variants, domain=(0.0, 1.0) if share else None),
     ]
-    caption = f"The proxy is what adaptation optimises; the true reward is only observed. {band(results)}"
-    return Figure("rewards", "Proxy and true reward during online adaptation", caption, panels)
+    caption = f"The true reward is only observed; the proxy is what adaptation optimises. {band(results)}"
+    return Figure("rewards", "True reward and proxy during online adaptation", caption, panels)
+
+
+def _of_share(rows: Sequence[Row]) -> tuple[float, float]:
+    """The vertical extent of a share: what was seen, at least 0.2 of it, within 0 and 1."""
+    low, high = extent([row[f"true_strict_{end}"] for row in rows for end in ("low", "high")]) or (0.0, 1.0)
+    spare = max(0.0, 0.2 - (high - low)) / 2
+    return max(0.0, low - spare), min(1.0, high + spare)
 
 
 def gap(results: Mapping[str, Any]) -> Figure:
