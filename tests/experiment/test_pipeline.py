@@ -171,7 +171,7 @@ def test_what_is_switched_off_is_left_out_with_a_reason_and_trains_nothing_anew(
     assert record["inside"]["conditions"] == []
     for condition in record["conditions"]:
         assert condition["effective_rank_end"] is None
-        assert "unless it is off" in condition["missing"]["effective_rank_end"]
+        assert "unless that is switched off" in condition["missing"]["effective_rank_end"]
         assert condition["displacement"] is not None
     pipeline.run(load_config("micro", TINY), finished)
 
