@@ -164,7 +164,7 @@ def test_attention_is_the_textbooks(dtype: torch.dtype, shared: int, device: tor
     bias = torch.zeros(3, 9, dtype=dtype).masked_fill(hidden, torch.finfo(dtype).min / 2)
     cache = torch.zeros(2, 3, shared, 13, 8, dtype=dtype, device=device)  # what is read is a part of it
     cache[..., :9, :] = torch.stack([key, value])
-    given = (query.to(device), *cache[..., :9, :], bias[:, None, None].to(device))
+    given = (query.to(device), cache[0, ..., :9, :], cache[1, ..., :9, :], bias[:, None, None].to(device))
     output, none = grouped_attention(nn.Module(), *given, scaling=8**-0.5)
     assert none is None
     assert output.shape == (3, 1, 6, 8)
