@@ -183,7 +183,7 @@ def test_every_answer_is_kept_and_gives_the_points(finished: Path) -> None:
     assert isinstance(run, Results)
     answers, points = run.answers, run.points.set_index(["variant", "beta", "seed", "step"])
     assert len(answers) == 8 * (3 + 1) * 8 * 2  # conditions, points and the start again, problems, answers
-    first = answers[answers["replicate"] == 0]
+    first: Any = answers[answers["replicate"] == 0]
     for place, rows in first.groupby(["variant", "beta", "seed", "step"], observed=True):
         point: Any = points.loc[place]
         assert sorted(rows["problem"].value_counts()) == [2] * 8
@@ -200,7 +200,7 @@ def test_every_answer_is_kept_and_gives_the_points(finished: Path) -> None:
         if place[-1] == 0:
             assert (rows["log_ratio"] == 0).all()
             assert point["kl_base_k3"] > 0
-    again = answers[answers["replicate"] == 1]
+    again: Any = answers[answers["replicate"] == 1]
     assert set(again["step"]) == {0}
     assert (again["proxy"].to_numpy() != first[first["step"] == 0]["proxy"].to_numpy()).any()
 
