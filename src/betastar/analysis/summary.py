@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from betastar.maths.conservatism import BetaStar, ConservatismLaw, conservatism_law, definition_beta_star
-from betastar.maths.goodhart import paper_gap, standardised_gap
+from betastar.maths.goodhart import paper_gap, paper_gap_undefined, standardised_gap
 from betastar.maths.intervals import root_mean_square_interval, seed_mean
 from betastar.maths.outcomes import time_weights
 from betastar.maths.statistics import Interval, spearman_exact
@@ -180,8 +180,10 @@ def _row(record: Record) -> dict[str, Any]:
     correct = round(true[0] * n)
     gap = standardised_gap(proxy, true, deviation, correct, n)
     row |= {"gap": float(gap.gap[1]), "z_proxy": float(gap.z_proxy[1]), "z_true": float(gap.z_true[1])}
-    row |= {"gap_paper": float(paper_gap(proxy, true)[1] - paper_gap(proxy, true)[0])}
-    return {**row, "expected": _expected(n, correct, true), "reason": gap.reason}
+    undefined = paper_gap_undefined(proxy[0], true[0])
+    if undefined is None:
+        row["gap_paper"] = float(paper_gap(proxy, true)[1] - paper_gap(proxy, true)[0])
+    return {**row, "expected": _expected(n, correct, true), "reason": gap.reason or undefined}
 
 
 def _expected(n: int, correct: int, true: Sequence[float]) -> dict[str, float]:

@@ -58,7 +58,7 @@ def paper_gap_undefined(proxy_start: float, true_start: float) -> str | None:
     for a true reward of 0 it is 1, and a policy that does nothing has an area. Defined is it for positive starts.
     """
     for name, start in (("proxy reward", proxy_start), ("true reward", true_start)):
-        if not start > 0:
+        if start <= 0:
             return f"Def. 3.1 divides by the start, and the {name} at the start is {start:.3g}: it takes a positive one"
     return None
 

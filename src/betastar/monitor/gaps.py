@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
-from betastar.maths.goodhart import paper_gap, standardised_gap
+from betastar.maths.goodhart import paper_gap, paper_gap_undefined, standardised_gap
 
 NODES = 80
 
@@ -121,12 +121,14 @@ def gap_fields(
     missing = {}
     if isnan(gap):
         missing["gap_standardised"] = parts.reason or "the true rewards at the start have no spread"
+    if reason := paper_gap_undefined(proxies[0], trues[0]):
+        missing["gap_paper"] = reason
     limit, reason = _limit(start, scores(start, proxy, true), stop_above, rate)
     if reason is not None:
         missing["threshold"] = reason
     return {
         "gap_standardised": float(gap),
-        "gap_paper": float(paper_gap(proxies, trues)[1]),
+        "gap_paper": nan if "gap_paper" in missing else float(paper_gap(proxies, trues)[1]),
         "threshold": limit,
         **({"missing": missing} if missing else {}),
     }

@@ -6,7 +6,7 @@ docs/results.md, table heads, axes and tooltips, the columns of data frames, ran
 To add a measure, add an entry and a function:
 
 - of a point: a field of `EvaluationPoint` (points.py), and its value where points are made;
-- of a condition: an entry here, and `@computes(name)` on a function in `betastar.analysis.conditions`;
+- of a condition: an entry here, and `@computes(name)` on a function in `betastar.analysis.conditions` or beside it;
 - of a variant, over seeds: `over_seeds=True` on an entry of a condition, or an entry with the `path` to it.
 """
 
