@@ -208,7 +208,7 @@ def test_mistakes_are_one_sentence_and_exit_code_2(analysed: Path, tmp_path: Pat
         ([tmp_path / "list"], "results.json is damaged"),
         (
             [tmp_path / "old"],
-            "has schema version 1, written by betastar 0.1.0, and this betastar reads 3; repeat",
+            "has schema version 1, written by betastar 0.1.0, and this betastar reads 4; repeat",
         ),
         ([analysed, "--out", tmp_path], "not a file in an existing folder"),
         ([analysed, "--out", tmp_path / "no" / "t.csv"], "not a file in an existing folder"),
