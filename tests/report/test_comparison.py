@@ -132,7 +132,7 @@ def test_names_are_those_of_the_folders_made_unique(tmp_path: Path) -> None:
         (["n=a", "n=b"], "two runs are called n"),
         (["a", "=b"], "=b: write NAME=FOLDER"),
         (["a", "empty"], "empty has no results.json"),
-        (["a", "old"], "old/results.json has schema version 1, written by betastar 0.1.0, and this betastar reads 3"),
+        (["a", "old"], "old/results.json has schema version 1, written by betastar 0.1.0, and this betastar reads 4"),
         (["a", "nowhere"], "nowhere is not a folder"),
     ],
 )
