@@ -86,6 +86,9 @@ def test_a_beta_has_one_colour_in_all_runs(tmp_path: Path) -> None:
     for pair in numbers["differences"]:
         for row in pair["by_beta"]:
             row["beta"] *= 2
+    for decision in numbers["decision"].values():
+        decision["betas"] = [2 * beta for beta in decision["betas"]]
+        decision["choose"] |= {"best": 2 * decision["choose"]["best"], "betas": decision["betas"]}
     b = run_folder(tmp_path / "b", {}, {**numbers, "root_seed": 0})
     with unprinted():
         write_comparison([str(a), str(b)], tmp_path / "page.html")
