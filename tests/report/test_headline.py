@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import sys
+import runpy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from report.records import record
 from betastar.report.words import Headline, headlines, outcome_columns, outcome_rows
 from betastar.report.words.numbers import HUNDREDTHS, POINTS, listed, p_value
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
-from clear_case import BETAS, SEEDS, analysis, logs
+EXAMPLE = runpy.run_path(str(Path(__file__).resolve().parents[2] / "examples" / "clear_case.py"))
+BETAS, SEEDS, analysis, logs = (EXAMPLE[name] for name in ("BETAS", "SEEDS", "analysis", "logs"))
 
 
 @cache

@@ -22,8 +22,7 @@ def test_the_summary_has_answer_tables_and_warnings() -> None:
     assert len(rows) == 1 + 7 + 1 + 35  # by β, then every run, each with a head
     assert all(row.count(" | ") == rows[0].count(" | ") for row in rows[:8])
     assert (
-        rows[8]
-        == "| β | seed | verdict | truth: start → peak → end | change | since the peak | proxy: start → end |"
+        rows[8] == "| β | seed | verdict | truth: start → peak → end | change | since the peak | proxy: start → end |"
     )
     assert "<details><summary>How the logs were read</summary>\n\n- column r: the proxy" in text
     assert "Regret: what stopping at the best step would have kept of the true reward." in text
