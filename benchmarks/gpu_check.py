@@ -61,7 +61,7 @@ PARTS = (
     Part("training", 80, "one DPO piece of 8 192 tokens at Qwen3-14B geometry"),
     Part("micro", 130, "`betastar run micro`, shortened: killed and resumed, and against the CPU"),
     Part("real", 100, "a real small model (GGUF), every stage"),
-    Part("suite", 90, "the fast tests of betastar.models on this device"),
+    Part("suite", 120, "the fast tests of betastar.models on this device"),
 )
 
 

@@ -264,5 +264,5 @@ def test_statistics_are_those_of_the_analysis() -> None:
 
 def test_presets_and_plan() -> None:
     assert "micro" in bs.presets()
-    assert bs.plan("micro", overrides={"seeds": [0]}).counts.checkpoints == 3
+    assert bs.plan("micro", overrides={"seeds": [0]}).counts.checkpoints == 5
     assert "online:" in api.settings_text(bs.load_config("micro"))

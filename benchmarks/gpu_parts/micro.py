@@ -23,12 +23,12 @@ from gpu_parts.one_run import Run
 DELIVERS = ("killed and resumed", "against the CPU")
 SETTINGS = (
     "base.training.steps=300", "preferences.prompts=800", "seeds=[0,1]", "online.steps=16", "evaluation.every=4",
-    "evaluation.problems=32",
+    "evaluation.problems=32", "grid={method: percentiles}",
 )  # fmt: skip
 TINY = (
     "base.training.steps=8", "preferences.prompts=40", "seeds=[0]", "online={steps: 4, batch_size: 4}",
     "evaluation={every: 2, problems: 4}", "task.test_problems=40", "variants={fixed: null}", "rewards.members=2",
-    "grid.percentiles=[50]", "lengths={prompt: 48, response: 24}",
+    "grid={method: percentiles, percentiles: [50]}", "lengths={prompt: 48, response: 24}",
     "base.geometry={hidden_size: 32, intermediate_size: 48, heads: 2, key_value_heads: 2}",
 )  # fmt: skip
 MEASURES = ("proxy", "true_strict", "true_lenient", "disagreement", "policy_entropy", "kl", "response_tokens")

@@ -129,6 +129,7 @@ def test_what_is_not_logged_is_null_with_a_reason_and_the_rest_is_there() -> Non
         "n": "not logged",
         "proxy_std": "not logged",
         "log_ratio_noise": "not logged; only betastar's own runs measure it",
+        **dict.fromkeys(INSIDE, "not measured; only betastar's own runs look inside, unless that is switched off"),
         "disagreement": "not logged at 1 of 3 points",
         **dict.fromkeys(["response_entropy", "ood_distance", "diversity", "response_tokens"], "not logged"),
         **dict.fromkeys(["policy_entropy", "at_limit", "unparsable"], "not logged"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -178,6 +180,23 @@ def test_the_clock_is_no_warning_though_it_looks_like_one() -> None:
         assert found[name]["roc"][0]["area_all_steps"] > 0.7
         assert found[name]["verdict"] == "no better than the clock"
     assert found["step"]["roc"][0]["area"] == 0.5
+
+
+def test_signals_that_warn_of_nothing_are_seldom_said_to() -> None:
+    # As in docs/warning_signs.md, with fewer experiments: 5 % and three standard errors of a share of 20.
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / "warning_signs.py"
+    spec = importlib.util.spec_from_file_location("benchmark_of_warning_signs", path)
+    assert spec is not None
+    assert spec.loader is not None
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    for world in benchmark.WORLDS.values():
+        found = np.array(list(benchmark.said(world, n_seeds=4, repeats=20).values()))
+        warns = found[:, 0] + found[:, 1]
+        assert warns.mean() <= 5
+        assert warns.max() <= 20
+        if world is benchmark.unmoved:  # measured accuracy does fall; it alone explains the signal
+            assert found[:, 2].mean() > 30
 
 
 def test_regression_to_the_mean_is_no_warning() -> None:

@@ -47,7 +47,14 @@ def test_the_version_is_printed() -> None:
 
 def test_presets_are_listed_with_what_they_are() -> None:
     listed = betastar("presets").stdout.splitlines()
-    assert [line.split()[0] for line in listed] == ["files", "micro", "paper", "paper-strict", "qwen3-0.6b"]
+    assert [line.split()[0] for line in listed] == [
+        "files",
+        "micro",
+        "micro-quick",
+        "paper",
+        "paper-strict",
+        "qwen3-0.6b",
+    ]
     assert all(len(line) > 30 for line in listed)
 
 

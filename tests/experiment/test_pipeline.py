@@ -171,7 +171,7 @@ def test_what_is_switched_off_is_left_out_with_a_reason_and_trains_nothing_anew(
     assert record["inside"]["conditions"] == []
     for condition in record["conditions"]:
         assert condition["effective_rank_end"] is None
-        assert "unless it is off" in condition["missing"]["effective_rank_end"]
+        assert "unless that is switched off" in condition["missing"]["effective_rank_end"]
         assert condition["displacement"] is not None
     pipeline.run(load_config("micro", TINY), finished)
 
@@ -183,7 +183,7 @@ def test_every_answer_is_kept_and_gives_the_points(finished: Path) -> None:
     assert isinstance(run, Results)
     answers, points = run.answers, run.points.set_index(["variant", "beta", "seed", "step"])
     assert len(answers) == 8 * (3 + 1) * 8 * 2  # conditions, points and the start again, problems, answers
-    first = answers[answers["replicate"] == 0]
+    first: Any = answers[answers["replicate"] == 0]
     for place, rows in first.groupby(["variant", "beta", "seed", "step"], observed=True):
         point: Any = points.loc[place]
         assert sorted(rows["problem"].value_counts()) == [2] * 8
@@ -200,7 +200,7 @@ def test_every_answer_is_kept_and_gives_the_points(finished: Path) -> None:
         if place[-1] == 0:
             assert (rows["log_ratio"] == 0).all()
             assert point["kl_base_k3"] > 0
-    again = answers[answers["replicate"] == 1]
+    again: Any = answers[answers["replicate"] == 1]
     assert set(again["step"]) == {0}
     assert (again["proxy"].to_numpy() != first[first["step"] == 0]["proxy"].to_numpy()).any()
 
@@ -263,6 +263,23 @@ def test_one_ensemble_can_serve_the_whole_run(tmp_path: Path) -> None:
         "member-1",
         "member-2",
     ]
+
+
+def test_what_measuring_costs_is_told_by_stage(finished: Path) -> None:
+    """Seconds of work are no result: they stand in manifests. A probe only measures, online training also trains."""
+    spent = {
+        manifest["stage"]: (manifest["measuring_seconds"], manifest["write_seconds"])
+        for manifest in (json.loads(path.read_text()) for path in (finished / "store").glob("*/*/manifest.json"))
+    }
+    assert spent["offline"][0] == 0
+    assert 0 < spent["online"][0] < spent["online"][1]
+    assert spent["probe"][0] == pytest.approx(spent["probe"][1], abs=0.5)
+    # base 40 s; probe 10 s, all of it measured; online 50 s, 15 of them measured
+    began = {"base": (100.0, 0.0), "probe": (140.0, 0.0), "online": (150.0, 10.0), "": (200.0, 25.0)}
+    assert pipeline.cost_of_measuring(began) == (
+        "measuring took 25 of 100 s (25%): probe 10 of 10 s, online 15 of 50 s; evaluation.* can lower it"
+    )
+    assert pipeline.cost_of_measuring({"base": (100.0, 0.0), "": (140.0, 0.0)}) is None
 
 
 def test_variants_start_from_the_same_checkpoint(finished: Path) -> None:

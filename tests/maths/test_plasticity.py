@@ -64,6 +64,10 @@ def test_mean_pairwise_cosine() -> None:
     expected = np.mean([unit[i] @ unit[j] for i in range(5) for j in range(5) if i != j])
     found = mean_pairwise_cosine(torch.tensor(vectors @ vectors.T))
     assert found.item() == pytest.approx(expected)
+    for seed in range(20):  # equal vectors: never above 1, which rounding alone could bring about
+        one = torch.randn(9, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        same = mean_pairwise_cosine(torch.outer(torch.ones(3), torch.ones(3)) * (one @ one)).item()
+        assert 1 - 1e-12 < same <= 1
     apart = torch.tensor([[4.0, -4.0], [-4.0, 4.0]])
     assert mean_pairwise_cosine(apart).item() == -1
     assert torch.isnan(mean_pairwise_cosine(torch.tensor([[1.0, 0.0], [0.0, 0.0]])))

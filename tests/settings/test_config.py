@@ -94,10 +94,9 @@ def test_faults_of_several_variants_and_seeds_are_reported_together() -> None:
         ),
         # A fault of a section, of a missing key or between sections: the override without which it is gone.
         (
-            ("grid.n=3", "grid.percentiles=[50]", "seeds=[0]"),
+            ("grid.values=[1]", "grid.n=3", "seeds=[0]"),
             [
-                "--set grid.n=3: grid: method percentiles does not use low, high and n; set method: geometric or "
-                "remove them"
+                "--set grid.values=[1]: grid: method geometric does not use values; set method: list or values: []",
             ],
         ),
         (

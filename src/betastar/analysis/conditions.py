@@ -359,7 +359,11 @@ def _log_ratio_noise(run: Trajectory) -> Value:
 @computes(*INSIDE)
 def _of_the_inside(run: Trajectory, name: str) -> Value:
     value = run.extra.get(name)
-    return Undefined("not measured; betastar's own runs read it, unless it is off") if value is None else value
+    return (
+        Undefined("not measured; only betastar's own runs look inside, unless that is switched off")
+        if value is None
+        else value
+    )
 
 
 def not_logged(points: Any) -> dict[str, str]:

@@ -55,4 +55,4 @@ def mean_pairwise_cosine(gram: Tensor) -> Tensor:
     cosine = gram / (length[..., :, None] * length[..., None, :])
     n = gram.shape[-1]
     off = cosine.sum(dim=(-2, -1)) - cosine.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
-    return off / (n * (n - 1) if n > 1 else float("nan"))
+    return (off / (n * (n - 1) if n > 1 else float("nan"))).clamp(-1, 1)  # rounding can leave the range

@@ -46,32 +46,20 @@ def grouped_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    attention_mask: Tensor,
     scaling: float | None = None,
     **_more: Any,
 ) -> tuple[Tensor, None]:
     """Attention of one new token of each row, `query [R, heads, 1, d]`, to `key` and `value [R, key-value heads, L, d]`
     under `attention_mask [R, 1, 1, L]`: `[R, 1, heads, d]`. The heads that share keys stand where a text's tokens
-    would, so keys and values are read once and never repeated."""
-    rows, heads, _, width = query.shape
-    shared = key.shape[1]
-    packed = query.reshape(rows, shared, heads // shared, width)
-    output = F.scaled_dot_product_attention(packed, key, value, attn_mask=attention_mask, scale=scaling)
-    return output.reshape(rows, 1, heads, value.shape[-1]), None
+    would, so keys and values are read once and never repeated.
 
-
-def attention_by_products(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor,
-    scaling: float,
-    **_more: Any,
-) -> tuple[Tensor, None]:
-    """The same by two batched products with the scores in between, in float32."""
+    Two batched products with the scores in between, in float32. On an H200 torch's fused kernels take 1.06 to 1.45
+    times as long for one token of a row (docs/benchmarks.md): they are made for many.
+    """
     rows, heads, _, width = query.shape
     shared, columns = key.shape[1:3]
+    scaling = width**-0.5 if scaling is None else scaling
     packed, keys = query.reshape(rows * shared, heads // shared, width), key.flatten(0, 1).transpose(1, 2)
     if wide_products(query.device, query.dtype):
         scores = torch.bmm(packed, keys, out_dtype=torch.float32)

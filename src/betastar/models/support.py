@@ -27,6 +27,16 @@ BLOCK = 64  # numbers that share one constant in NF4
 # Qwen3 models of up to 48 layers it gave 2e-6 in float32 and 0.025 in bfloat16, an ignored mask 1 and ignored positions
 # 0.13 or more.
 TOLERANCE = {torch.float32: 0.01, torch.bfloat16: 0.1}
+PROBES = 3  # texts; a mistake shows in each, rounding that decides everything only in some
+
+
+def probe_tokens(model: Any, count: int) -> Tensor:
+    """Token ids `[count]` from all over the vocabulary, for texts on which two ways of computing are compared. The
+    first ids will not do: they are often special tokens that were never trained, after which a model in bfloat16 can
+    be further from itself in float32 than any mistake would put it (SmolLM2-135M after tokens 6, 7, 8: 1.3 of its
+    size)."""
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    return (2 * torch.arange(count, device=model.device) + 1) * vocabulary // (2 * count)
 
 
 def context_length(config: PreTrainedConfig) -> int | None:
@@ -92,8 +102,13 @@ def check_quantisable(model: Any, name: str) -> None:
 def check_agreement(model: Any, precision: torch.dtype, name: str) -> None:
     """Raises BetastarError where the parts of the model as betastar uses them (custom masks and positions, its own
     cache, the head apart) do not compute what the model's own forward pass does. `precision`: the lowest in use."""
+    texts = probe_tokens(model, 8 * PROBES).view(8, PROBES).T
+    error = float("inf")
     try:
-        error = _deviation(model)
+        for text in texts:
+            error = min(error, _deviation(model, text))
+            if error <= TOLERANCE[precision]:
+                return
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as failure:  # whatever an unknown architecture does with what it does not expect
@@ -102,22 +117,20 @@ def check_agreement(model: Any, precision: torch.dtype, name: str) -> None:
             f"{name}: {model.config.model_type} cannot be run with betastar's masks, positions and cache ({reason}); "
             "choose another model."
         ) from failure
-    if not error <= TOLERANCE[precision]:
-        raise BetastarError(
-            f"{name}: betastar's way of running {model.config.model_type} gives other logits than the model itself "
-            f"(they differ by {error:.2g} of their size); choose another model."
-        )
+    raise BetastarError(
+        f"{name}: betastar's way of running {model.config.model_type} gives other logits than the model itself "
+        f"(they differ by {error:.2g} of their size); choose another model."
+    )
 
 
-def _deviation(model: Any) -> float:
-    """Relative distance between the logits of a short text alone, and of the same text with foreign tokens before and
-    within it that the mask hides and the positions skip, read in two pieces into a cache."""
+def _deviation(model: Any, text: Tensor) -> float:
+    """Relative distance between the logits of a text of 8 tokens alone, and of the same text with foreign tokens before
+    and within it that the mask hides and the positions skip, read in two pieces into a cache."""
     from betastar.models.cache import roomy_cache
 
     def integers(*values: int) -> Tensor:
         return torch.tensor(values, device=model.device)
 
-    text = torch.arange(1, 9, device=model.device) % model.get_input_embeddings().weight.shape[0]
     own = model(input_ids=text[None], use_cache=False).logits[0].float()
     place, width = integers(2, 3, 4, 25, 26, 27, 28, 29), 30
     tokens = torch.zeros(width, dtype=torch.long, device=model.device).index_copy(0, place, text)

@@ -365,7 +365,7 @@ def _answers(answers: pd.DataFrame | None, identity: Identity, points: pd.DataFr
         return None
     of_it = answers["step"].isin(points["step"]).to_numpy()
     for part, value in identity._asdict().items():
-        of_it &= (answers[part] == value).to_numpy()
+        of_it = of_it & (answers[part] == value).to_numpy()
     return answers.loc[of_it] if of_it.any() else None
 
 

@@ -7,11 +7,22 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
-from betastar.record.shapes.kinds import CLOSED, Beta, Count, Interval, Missing, Natural, Number, Reason, SeedMean, Size
+from betastar.record.shapes.kinds import (
+    CLOSED,
+    Beta,
+    Correlation,
+    Count,
+    Interval,
+    Missing,
+    Natural,
+    Number,
+    Reason,
+    SeedMean,
+    Share,
+    Size,
+)
 
 Rank = Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
-Share = Annotated[float, Field(ge=0, le=1)] | None
-Cosine = Annotated[float, Field(ge=-1.000001, le=1.000001)] | None
 Logged = Annotated[list[Number], Field(min_length=1)]
 
 
@@ -133,7 +144,9 @@ class Network(TypedDict):
     dormant_share: Annotated[Share, Field(description="share of units with E|h| ≤ 0.025 of their layer's mean")]
     update_norm: Annotated[Size, Field(description="‖(α/r)AB‖_F over all adapted layers")]
     update_norms: Annotated[list[Size], Field(description="by layer, in the order of `layers`")]
-    gradient_cosine: Annotated[Cosine, Field(description="mean over pairs of texts of the cosine of their gradients")]
+    gradient_cosine: Annotated[
+        Correlation, Field(description="mean over pairs of texts of the cosine of their gradients")
+    ]
     missing: NotRequired[Missing]
 
 
