@@ -32,7 +32,7 @@ from betastar.report import folders
 from betastar.report.drawing import drawn
 from betastar.report.figures import all_figures
 from betastar.report.folders import write_analysis
-from betastar.report.words import answers
+from betastar.report.words import conclusions
 
 
 def grid(**columns: Any) -> pd.DataFrame:
@@ -157,7 +157,7 @@ def test_a_beta_of_zero_is_a_beta_without_a_law() -> None:
     assert part["beta_star"]["reason"] == "no β★: the power law needs β > 0"
     assert part["slope_per_tenfold_beta"]["mean"] is None
     assert part["slope_per_tenfold_beta"]["reason"] == "a change per tenfold β needs β > 0"
-    assert "needs β > 0" in " ".join(answers(record)[0].limits)
+    assert "needs β > 0" in " ".join(conclusions(record["summary"]["logged"]))
     with debug_mode(False):
         assert all(drawn(figure) for figure in all_figures(record))
 

@@ -39,7 +39,7 @@ def law(n_beta: int, n_seeds: int) -> dict[str, Any]:
     extras = {
         (float(b), s): {"alignment": alignment, "base": base, "again": again} for b in betas for s in range(n_seeds)
     }
-    return build_results(pd.DataFrame(rows), extras, {"name": "law"}, trade_off=2.0)
+    return build_results(pd.DataFrame(rows), extras, {"name": "law"}, trade_off=2.0, primary="augc_standardised")
 
 
 def holes() -> pd.DataFrame:

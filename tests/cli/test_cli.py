@@ -123,7 +123,7 @@ def test_a_locked_run_directory_is_refused(tmp_path: Path) -> None:
 def test_a_run_prints_tables_conclusions_warnings_and_where_the_files_are(tmp_path: Path) -> None:
     done = betastar(*files_run(tmp_path))
     assert done.returncode == 0, done.stderr
-    for text in ("variant paper: κ ∝ β", "variant fixed: κ = 0.003", "AUGC standardised", "No β★: ", "Warning: "):
+    for text in ("variant paper: κ ∝ β", "variant fixed: κ = 0.003", "How sure? ", "regret, points", "Warning: "):
         assert text in done.stdout
     assert f"Files in {tmp_path}/run" in done.stdout
     assert f"Open {tmp_path}/run/report.html" in done.stdout

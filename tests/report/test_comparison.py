@@ -58,8 +58,14 @@ def test_the_page_and_the_terminal_say_the_difference_and_its_uncertainty(folder
     # Per step the proxy rises by √β·(1 + seed/10) sd/2 more; over four steps half of that is 2·√β·(1 + seed/10) more
     # gap × steps: 2, 2.2 and 2.4 times the mean of √β.
     mean = 2.2 * sum(beta**0.5 for beta in BETAS) / len(BETAS)
-    assert verdict.sentence.startswith(f"AUGC is higher: +{mean:.3g} gap × steps (95 % interval +")
-    assert verdict.sentence.endswith("mean over the 5 shared values of β, paired within 3 seeds.")
+    (augc,) = (limit for limit in verdict.limits if limit.startswith("AUGC is "))
+    assert augc.startswith(f"AUGC is higher: +{mean:.3g} gap × steps (95 % interval +")
+    assert augc.endswith("mean over the 5 shared values of β, paired within 3 seeds.")
+    # Both end with three right answers of ten.
+    assert (
+        verdict.sentence
+        == "The truth at the end is the same in every seed at the shared values of β, paired within 3 seeds."
+    )
     assert setting_rows(numbers)[1] == [
         ["variants", "paper, fixed", "fixed"],
         ["online.learning_rate", "0.0015", "0.001"],
@@ -86,6 +92,9 @@ def test_a_beta_has_one_colour_in_all_runs(tmp_path: Path) -> None:
     for pair in numbers["differences"]:
         for row in pair["by_beta"]:
             row["beta"] *= 2
+    for decision in numbers["decision"].values():
+        decision["betas"] = [2 * beta for beta in decision["betas"]]
+        decision["choose"] |= {"best": 2 * decision["choose"]["best"], "betas": decision["betas"]}
     b = run_folder(tmp_path / "b", {}, {**numbers, "root_seed": 0})
     with unprinted():
         write_comparison([str(a), str(b)], tmp_path / "page.html")
@@ -159,6 +168,28 @@ def test_the_command_prints_the_table_and_the_files(tmp_path: Path) -> None:
     done = betastar("compare", "a", "[b]=b", "--out", "both.html", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "[b] − a, paired" in done.stdout
-    assert "[b] minus a, variant fixed: AUGC is higher" in done.stdout
+    assert "[b] minus a, variant fixed: The truth at the end is the same in every seed" in done.stdout
     assert "Open both.html; numbers are in both.json, figures in figures/both-*" in done.stdout
     assert (tmp_path / "both.html").is_file()
+
+
+def test_the_truth_leads_a_comparison_in_points() -> None:
+    """One more right answer of ten at the end, in every seed but one, that has two more: +10, +10 and +20 points."""
+    numbers = {"variant": "fixed", "run": "b", "minus": "a", "method": "paired", "reason": None, "cautions": []}
+    interval = {"low": -0.01, "high": 0.277, "reason": None}
+    truth = {"mean": 0.4 / 3, "standard_error": 0.033, "interval": interval, "n": 3, "reason": None}
+    undefined = {"mean": None, "standard_error": None, "interval": {"low": None, "high": None}, "n": 3, "reason": "x"}
+    entry = {
+        **numbers,
+        "betas": [0.1, 1.0],
+        "other_betas": {},
+        "over_beta": {"true_end": truth, "augc_standardised": undefined},
+        "slope_per_tenfold_beta": {"augc_standardised": undefined},
+    }
+    (found,) = verdicts({"differences": [entry], "runs": [{"truth_unit": "pp"}]})
+    assert found.sentence == (
+        "The truth at the end is not detectably different: +13 points (95 % interval −1 to 28), mean over the 2 shared "
+        "values of β, paired within 3 seeds."
+    )
+    (found,) = verdicts({"differences": [entry], "runs": [{"truth_unit": "score"}]})
+    assert "+0.13 (95 % interval −0.01 to 0.28)" in found.sentence

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from altair.utils.schemapi import debug_mode
 from analysis.records import analyzed
 from report.records import BETAS, HOSTILE, record, results
 
+from betastar.errors import BetastarError
 from betastar.record.files import to_json
 from betastar.report import palette
 from betastar.report.drawing import Drawn, drawn, page_panels, paper_spec, write_figures
-from betastar.report.figures import across_beta, all_figures, trajectories
+from betastar.report.figures import across_beta, all_figures, distance, inside, trajectories
 from betastar.report.figures.panels import Figure, beta_axis, beta_ends, decades
+from betastar.report.plots import Plots
 from betastar.report.points import most_points, thinned
 from betastar.report.words import damage_rows
 
@@ -47,7 +50,7 @@ def rows_of(figure: Figure, row: int = 0, column: int = 0) -> list[dict[str, Any
 def test_seeds_on_different_grids_meet_on_straight_lines() -> None:
     rows = [(0, s, 1.0) for s in (0, 1)] + [(10, 0, 3.0), (20, 0, 3.0), (20, 1, 5.0)]
     frame = pd.DataFrame(rows, columns=["step", "seed", "reward"]).assign(acc=0.5, beta=1.0)
-    points = {row["step"]: row for row in rows_of(trajectories.rewards(analysed(frame)))}
+    points = {row["step"]: row for row in rows_of(trajectories.rewards(analysed(frame)), row=1)}
     # At step 10 seed 0 has 3 and seed 1, between 1 and 5, counts as 3; at 20: mean 4, standard error |5 − 3|/2 = 1.
     assert [points[step]["mean"] for step in (0, 10, 20)] == [1, 3, 4]
     assert (points[10]["low"], points[10]["high"]) == (3, 3)
@@ -83,12 +86,14 @@ def test_a_beta_of_zero_has_a_place_too() -> None:
 def test_what_was_not_logged_is_said_in_a_sentence() -> None:
     frame = pd.DataFrame({"step": [0, 1], "reward": [1.0, 2.0], "acc": [0.5, 0.4], "beta": 1.0})
     missing = {figure.key: figure.missing for figure in all_figures(analysed(frame)) if not figure.rows}
-    assert missing.keys() == {"variants", "mechanism", "entropy", "signals", "signs", "ensemble"}
+    # With one β and one variant, the figures that compare them are left out.
+    assert missing.keys() == {"distance", "ranking", "signals", "signs", "inside", "ensemble"}
     assert all(sentence.endswith(".") and len(sentence) > 30 for sentence in missing.values())
 
 
 def test_every_figure_of_a_whole_record_is_a_valid_vega_lite_chart() -> None:
-    assert [figure.key for figure in figures() if not figure.rows] == ["signs"]  # the same in every seed: no interval
+    # One answer to a problem, seeds that are the same throughout, nothing measured inside.
+    assert [figure.key for figure in figures() if not figure.rows] == ["ranking", "signs", "inside"]
     for figure in figures():
         for row in figure.rows:
             for panel in row:
@@ -181,6 +186,92 @@ def test_names_full_of_markup_are_drawn_as_text(tmp_path: Path) -> None:
     svg = (tmp_path / "path.svg").read_text()
     assert "&lt;script&gt;window.hacked" in svg
     assert "<script" not in svg
+
+
+def measured_inside() -> dict[str, Any]:
+    """The record with what a run measures besides: best-of-n, the offline phase, plasticity, a ranking by step."""
+    numbers = json.loads(json.dumps(record()))
+    entry = {"standard_error": 0.1, "interval": {"low": 1.0, "high": 3.0}, "n": 3, "reason": None}
+    curve = [
+        {"best_of": n, "kl": kl, "truth": {**entry, "mean": 0.5 + kl / 10}}
+        for n, kl in ((1, 0.0), (2, 0.19), (4, 0.64))
+    ]
+    numbers["best_of_n"] = {"by_beta": [{"beta": beta, "curve": curve} for beta in BETAS]}
+    offline = [{"step": step, "true_strict": 0.4 + step / 100} for step in (0, 10)]
+    log = {"step": [5, 10], "chosen_log_ratio": [-0.1, -0.3], "rejected_log_ratio": [-0.5, -1.5]}
+    numbers["inside"] = {
+        "checkpoints": [
+            {"beta": beta, "seed": seed, "curve": offline, "log": log} for beta in BETAS for seed in (0, 1, 2)
+        ]
+    }
+    for summary in numbers["summary"].values():
+        for row in summary["by_beta"]:
+            row |= {"effective_rank_start": {**entry, "mean": 9.0}, "effective_rank_end": {**entry, "mean": 2.0}}
+    for run in numbers["conditions"]:
+        run["series"]["ranking"] = [0.8, 0.6, 0.4]
+        run["series"]["kl_base"] = [4.0, 9.0, 16.0]
+    return numbers
+
+
+def test_the_truth_is_drawn_over_root_kl_beside_best_of_n() -> None:
+    figure = distance.distance(measured_inside())
+    assert [len(row) for row in figure.rows] == [2, 2]  # from the checkpoint and from the base; two variants
+    points = [row for row in rows_of(figure) if row.get("step") == 4 and row["beta"] == "0.1" and "seed" not in row]
+    assert [(row["d_kl"], row["true_strict"]) for row in points] == [(2.0, 0.3)]  # KL is 4 at step 4
+    best = [(row["best_of"], row["d"]) for row in rows_of(figure) if row.get("best_of") and row["beta"] == "0.1"]
+    assert best == [(1, 0.0), (2, pytest.approx(0.19**0.5, rel=1e-4)), (4, 0.8)]
+    assert not [row for row in rows_of(figure, row=1) if "best_of" in row]  # it is a distance from the checkpoint
+    from_base = [row for row in rows_of(figure, row=1) if row.get("step") == 4 and "seed" not in row]
+    assert {row["d_kl_base"] for row in from_base} == {4.0}
+
+
+def test_inside_the_network() -> None:
+    figure = inside.inside(measured_inside())
+    assert [[panel.title for panel in row] for row in figure.rows] == [
+        ["offline phase", "log-ratios of training pairs"],
+        ["variant paper", "variant fixed"],
+    ]
+    ratios = {(row["step"], row["of"]): row["value"] for row in rows_of(figure, 0, 1) if "of" in row}
+    assert ratios[10, "chosen"] == -0.3
+    assert ratios[10, "rejected"] == -1.5
+    assert sorted({row["value"] for row in rows_of(figure, 1, 0)}) == [2.0, 9.0]  # after and before
+    for row in figure.rows:
+        for panel in row:
+            panel.chart.to_dict(validate=True)
+
+
+def test_the_ranking_is_drawn_against_chance() -> None:
+    rows = rows_of(inside.ranking(measured_inside()))
+    assert [row["mean"] for row in rows if row.get("beta") == "0.1"] == [0.8, 0.6, 0.4]
+    assert [row["at"] for row in rows if "at" in row] == [0.5]
+
+
+def test_the_beta_to_choose_are_shaded() -> None:
+    numbers = json.loads(json.dumps(record()))
+    numbers["decision"]["paper"]["choose"]["betas"] = [0.5, 1.0]
+    strips = [row for row in rows_of(across_beta.end_truth(numbers)) if "to" in row]
+    assert [(row["x"] * row["to"]) ** 0.5 for row in strips] == pytest.approx([0.5, 1.0])
+    assert "Shaded" in across_beta.end_truth(numbers).caption
+
+
+@pytest.mark.parametrize(("paper", "inches"), [("one column", 3.25), ("two columns", 6.75)])
+def test_a_figure_for_a_paper_has_the_width_of_its_column(paper: Any, inches: float, tmp_path: Path) -> None:
+    chart = Plots(record()).gap(paper)
+    for suffix in ("svg", "pdf", "png"):
+        chart.save(str(tmp_path / f"gap.{suffix}"))
+    svg = (tmp_path / "gap.svg").read_text()
+    (width,) = re.findall(r'<svg[^>]*? width="([\d.]+)pt"', svg)
+    assert float(width) == pytest.approx(72 * inches, abs=1.5)
+    (box,) = set(re.findall(rb"/MediaBox ?\[0 0 ([\d.]+) ", (tmp_path / "gap.pdf").read_bytes()))
+    assert float(box) == float(width)
+    assert set(re.findall(r'font-size="([^"]+)"', svg)) == {"8px"}  # one unit is a point
+    assert "Goodhart gap by online step" not in svg  # the title is the caption's
+    assert "variant paper" in svg
+
+
+def test_another_width_of_paper_is_refused() -> None:
+    with pytest.raises(BetastarError, match='choose "one column" or "two columns"'):
+        Plots(record()).gap("A4")  # pyright: ignore[reportArgumentType]
 
 
 def test_long_series_are_thinned_evenly_and_keep_both_ends() -> None:

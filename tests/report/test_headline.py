@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import sys
+import runpy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from report.records import record
 from betastar.report.words import Headline, headlines, outcome_columns, outcome_rows
 from betastar.report.words.numbers import HUNDREDTHS, POINTS, listed, p_value
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
-from clear_case import BETAS, SEEDS, analysis, logs
+EXAMPLE = runpy.run_path(str(Path(__file__).resolve().parents[2] / "examples" / "clear_case.py"))
+BETAS, SEEDS, analysis, logs = (EXAMPLE[name] for name in ("BETAS", "SEEDS", "analysis", "logs"))
 
 
 @cache
@@ -51,20 +51,17 @@ def test_the_truth_is_given_as_a_range_over_beta_in_points() -> None:
     rows = {row["beta"]: row["end_change"]["mean"] for row in clear()["summary"]["logged"]["by_beta"]}
     assert min(rows, key=rows.__getitem__) == 2.0
     found = headlines(clear())[0].truth
-    assert f"changed by −{abs(rows[2.0]):.0f} points at β = 2 and by +" in found
+    assert found.startswith(f"From start to end: −{abs(rows[2.0]):.0f} points at β = 2, +")
     across = clear()["decision"]["logged"]["truth_range"]
     interval = across["interval"]
-    assert (
-        f"differs by {across['value']:.0f} points (95 % interval {interval['low']:.0f} to {interval['high']:.0f})"
-        in found
-    )
+    bounds = f"{interval['low']:.0f} to {interval['high']:.0f}"
+    assert f"The end differs across β by {across['value']:.0f} points (95 % interval {bounds})." in found
 
 
 def test_a_rise_is_said_with_the_primary_measure_its_slope_and_p() -> None:
     found = headlines(clear())[0].effect
     slope = clear()["decision"]["logged"]["effect"]["slope"]["mean"]
-    assert found.startswith("Yes: damage rises with β. Regret (what stopping at the best step would have kept) ")
-    assert f"+{slope:.0f} points per tenfold β (95 % interval " in found
+    assert found.startswith(f"Yes: damage rises with β. Regret +{slope:.0f} points per tenfold β (95 % interval ")
     assert found.endswith("p < 0.0001.")
 
 
@@ -103,10 +100,8 @@ def test_the_best_beta_that_still_loses_truth_is_said_to() -> None:
 
 def test_how_sure_names_seeds_beta_problems_and_the_smallest_slope() -> None:
     found, power = headlines(clear())[0].certainty, clear()["decision"]["logged"]["power"]
-    assert found.startswith("5 seeds × 7 β, 1319 problems at each evaluation. ")
-    assert (
-        f"a slope of {power['smallest_slope']:.1f} points per tenfold β would be found with 80 % probability" in found
-    )
+    assert found.startswith("5 seeds × 7 β, 1319 problems: enough to find a slope of ")
+    assert found.endswith(f" {power['smallest_slope']:.1f} points per tenfold β (80 % power).")
 
 
 def test_the_clear_case_has_a_beta_star_with_zones() -> None:
@@ -127,7 +122,7 @@ def test_no_effect_names_no_beta_star() -> None:
     frame = logs().assign(true=lambda f: noise.binomial(100, 0.55, len(f)) / 100)
     numbers = analyzed(frame, n=100, true="true", proxy="proxy")
     (found,) = headlines(numbers)
-    assert found.effect.startswith("No effect of β was detected: regret (")
+    assert found.effect.startswith("No effect was detected: regret ")
     assert found.choice.startswith("No β can be ruled out; β = ")
     assert "β★" not in " ".join(found.sentences)
     assert all(numbers["summary"]["logged"][form]["beta_star"]["value"] is None for form in ("standardised", "paper"))
@@ -137,7 +132,7 @@ def test_two_beta_have_no_trend() -> None:
     frame = logs()
     numbers = analyzed(frame[frame["beta"].isin([0.12, 1.0])], n=1319, true="true", proxy="proxy")
     (found,) = headlines(numbers)
-    assert found.effect.startswith("No test of β: there are only two values of β, and a trend needs three. Regret (")
+    assert found.effect.startswith("No test of β: there are only two values of β, and a trend needs three. Regret +")
     assert found.choice.startswith("Take β = 0.12, ahead of the next by ")
     assert "No trend of any size could have been found" in found.certainty
 
@@ -146,7 +141,7 @@ def test_two_beta_have_no_trend() -> None:
     ("verdict", "damage", "start"),
     [
         ("fell", "falls", "Yes: damage falls with β. Regret"),
-        ("not distinguishable", None, "No effect of β was detected: regret"),
+        ("not distinguishable", None, "No effect was detected: regret"),
     ],
 )
 def test_the_effect_follows_the_verdict(verdict: str, damage: str | None, start: str) -> None:
@@ -164,9 +159,9 @@ def test_less_movement_is_not_less_damage() -> None:
 def test_measures_that_disagree_in_sign_are_named_on_the_first_screen() -> None:
     rows = [{"measure": "augc_paper", "damage": "falls", "primary": "rises", "clear": True, "n_seeds": 5}]
     (caution,) = clear_with(disagreements=rows).cautions
-    assert caution == "Measures disagree in sign: damage rises with β by regret, falls by AUGC paper."
+    assert caution == "Measures disagree: damage rises with β by regret, but falls by AUGC in the paper's form."
     assert clear_with(disagreements=[{**rows[0], "clear": False}]).cautions == [
-        "Measures disagree in sign: damage rises with β by regret, falls by AUGC paper, though not both beyond noise."
+        "Measures disagree, within noise: damage rises with β by regret, but falls by AUGC in the paper's form."
     ]
 
 
@@ -188,11 +183,11 @@ def test_holm_and_the_unit_of_another_measure() -> None:
     assert [one.variant for one in found] == ["paper", "fixed"]
     assert found[0].effect == (
         "Yes: damage rises with β. Standardised AUGC +7.8 gap × steps per tenfold β (95 % interval 6.0 to 9.6), "
-        "p < 0.0001 (Holm-adjusted over 2 variants)."
+        "p < 0.0001 (Holm, 2 variants)."
     )
     # Every run falls from five to three of ten: with ten problems that is within noise.
     assert found[0].verdict == "None of the 15 runs changed enough for a verdict."
-    assert found[0].truth == "From start to end the truth changed by −20 points at every β."
+    assert found[0].truth == "From start to end: −20 points at every β."
     assert found[0].choice == "The truth ends the same at every β."
 
 
@@ -207,15 +202,15 @@ def one_run(truth: list[float], n: int = 1319) -> dict[str, Any]:
 
 
 def test_one_run_is_told_by_its_peak_without_a_word_about_beta() -> None:
-    numbers = one_run([0.61, 0.66, 0.72, 0.70, 0.64, 0.59])
+    numbers = one_run([0.61, 0.64, 0.69, 0.72, 0.71, 0.68, 0.64, 0.59])
     (found,) = headlines(numbers)
     assert found.verdict == "Verdict: hacked."
-    assert found.truth == "The truth went from 0.61 to a peak of 0.72 at step 20, and ended at 0.59."
+    assert found.truth == "The truth went from 0.61 to a peak of 0.72 at step 30, and ended at 0.59."
     low, high = (-numbers["conditions"][0]["intervals"]["since_peak"][end] for end in ("high", "low"))
     assert found.effect.startswith(
-        f"The truth peaked at step 20 and has fallen by 13 points (95 % interval {low:.0f} to {high:.0f}) since."
+        f"The truth peaked at step 30 and has fallen by 13 points (95 % interval {low:.0f} to {high:.0f}) since."
     )
-    assert found.choice == "Take the checkpoint nearest to step 20."
+    assert found.choice == "Take the checkpoint nearest to step 30."
     assert "1319 problems" in found.certainty
     assert "β" not in " ".join([*found.sentences, *(label for label, _ in found.labelled)])
     assert "β" not in " ".join(outcome_columns(numbers, found.variant))
@@ -231,9 +226,8 @@ def test_a_run_that_is_best_at_its_end() -> None:
 
 def test_a_fall_within_noise_is_not_called_one() -> None:
     (found,) = headlines(one_run([0.5, 0.52, 0.51], n=100))
-    assert "a fall by 1.0 points" not in found.effect  # one point, singular
-    assert "a fall by 1 point " in found.effect or "but a fall by" in found.effect
-    assert "is within noise" in found.effect
+    assert found.effect.startswith("The truth was highest at step 10, but a fall by 1 point (95 % interval −")
+    assert "since is within noise" in found.effect
     assert found.choice == ""
 
 
@@ -244,7 +238,7 @@ def test_one_beta_with_several_seeds() -> None:
     assert found.verdict == "All 5 runs were hacked."
     assert found.effect.startswith("The truth peaked at steps ")
     assert found.choice == "Stop earlier: the truth falls after its peak."
-    assert found.certainty == "5 seeds, 1319 problems at each evaluation; intervals are over seeds."
+    assert found.certainty == "5 seeds, 1319 problems; intervals are over seeds."
     assert "β" not in " ".join(found.sentences)
 
 

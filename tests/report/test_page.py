@@ -54,11 +54,15 @@ def test_the_page_loads_nothing(html: str) -> None:
 
 def test_the_first_screen_has_answer_figure_and_warnings(html: str) -> None:
     first = html[html.index("<main>") : html.index('id="run0-figures"')]
-    assert "In this run AUGC (standardised form) rose with β: Spearman ρ = +1" in first
-    assert "Proxy and true reward during online adaptation" in first
+    assert "None of the 15 runs changed enough for a verdict." in first
+    assert "Yes: damage rises with β. Standardised AUGC +7.8 gap × steps per tenfold β" in first
+    assert "Which β?" in first
+    assert "How sure?" in first
+    assert "β★" not in first
+    assert "True reward and proxy during online adaptation" in first
     for warning in record()["warnings"]:
         assert warning.replace("'", "&#39;") in first
-    assert "30 conditions, 2 variants, 5 β, 3 seeds, 10 problems at each evaluation" in first
+    assert "30 runs, 2 variants, 5 β, 3 seeds, 10 problems at each evaluation" in first
 
 
 def test_data_come_back_from_the_page(html: str) -> None:
@@ -120,7 +124,7 @@ def test_a_record_of_an_analysis_is_enough(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == [f"{tmp_path}/elsewhere/page.html", f"{tmp_path}/elsewhere/figures/"]
     html = (tmp_path / "elsewhere" / "page.html").read_text()
     assert "No responses were kept" in html
-    assert len(list((tmp_path / "elsewhere" / "figures").iterdir())) == 3 * 9
+    assert len(list((tmp_path / "elsewhere" / "figures").iterdir())) == 3 * 12
     assert not (tmp_path / "run" / "report.html").exists()
 
 

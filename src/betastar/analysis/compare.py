@@ -304,6 +304,7 @@ def _described(subject: Subject) -> dict[str, Any]:
         "seeds": sorted({r["seed"] for r in conditions}),
         "last_step": sorted({r["series"]["step"][-1] for r in conditions}),
         "problems_evaluated": sorted({r["n"] for r in conditions if r.get("n") is not None}),
+        "truth_unit": "pp" if all(d["truth_unit"] == "pp" for d in results["decision"].values()) else "score",
     }
 
 

@@ -10,7 +10,7 @@ from betastar.record.schema import BETWEEN_VARIANTS
 from betastar.report.card import said
 from betastar.report.palette import beta_labels
 from betastar.report.responses import visible
-from betastar.report.words.numbers import mean_interval
+from betastar.report.words.numbers import POINTS, SCORE, Unit, defined, mean_interval
 
 Json = Mapping[str, Any]
 LEADING = "augc_standardised"
@@ -29,7 +29,8 @@ class Verdict(NamedTuple):
 
 def verdicts(comparison: Json) -> list[Verdict]:
     """One for each difference of the record."""
-    return [_verdict(entry) for entry in comparison["differences"]]
+    share = all(run["truth_unit"] == "pp" for run in comparison["runs"])
+    return [_verdict(entry, POINTS if share else SCORE) for entry in comparison["differences"]]
 
 
 def setting_rows(comparison: Json) -> tuple[list[str], list[list[str]]]:
@@ -110,7 +111,7 @@ def notes(comparison: Json) -> list[str]:
     return lines
 
 
-def _verdict(entry: Json) -> Verdict:
+def _verdict(entry: Json, unit: Unit) -> Verdict:
     heading = f"{entry['run']} minus {entry['minus']}, variant {entry['variant']}"
     limits = list(entry["cautions"])
     if entry["method"] is None:
@@ -119,13 +120,14 @@ def _verdict(entry: Json) -> Verdict:
         limits.insert(0, f"Not paired: {entry['reason']}. Seeds count as independent samples (Welch's t).")
     over, slope = entry["over_beta"][LEADING], entry["slope_per_tenfold_beta"][LEADING]
     many = len(entry["betas"])
+    sentence = _truth(entry, unit)
     if over["mean"] is None:
-        sentence = f"The difference in AUGC at equal β is undefined: {over['reason']}."
+        limits.append(f"The difference in AUGC at equal β is undefined: {over['reason']}.")
     elif over["mean"] == 0 and over["standard_error"] == 0:
-        sentence = f"AUGC is the same in every seed at the shared values of β, {_n(entry, over)}."
+        limits.append(f"AUGC is the same in every seed at the shared values of β, {_n(entry, over)}.")
     else:
         at = "at the shared β" if many == 1 else f"mean over the {many} shared values of β"
-        sentence = f"AUGC is {_direction(over)}: {_with_interval(over)}, {at}, {_n(entry, over)}."
+        limits.append(f"AUGC is {_direction(over)}: {_with_interval(over)}, {at}, {_n(entry, over)}.")
         if over["interval"]["low"] is None:
             limits.append(f"No interval: {over['interval']['reason'] or over['reason']}.")
     if slope["mean"] == 0 and slope["standard_error"] == 0:
@@ -136,6 +138,23 @@ def _verdict(entry: Json) -> Verdict:
     if lost:
         limits.append(f"Not compared, because the other run does not have it: β {'; '.join(lost)}.")
     return Verdict(heading, sentence, limits)
+
+
+def _truth(entry: Json, unit: Unit) -> str:
+    """How the end of the true reward differs at equal β, in a sentence."""
+    over, many = entry["over_beta"]["true_end"], len(entry["betas"])
+    if not defined(over["mean"]):
+        return f"The difference in true reward at the end is undefined: {over['reason']}."
+    if over["mean"] == 0 and over["standard_error"] == 0:
+        return f"The truth at the end is the same in every seed at the shared values of β, {_n(entry, over)}."
+    factor = 100.0 if unit.word else 1.0
+    ends = {name: factor * over["interval"][name] if defined(over["interval"][name]) else None for name in BOUNDS}
+    size = unit.with_interval(factor * over["mean"], {**over["interval"], **ends}, "+")
+    at = "at the shared β" if many == 1 else f"mean over the {many} shared values of β"
+    return f"The truth at the end is {_direction(over)}: {size}, {at}, {_n(entry, over)}."
+
+
+BOUNDS = ("low", "high")
 
 
 def _with_interval(entry: Json) -> str:

@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from betastar.report.responses import visible
-from betastar.report.words import condition_columns, condition_rows, headlines, one_beta, outcome_columns, outcome_rows
+from betastar.report.words import (
+    condition_columns,
+    condition_rows,
+    headlines,
+    measure_note,
+    one_beta,
+    outcome_columns,
+    outcome_rows,
+)
 
 MOST_RUNS = 60  # rows of the table of runs: a comment on GitHub holds 65 536 characters
 SPECIAL = str.maketrans({character: f"\\{character}" for character in "\\`*_[]<>|#~"})
@@ -35,7 +43,8 @@ def summary(record: Mapping[str, Any], notes: Sequence[str] = ()) -> str:
     if notes:
         lines += ["<details><summary>How the logs were read</summary>", "", *(f"- {_text(n)}" for n in notes), ""]
         lines += ["</details>", ""]
-    lines += [f"<sub>betastar {_text(str(record.get('betastar', '')))}; intervals are 95 %.</sub>"]
+    about = f"{measure_note(record)} Intervals are 95 %; betastar {record.get('betastar', '')}."
+    lines += [f"<sub>{_text(about)}</sub>"]
     return "\n".join(lines) + "\n"
 
 

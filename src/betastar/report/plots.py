@@ -30,13 +30,13 @@ class PaperChart(Chart):
     """A chart as wide as a column of a paper. As .svg or .pdf it is a vector of exactly that width, as .png it has 300
     dpi."""
 
-    def save(self, fp: Any, format: str | None = None, **kwargs: Any) -> None:
+    def save(self, fp: Any, format: Any = None, *args: Any, **kwargs: Any) -> None:
         """As altair's `save`, at the true size."""
         from betastar.report.drawing import paper_files
 
         suffix = format or (Path(fp).suffix[1:] if isinstance(fp, str | Path) else "")
-        if suffix not in ("svg", "pdf", "png") or kwargs or not isinstance(fp, str | Path):
-            super().save(fp, format, **kwargs)
+        if suffix not in ("svg", "pdf", "png") or args or kwargs or not isinstance(fp, str | Path):
+            super().save(fp, format, *args, **kwargs)
             return
         Path(fp).write_bytes(paper_files(self.to_dict(validate=False))[suffix])
 

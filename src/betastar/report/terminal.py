@@ -18,7 +18,14 @@ def console() -> Any:
 def show(results: Mapping[str, Any], folder: Path | None, seconds: float | None = None, details: bool = False) -> None:
     """The end of a run: per variant the answer and a table of outcomes; then warnings, and where the files are.
     `details` adds what is secondary: AUGC, the law and β★, the warning signs, the paper's causal chain."""
-    from betastar.report.words import difference_sentences, headlines, one_beta, outcome_columns, outcome_rows
+    from betastar.report.words import (
+        difference_sentences,
+        headlines,
+        measure_note,
+        one_beta,
+        outcome_columns,
+        outcome_rows,
+    )
 
     terminal = console()
     for found in headlines(results):
@@ -29,7 +36,7 @@ def show(results: Mapping[str, Any], folder: Path | None, seconds: float | None 
         print_lines(terminal, found.cautions)
         columns, rows = outcome_columns(results, found.variant), outcome_rows(results, found.variant)
         print_table(terminal, None, columns, rows)
-    print_lines(terminal, difference_sentences(results))
+    print_lines(terminal, [line for line in (measure_note(results), *difference_sentences(results)) if line])
     if details:
         _details(terminal, results)
     elif not one_beta(results):

@@ -25,6 +25,9 @@ class ComparedRun(TypedDict):
     seeds: list[int]
     last_step: list[int]
     problems_evaluated: list[int]
+    truth_unit: Annotated[
+        Literal["pp", "score"], Field(description="pp: the true reward is a share of right answers; score: it is not")
+    ]
 
 
 @with_config(CLOSED)

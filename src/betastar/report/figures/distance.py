@@ -61,7 +61,7 @@ def distance(results: Mapping[str, Any]) -> Figure:
     if best:
         caption += (
             " Dashed, with squares: the best of n answers of the checkpoint by the proxy, at √(log n − (n−1)/n). It "
-            "costs no training. If training falls below it, blame the optimiser; if both fall, the reward model."
+            "costs no training. If only training falls, suspect the optimiser; if both fall, the reward model."
         )
     if len(there) < len(ORIGINS):
         caption += f" Not logged: {', '.join(words for name, words in ORIGINS.items() if name not in there)}."

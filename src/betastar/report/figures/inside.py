@@ -44,7 +44,14 @@ def inside(results: Mapping[str, Any]) -> Figure:
         "(displacement). Plasticity: circles before the online phase, diamonds after it with 95 % interval over seeds. "
         "A falling rank or a rising share of dormant units means that the network has become harder to train."
     )
+    if _no_dormant(results):
+        caption += " No unit is dormant, before or after."
     return Figure("inside", title, caption, rows)
+
+
+def _no_dormant(results: Mapping[str, Any]) -> bool:
+    ends = [row["value"] for v in results["summary"] for row in mean_values(results, v, "dormant_share_end")]
+    return bool(ends) and all(value == 0 for value in ends)
 
 
 def _offline(results: Mapping[str, Any]) -> list[list[Panel]]:
@@ -71,7 +78,7 @@ def _displacement(points: Any, names: list[str]) -> Any:
         for row in points
         for name, words in RATIOS.items()
     ]
-    axis = Axis("log π/π⁽⁰⁾, nats", extent([row["value"] for row in rows], [0.0]))
+    axis = Axis("log-ratio to the base, nats", extent([row["value"] for row in rows], [0.0]))
     x = alt.X("step:Q", title=OFFLINE_STEP, axis=alt.Axis(tickCount=6), scale=alt.Scale(nice=False, zero=False))
     dash = alt.StrokeDash("of:N", scale=alt.Scale(domain=list(RATIOS.values()), range=[[1, 0], [4, 3]]), legend=None)
     zero = alt.Chart(data([{"at": 0.0}])).mark_rule(style="ink", strokeWidth=0.7).encode(axis.y("at"))
@@ -91,7 +98,7 @@ def _plasticity(results: Mapping[str, Any]) -> list[list[Panel]]:
     for name in NETWORK:
         means = {v: {end: mean_values(results, v, f"{name}_{end}") for end in ("start", "end")} for v in variants}
         every = [row for of in means.values() for part in of.values() for row in part]
-        if not any(row["value"] is not None for row in every):
+        if not any(row["value"] for row in every):  # unknown, or none at all
             continue
         words = REGISTRY.summary(f"{name}_end").axis or name
         axis = Axis(words.removesuffix(", end"), reach_of([], every))

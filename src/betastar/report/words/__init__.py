@@ -4,7 +4,7 @@
 `signs` follows.
 """
 
-from betastar.report.words.headline import Headline, headline, headlines, one_beta
+from betastar.report.words.headline import Headline, headline, headlines, measure_note, one_beta
 from betastar.report.words.secondary import (
     conclusions,
     damage_columns,
@@ -42,6 +42,7 @@ __all__ = [
     "difference_sentences",
     "headline",
     "headlines",
+    "measure_note",
     "mechanism_columns",
     "mechanism_rows",
     "one_beta",

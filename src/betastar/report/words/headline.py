@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from math import isfinite
 from typing import Any, NamedTuple
 
 from betastar.maths.verdict import WORDS, Word
@@ -40,13 +39,14 @@ ALL_RUNS = {
 }
 assert set(SEVERITY) == set(ALL_RUNS) == set(WORDS)
 
+# What each primary measure is called, and what it is.
 MEASURES = {
-    "regret": "regret (what stopping at the best step would have kept)",
-    "end_change": "the change of truth from start to end",
-    "points_lost": "points lost (how far the truth was below its start, mean over time)",
-    "augc_common": "AUGC on the scale that all β share",
-    "augc_standardised": "standardised AUGC",
-    "augc_paper": "AUGC in the paper's form",
+    "regret": ("regret", "what stopping at the best step would have kept of the true reward"),
+    "end_change": ("change of truth", "true reward at the end minus the start"),
+    "points_lost": ("points lost", "how far the true reward was below its start, mean over time"),
+    "augc_common": ("AUGC on the common scale", "area under the positive gap, on the scale that all β share"),
+    "augc_standardised": ("standardised AUGC", "area under the positive gap, in standard deviations at the start"),
+    "augc_paper": ("AUGC in the paper's form", "area under the positive gap, each reward divided by its start"),
 }
 
 
@@ -151,11 +151,8 @@ def _changes(summary: Json, decision: Json) -> str:
     digits = places(*(end / unit.divisor for end in ends))
     first, second = (unit.of(end, "+", digits) for end in ends)
     if first == second:
-        return f"From start to end the truth changed by {first} at every β."
-    return (
-        f"From start to end the truth changed by {first} at β = {beta_name(low['beta'])} and by {second} at β = "
-        f"{beta_name(high['beta'])}."
-    )
+        return f"From start to end: {first} at every β."
+    return f"From start to end: {first} at β = {beta_name(low['beta'])}, {second} at β = {beta_name(high['beta'])}."
 
 
 def _range(decision: Json) -> str:
@@ -163,25 +160,25 @@ def _range(decision: Json) -> str:
     found, unit = decision["truth_range"], unit_of_truth(decision)
     if not defined(found["value"]) or found["value"] == 0:
         return ""
-    return f"Across β the end differs by {unit.with_interval(found['value'], found['interval'])}."
+    return f"The end differs across β by {unit.with_interval(found['value'], found['interval'])}."
 
 
 def _effect(decision: Json) -> str:
     """Whether β mattered, by the primary measure."""
     measure, test, slope = decision["measure"], decision["test"], decision["effect"]["slope"]
     unit, damage = unit_of_measure(decision), decision["damage"]
-    name = MEASURES[measure]
+    name = MEASURES[measure][0]
     size = ""
     if defined(slope["mean"]):
         size = f"{name} {unit.with_interval(slope['mean'], slope['interval'], '+', ' per tenfold β')}"
     p = p_value(test["p_holm"]) if defined(test["p_holm"]) else ""
     if p and test["n_variants"] > 1:
-        p += f" (Holm-adjusted over {test['n_variants']} variants)"
+        p += f" (Holm, {test['n_variants']} variants)"
     numbers = ", ".join(filter(None, [size or name, p]))
     if decision["verdict"] == "cannot be said":
         sentence = f"No test of β: {decision['verdict_reason']}." + (f" {_capital(size)}." if size else "")
     elif damage is None:
-        sentence = f"No effect of β was detected: {numbers}."
+        sentence = f"No effect was detected: {numbers}."
     else:
         sentence = f"Yes: damage {damage} with β. {_capital(numbers)}."
     less_movement = decision["verdict_reason"].partition("; ")[2]
@@ -240,15 +237,12 @@ def _even_there(summary: Json, decision: Json) -> str:
 
 def _certainty(runs: Sequence[Json], decision: Json) -> str:
     power, test = decision["power"], decision["test"]
-    size = f"{count(decision['n_seeds'], 'seed')} × {count(decision['n_beta'], 'β')}{_problems(runs)}."
-    parts = [size]
+    size = f"{count(decision['n_seeds'], 'seed')} × {count(decision['n_beta'], 'β')}{_problems(runs)}"
+    parts = [f"{size}."]
     if defined(power["smallest_slope"]):
         slope = unit_of_measure(decision).of(power["smallest_slope"])
         chance = f"{power['power']:.0%}".replace("%", " %")
-        parts.append(
-            f"With this spread, a slope of {slope} per tenfold β would be found with {chance} probability; a smaller "
-            "one may be missed."
-        )
+        parts = [f"{size}: enough to find a slope of {slope} per tenfold β ({chance} power)."]
     elif power["smallest_rise_sd"] == "inf":
         parts.append("No trend of any size could have been found with so few seeds and values of β.")
     other = test["p_other_problems"]
@@ -259,7 +253,7 @@ def _certainty(runs: Sequence[Json], decision: Json) -> str:
 
 def _problems(runs: Sequence[Json]) -> str:
     sizes = sorted({problems_of(run) for run in runs} - {0})
-    return f", {listed([str(n) for n in sizes], 'or')} problems at each evaluation" if sizes else ""
+    return f", {listed([str(n) for n in sizes], 'or')} problems" if sizes else ""
 
 
 def problems_of(run: Json) -> int:
@@ -277,15 +271,14 @@ def _disagreement(decision: Json) -> str:
     clear = [row for row in found if row["clear"]]
     names = listed([_measure_name(row["measure"]) for row in clear or found])
     main, other = found[0]["primary"], found[0]["damage"]
-    tail = "" if clear else ", though not both beyond noise"
-    return (
-        f"Measures disagree in sign: damage {main} with β by {_measure_name(decision['measure'])}, {other} by "
-        f"{names}{tail}."
-    )
+    lead = "Measures disagree" if clear else "Measures disagree, within noise"
+    return f"{lead}: damage {main} with β by {_measure_name(decision['measure'])}, but {other} by {names}."
 
 
 def _measure_name(name: str) -> str:
-    return REGISTRY.summary(name).words or name
+    if name in MEASURES:
+        return MEASURES[name][0]
+    return REGISTRY.summary(name).words.replace(", lenient", " (lenient)") or name
 
 
 def _grades(runs: Sequence[Json]) -> str:
@@ -305,6 +298,14 @@ def _grades_differ(run: Json) -> bool:
     return any(i is not None and defined(i["low"]) and (i["low"] > 0 or i["high"] < 0) for i in intervals)
 
 
+def measure_note(results: Json) -> str:
+    """What the primary measures are, in a sentence; empty if β is not compared."""
+    if one_beta(results):
+        return ""
+    used = dict(MEASURES[decision["measure"]] for decision in results["decision"].values())
+    return "; ".join(f"{_capital(name)}: {meaning}" for name, meaning in used.items()) + "."
+
+
 # --- one β ------------------------------------------------------------------------------------------------------------
 
 
@@ -312,7 +313,7 @@ def _one_run(run: Json, decision: Json) -> Headline:
     unit = unit_of_changes(decision)
     n = problems_of(run)
     certainty = (
-        f"One run, {n} problems at each evaluation. Intervals cover another draw of problems, but not another seed."
+        f"One run, {n} problems. Intervals cover another draw of problems, but not another seed."
         if n
         else "One run, and the number of responses is not logged: noise is judged by how the curve itself scatters."
     )
@@ -353,9 +354,9 @@ def _since_peak(run: Json, unit: Unit) -> tuple[str, str]:
     fall, interval = -run["since_peak"], run["intervals"]["since_peak"]
     turned = {**interval, "low": _negative(interval["high"]), "high": _negative(interval["low"])}
     lost = unit.with_interval(fall, turned)
-    if not defined(run["since_peak_p"]):
+    if not defined(turned["low"]):
         return f"The truth was highest at step {at:g}; it is lower by {lost} at the end. {overall}", ""
-    if run["since_peak_p"] > LEVEL:
+    if turned["low"] <= 0:
         return f"The truth was highest at step {at:g}, but a fall by {lost} since is within noise. {overall}", ""
     effect = f"The truth peaked at step {at:g} and has fallen by {lost} since."
     if at != run["series"]["step"][0]:
@@ -365,7 +366,7 @@ def _since_peak(run: Json, unit: Unit) -> tuple[str, str]:
 
 
 def _negative(value: float | None) -> float | None:
-    return None if value is None or not isfinite(value) else -value
+    return -value if defined(value) else None
 
 
 def _one_beta(runs: Sequence[Json], summary: Json, decision: Json) -> Headline:

@@ -17,10 +17,10 @@ Json = Mapping[str, Any]
 def outcome_columns(results: Json, variant: str) -> list[str]:
     """Heads of the table of `outcome_rows`."""
     unit = f", {word}" if (word := unit_of_changes(results["decision"][variant]).word) else ""
-    rest = [f"change{unit}", f"regret{unit}", "verdicts", "proxy rise, sd", "√KL at the end"]
+    rest = [f"change{unit}", f"regret{unit}", "verdicts", "proxy rise, sd", "√KL, end"]
     if _alone(results, variant):
-        return ["true reward: start → peak → end", *rest]
-    return ["β", "true reward: start → end", *rest]
+        return ["truth: start → peak → end", *rest]
+    return ["β", "truth: start → end", *rest]
 
 
 def outcome_rows(results: Json, variant: str) -> list[list[str]]:
@@ -94,7 +94,7 @@ def condition_columns(results: Json) -> list[str]:
     return [
         *names.values(),
         "verdict",
-        "true reward: start → peak → end",
+        "truth: start → peak → end",
         "change",
         "since the peak",
         "proxy: start → end",
