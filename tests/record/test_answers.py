@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from betastar.errors import BetastarError
-from betastar.record.answers import COLUMNS, complete, grids, read_answers, write_answers
+from betastar.record.answers import COLUMNS, answer_rows, complete, grids, no_answers, read_answers, write_answers
 
 
 def table() -> pd.DataFrame:
@@ -63,3 +63,17 @@ def test_faults_are_one_sentence(tmp_path: Path) -> None:
     table().drop(columns="strict").to_parquet(tmp_path / "less.parquet")
     with pytest.raises(BetastarError, match="lacks the column strict; give"):
         read_answers(tmp_path / "less.parquet")
+
+
+def test_parts_of_a_condition_become_rows_of_it() -> None:
+    parts = [
+        {"step": 0, "replicate": 1, "problem": ["7", "9"], "proxy": [0.5, 1.5], "strict": [1, 0]},
+        {"step": 6, "problem": ["7"], "proxy": [2.5], "strict": [1]},
+    ]
+    rows = answer_rows(parts, beta=0.1, seed=3, variant="paper")
+    assert list(rows) == list(no_answers()) == [column.name for column in COLUMNS]
+    assert rows["step"].tolist() == [0, 0, 6]
+    assert rows["replicate"].tolist() == [1, 1, 0]
+    assert rows["proxy"].tolist() == [0.5, 1.5, 2.5]
+    assert set(rows["variant"]) == {"paper"}
+    assert len(no_answers()) == 0

@@ -125,6 +125,7 @@ def complete(table: pd.DataFrame) -> pd.DataFrame:
     for column in COLUMNS:
         integer = column.name in ("replicate", "answer")
         values = table[column.name] if column.name in table else pd.Series([0 if integer else np.nan] * len(table))
+        values = values.fillna(0) if integer else values
         data[column.name] = values.reset_index(drop=True).astype(column.dtype)
     return pd.DataFrame(data)
 
