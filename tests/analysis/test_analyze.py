@@ -103,9 +103,11 @@ def test_arguments_name_columns_and_numbers() -> None:
     assert {r["series"]["step"][-1] for r in short["conditions"]} == {10}
     with pytest.raises(
         BetastarError,
-        match=r"frame, beta 0.5, seed 0: no column is recognised as the true reward; name it with true=",
+        match=r"frame, beta 0.5, seed 0: no column is recognised as the proxy reward; name it with proxy=",
     ):
-        analyzed(grid().drop(columns="acc"))
+        analyzed(grid().drop(columns="reward"))
+    blind = analyzed(grid().drop(columns="acc"))
+    assert {r["true_strict"]["end"] for r in blind["conditions"]} == {None}
     with pytest.raises(BetastarError, match="frame: the column 'acc' appears twice"):
         analyzed(pd.concat([grid(), grid()[["acc"]]], axis=1))
     with pytest.raises(BetastarError, match=r"Numeric columns: none\."):
@@ -220,7 +222,7 @@ def test_what_is_written_is_read_back_the_same(tmp_path: Path, monkeypatch: pyte
     )
     for name in ("rewards", "gap", "augc"):
         assert (tmp_path / "out" / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    assert "In this run AUGC" in (tmp_path / "out" / "report.html").read_text()
+    assert "true reward" in (tmp_path / "out" / "report.html").read_text()
     again = json.loads(to_json(analyze_paths([tmp_path / "out"], Options()).results))
     for part in ("conditions", "summary", "threshold", "warnings"):
         assert again[part] == results[part], part
@@ -344,12 +346,12 @@ def test_notes_and_errors_name_what_the_caller_can_write(tmp_path: Path) -> None
     """Arguments in Python, options on the command line."""
     frame = grid().query("beta == 1 and seed == 0").drop(columns=["beta", "seed", "step"])
     python = " ".join(betastar.analyze(frame).notes)
-    for text in ('proxy="COLUMN"', 'true="COLUMN"', 'step="COLUMN"', "beta=… or patterns=…"):
+    for text in ('proxy="COLUMN"', 'true="COLUMN"', 'step="COLUMN"', "n=…"):
         assert text in python
     assert "--" not in python
     frame.to_csv(tmp_path / "log.csv", index=False)
     done = command("analyze", "log.csv", folder=tmp_path, drawn=False)
-    for text in ("--proxy COLUMN", "--true COLUMN", "--step COLUMN", "--beta or --pattern"):
+    for text in ("--proxy COLUMN", "--true COLUMN", "--step COLUMN", "--n"):
         assert text in done.stdout
     assert "=…" not in done.stdout
     done = command("analyze", "log.csv", "--until", "1", folder=tmp_path)

@@ -269,7 +269,7 @@ def analyze(
     grade: Annotated[
         Grading | None, typer.Option(help="Grade the texts of responses anew, where the log has them.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print results.json and nothing else.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print results.json and nothing else.")] = False,
     format: Annotated[Layout, typer.Option(help="markdown: a summary for a pull request.")] = Layout.table,
     fail_on: Annotated[
         list[Verdicts] | None, typer.Option(help=f"Exit with {FAILED_ON} if a run has this verdict; can be repeated.")
@@ -312,7 +312,7 @@ def analyze(
         grade=None if grade is None else grade.value,
         out=out,
     )
-    if as_json:
+    if json:
         print(results.json)
     elif format is Layout.markdown:
         print(results.markdown)

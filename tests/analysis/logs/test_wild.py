@@ -30,7 +30,7 @@ def columns(found: Assembled) -> tuple[str, str | None]:
 
 
 def test_a_score_that_turns_over() -> None:
-    found = read("turnover.csv").frame
+    found: Any = read("turnover.csv").frame
     best = found["true_strict"].to_numpy().argmax()
     assert found["step"][best] == 60
     assert np.sqrt(found["kl"][best]) == pytest.approx(1.64, abs=0.005)
@@ -91,12 +91,12 @@ def test_what_is_no_online_training_is_named(name: str, said: str) -> None:
 )
 def test_without_a_truth_the_rest_is_read(name: str) -> None:
     found = read(name)
-    assert found.frame["proxy"].notna().all()
+    assert not found.frame["proxy"].isna().to_numpy().any()
     assert any("nothing can be said about hacking" in note for note in found.notes)
 
 
 def test_steps_of_a_console_are_those_of_its_progress_bar() -> None:
     assert read("trl-console-7B.log").frame["step"].tolist() == list(range(10, 141, 10))
     truth = chosen_truth(f"{LOGS / 'truth-measured-elsewhere.json'}:R1")
-    assert (truth.rows["n"] == 164).all()
+    assert set(truth.rows["n"]) == {164}
     assert truth.rows["value"].iloc[0] == pytest.approx(98 / 164)

@@ -348,6 +348,8 @@ def conditions(names: Sequence[str], found: Sequence[Identity]) -> list[Identity
         if seed is None:
             seed = next(i for i in range(len(names)) if Identity(variant, beta, i) not in taken)
         place = Identity(variant, beta, int(seed))
+        if place in taken and beta is None:  # nothing says that they are runs of one kind: each has its own name
+            place = place._replace(variant=short)
         if place in taken:
             raise BetastarError(
                 f"{name} and {taken[place]} are both variant {variant}, β {beta}, seed {place.seed}; tell them apart "
