@@ -99,6 +99,8 @@ def _main(arguments: list[str], folder: str, environment: dict[str, str], printe
         with path.open("wb") as file:
             os.dup2(file.fileno(), descriptor)
     sys.argv = ["betastar", *arguments]
+    # As in a terminal: what is started in the background inherits that SIGINT is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if not drawn:
         from betastar.experiment import pipeline
         from betastar.report import folders
