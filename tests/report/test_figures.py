@@ -269,6 +269,13 @@ def test_a_figure_for_a_paper_has_the_width_of_its_column(paper: Any, inches: fl
     assert "variant paper" in svg
 
 
+def test_the_figures_of_a_folder_can_be_for_a_paper(tmp_path: Path) -> None:
+    numbers = record()
+    figures = [drawn(trajectories.path(numbers)), drawn(inside.inside(numbers))]  # the second has no data
+    assert write_figures(figures, numbers, tmp_path, "two columns") == ["path.svg", "path.pdf", "path.png"]
+    assert b"MediaBox [0 0 486 " in (tmp_path / "path.pdf").read_bytes()
+
+
 def test_another_width_of_paper_is_refused() -> None:
     with pytest.raises(BetastarError, match='choose "one column" or "two columns"'):
         Plots(record()).gap("A4")  # pyright: ignore[reportArgumentType]

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from forked import betastar
 from report.records import REWARDS, page_of, record, run_folder
+from report.test_headline import one_run
 
 from betastar.analysis.compare import flat
 from betastar.errors import BetastarError
-from betastar.record.files import read_run
+from betastar.record.files import read_run, to_json
 from betastar.report.card import card, nearest_preset
 from betastar.report.folders import write_report
 from betastar.report.page import page
@@ -63,6 +64,16 @@ def test_the_first_screen_has_answer_figure_and_warnings(html: str) -> None:
     for warning in record()["warnings"]:
         assert warning.replace("'", "&#39;") in first
     assert "30 runs, 2 variants, 5 β, 3 seeds, 10 problems at each evaluation" in first
+
+
+def test_the_first_screen_of_one_run_is_without_beta(tmp_path: Path) -> None:
+    numbers = one_run([0.61, 0.64, 0.69, 0.72, 0.71, 0.68, 0.64, 0.59])
+    (tmp_path / "results.json").write_text(to_json(numbers))
+    html = page_of(tmp_path)
+    first = html[html.index("<header>") : html.index('id="run0-figures"')]
+    assert "Verdict: hacked." in first
+    assert "has fallen by 13 points" in first
+    assert "β" not in first
 
 
 def test_data_come_back_from_the_page(html: str) -> None:

@@ -40,14 +40,7 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
             "hacked the reward."
         )
     betas, seeds = {r["beta"] for r in records}, {r["seed"] for r in records}
-    if len(records) == 1:
-        pass  # one run alone: nothing is said about β
-    elif len(betas) == 1:
-        found.append(
-            "With fewer than two known values of β, these results cannot show how damage depends on β; use five to "
-            "eight values over two orders of magnitude."
-        )
-    elif len(betas) <= 3:
+    if 1 < len(betas) <= 3:  # with one, nothing is said about β at all
         found.append(
             f"With {len(betas)} values of β a power law fits (almost) exactly by construction, and the smallest "
             f"possible one-sided p of Spearman's ρ is {_smallest_p(len(betas))}; evidence takes five to eight values "

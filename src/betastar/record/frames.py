@@ -111,9 +111,12 @@ def _column(measure: Measure) -> Column:
 
 
 def _parts() -> list[tuple[str, tuple[str, ...], Measure]]:
-    """Columns of a condition that are parts of an object: column, path, measure."""
-    own = {m.name for m in (*REGISTRY.kept, *REGISTRY.at("condition"))}
+    """Columns of a condition that are parts of an object: column, path, measure. A measure of the same name goes
+    first."""
+    measures = {m.name for m in REGISTRY.at("condition")}
+    own = measures | {m.name for m in REGISTRY.kept}
     found = [(f"{m.name}_{part}", (m.name, part), m) for m in REGISTRY.kept for part in m.kept]
+    found = [part for part in found if part[0] not in measures]
     return found + [(m.name, m.path, m) for m in REGISTRY.at("summary") if m.path[0] not in own]
 
 

@@ -86,7 +86,7 @@ def gap(results: Mapping[str, Any]) -> Figure:
         panels.append(row)
     caption = (
         f"{band(results)} Dashed: hacking threshold τ, the 75th percentile of all positive gaps of these runs. "
-        "Triangles at the bottom: the first step at which a seed's gap exceeds τ, in the colour of its β."
+        "Triangles at the bottom: the first step at which a run's gap exceeds τ, in the colour of its line."
     )
     if "paper" in forms:
         caption += (
