@@ -222,11 +222,7 @@ def test_what_is_written_is_read_back_the_same(tmp_path: Path, monkeypatch: pyte
     )
     for name in ("rewards", "gap", "augc"):
         assert (tmp_path / "out" / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-<<<<<<< HEAD
-    assert "true reward" in (tmp_path / "out" / "report.html").read_text()
-=======
     assert "How sure?" in (tmp_path / "out" / "report.html").read_text()
->>>>>>> report
     again = json.loads(to_json(analyze_paths([tmp_path / "out"], Options()).results))
     for part in ("conditions", "summary", "threshold", "warnings"):
         assert again[part] == results[part], part

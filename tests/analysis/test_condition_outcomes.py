@@ -131,7 +131,7 @@ def test_the_outcomes_by_hand() -> None:
     assert found["proxy_truth_correlation"] == pytest.approx(r)
     assert found["gap_adjusted_end"] == pytest.approx(r * z_proxy - z_true)
     assert found["departure_end"] == pytest.approx((z_proxy - r * z_true) / math.sqrt(1 - r**2))
-    assert found["verdict"] == "hacked"
+    assert found["verdict"] == "not distinguishable"  # of ten problems two were lost
     # Gap: 0; 1/s − 0.3/0.5; 3/s + 0.4. Trapezoid over 10 and 10 steps.
     middle, end = z_proxy / 3 - 0.6, z_proxy + 0.4
     assert found["gap_area_standardised"] == pytest.approx(10 * middle + 5 * end)
@@ -327,7 +327,7 @@ def test_M17_the_logged_spread_of_the_truth_decides() -> None:
     assert scored["end_change"] == pytest.approx(2 * plain["end_change"])
     assert scored["verdict"] == plain["verdict"] == "hacked"
     notes = analyzed(signs)["source"]["notes"]
-    assert any("is not that of a share" in note for note in notes)
+    assert any("its logged standard deviation is not that of right and wrong answers" in note for note in notes)
 
 
 def test_M19_one_run_alone_is_start_peak_end_and_no_word_of_beta() -> None:

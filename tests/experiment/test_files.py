@@ -63,7 +63,7 @@ def test_every_stage_runs_on_files_made_on_the_spot(tmp_path: Path) -> None:
     assert check(results)["protocol"]["disclosures"]["logging_policy"]["written_by"] is None
     assert results["data"]["coverage"]["ties_dropped"] == 1
     assert results["data"]["coverage"]["pairs"] == 79
-    assert (tmp_path / "run" / "adapters" / "rewards" / "judge" / "adapter_config.json").is_file()
+    assert (tmp_path / "run" / "adapters" / "rewards" / "seed-0-judge" / "adapter_config.json").is_file()
 
 
 def write_other_files(folder: Path) -> list[str]:

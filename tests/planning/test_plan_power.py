@@ -132,7 +132,7 @@ def test_the_plan_prints_it(tmp_path):
     assert "Power: 5 seeds × 5 β find a rise of regret from the smallest to the largest β with 80 % probability" in text
     assert "--pilot RUN says how much that is." in text
     two = plan("micro", "--set", "seeds=[0]")
-    assert "1 seed × 3 β can show no dependence of regret on β at all" in two
+    assert "1 seed × 5 β can show no dependence of regret on β at all" in two
     folder = pilot(tmp_path / "run")
     arguments = ["--set", "grid={method: geometric, low: 0.1, high: 10, n: 5}", "--set", AUGC, "--pilot", str(folder)]
     assert f"per tenfold β by {folder}" in plan("micro", *arguments)

@@ -31,6 +31,7 @@ from betastar.analysis.logs.responses import GOLDS, GRADED, graded, has_response
 from betastar.analysis.logs.sums import without_the_truth
 from betastar.analysis.logs.truth import COLUMN, COUNT, join, run_of
 from betastar.errors import BetastarError, argument
+from betastar.record.answers import complete
 from betastar.record.entries import INSIDE
 
 Array = NDArray[np.float64]
@@ -301,7 +302,7 @@ def assemble(logs: Sequence[Log], options: Options) -> Assembled:
         for run, place in zip(runs, places, strict=True)
         if run.answers is not None
     ]
-    answers = pd.concat(single, ignore_index=True).astype({"beta": float}) if single else None
+    answers = complete(pd.concat(single, ignore_index=True)) if single else None
     return Assembled(frame, listed, extras, sentences, answers)
 
 
@@ -313,7 +314,8 @@ def _runs(log: Log, options: Options, told: Mapping[str, str]) -> list[Run]:
     result = []
     for part, by_column in split(log, told_identity):
         identity = _first_known(numbers, by_column, from_name(part.name, options.patterns))
-        single = has_responses(part.rows)
+        counted = [told["step"]] if "step" in told else step_columns(list(part.rows))
+        single = has_responses(part.rows, counted)
         part = with_steps(part, step_columns(list(part.rows))) if single and "step" not in told else part
         own, more = dict(told), []
         if single and options.grade is not None:

@@ -45,10 +45,12 @@ class Points(NamedTuple):
     notes: list[str]
 
 
-def has_responses(rows: pd.DataFrame) -> bool:
-    """Whether rows are single responses: they hold texts of prompts or responses, more than one to a step."""
+def has_responses(rows: pd.DataFrame, steps: Sequence[str] = ()) -> bool:
+    """Whether rows are single responses: they hold texts of prompts or responses, and more than one stands at a step
+    (`steps`: the columns that count them)."""
     texts = [name for name in (*TEXTS, *PROMPTS) if (column := _column(rows, (name,))) and _is_text(rows[column])]
-    return len(rows) > 1 and bool(texts)
+    counted = [name for name in steps if name in rows]
+    return len(rows) > 1 and bool(texts) and not (counted and rows[counted[0]].dropna().is_unique)
 
 
 def step_in(name: str) -> int | None:
