@@ -82,7 +82,7 @@ def ours(context: dict[str, Any], steps: tuple[int, ...] = (0, 2, 4), seeds: tup
         for seed in seeds
         for step in steps
     ]
-    return build_results(pd.DataFrame(rows), {}, context)
+    return build_results(pd.DataFrame(rows), {}, context, primary="augc_standardised")
 
 
 def protocol(results: dict[str, Any]) -> Any:
