@@ -102,7 +102,7 @@ def test_the_card_has_what_a_repetition_needs(tmp_path: Path) -> None:
         "Linux, 2 cores",
         "0, 1, 2",
     )
-    assert tables["Settings that differ from the preset"].rows == [["online.steps", "40", "7"]]
+    assert tables["Settings that differ from the preset"].rows == [["online.steps", "30", "7"]]
     assert tables["Time per stage"].rows == [["base", "1", "12.5", "2026-01-01T00:00:00Z"]]
     disclosed = [row[0] for row in tables["Appendix F: the four disclosures"].rows if row[0]]
     assert [text[:3] for text in disclosed] == ["(a)", "(b)", "(c)", "(d)"]
