@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     a, b = two_runs(place)
     config = b / "config.yaml"
     settings = yaml.safe_load(config.read_text())
-    settings["online"]["learning_rate"] = 0.001
+    settings["online"]["learning_rate"] = 0.003
     config.write_text(yaml.safe_dump(settings))
     write_comparison([str(a), f"faster={b}"], place / "out" / "comparison.html")
     return place / "out"
@@ -41,7 +41,7 @@ def test_numbers_figures_and_page_lie_beside_each_other(folder: Path) -> None:
     numbers = json.loads((folder / "comparison.json").read_text())
     assert [run["name"] for run in numbers["runs"]] == ["a", "faster"]
     assert numbers["settings"] == [
-        {"setting": "online.learning_rate", "values": {"a": 0.002, "faster": 0.001}},
+        {"setting": "online.learning_rate", "values": {"a": 0.002, "faster": 0.003}},
     ]
     names = {path.name for path in (folder / "figures").iterdir()}
     assert names == {f"comparison-{k}.{s}" for k in ("rewards", "damage", "differences") for s in ("svg", "pdf", "png")}
@@ -71,7 +71,7 @@ def test_the_page_and_the_terminal_say_the_difference_and_its_uncertainty(folder
     )
     assert setting_rows(numbers)[1] == [
         ["variants", "paper, fixed", "fixed"],
-        ["online.learning_rate", "0.002", "0.001"],
+        ["online.learning_rate", "0.002", "0.003"],
     ]
     columns, rows = damage_rows(numbers, "fixed")
     assert columns == ["β", "a", "faster", "faster − a, paired"]

@@ -104,6 +104,14 @@ def test_how_sure_names_seeds_beta_problems_and_the_smallest_slope() -> None:
     assert found.endswith(f" {power['smallest_slope']:.1f} points per tenfold β (80 % power).")
 
 
+def test_problems_are_counted_not_answers() -> None:
+    """Two answers to each of 64 problems are 128 responses."""
+    numbers = {**copy.deepcopy(clear()), "evaluation": {"answers": 2}}
+    for run in numbers["conditions"]:
+        run["n"] = 128
+    assert headlines(numbers)[0].certainty.startswith("5 seeds × 7 β, 64 problems: ")
+
+
 def test_the_clear_case_has_a_beta_star_with_zones() -> None:
     from betastar.report.figures.across_beta import augc
 

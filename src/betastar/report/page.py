@@ -42,7 +42,7 @@ from betastar.report.words import (
     signs_sentence,
     timing_rows,
 )
-from betastar.report.words.headline import problems_of
+from betastar.report.words.headline import problem_counts
 from betastar.report.words.numbers import count
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -128,8 +128,7 @@ def _facts(results: Mapping[str, Any]) -> str:
         counts |= {"variant": len(results["summary"]), "β": len({r["beta"] for r in conditions})}
     counts |= {"seed": len({r["seed"] for r in conditions})} if len(conditions) > 1 else {}
     words = [count(n, what) for what, n in counts.items()]
-    sizes = sorted({problems_of(r) for r in conditions} - {0})
-    if sizes:
+    if sizes := problem_counts(results, conditions):
         words.append(f"{' or '.join(str(n) for n in sizes)} problems at each evaluation")
     return ", ".join(words)
 

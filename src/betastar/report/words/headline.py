@@ -99,24 +99,25 @@ def headline(results: Json, variant: str) -> Headline:
     """The answer of one variant."""
     runs = [run for run in results["conditions"] if run["variant"] == variant]
     decision = results["decision"][variant]
+    sizes = problem_counts(results, runs)
     if len(decision["betas"]) >= 2:
-        return _over_beta(runs, results["summary"][variant], decision)
+        return _over_beta(runs, results["summary"][variant], decision, sizes)
     if len(runs) == 1:
-        return _one_run(runs[0], decision)
-    return _one_beta(runs, results["summary"][variant], decision)
+        return _one_run(runs[0], decision, sizes)
+    return _one_beta(runs, results["summary"][variant], decision, sizes)
 
 
 # --- several β --------------------------------------------------------------------------------------------------------
 
 
-def _over_beta(runs: Sequence[Json], summary: Json, decision: Json) -> Headline:
+def _over_beta(runs: Sequence[Json], summary: Json, decision: Json, sizes: Sequence[int]) -> Headline:
     return Headline(
         variant=runs[0]["variant"],
         verdict=verdict_counts(runs),
         truth=" ".join(filter(None, [_changes(summary, decision), _range(decision)])),
         effect=_effect(decision),
         choice=_choice(summary, decision),
-        certainty=_certainty(runs, decision),
+        certainty=_certainty(decision, sizes),
         cautions=[*filter(None, [_disagreement(decision), _grades(runs)])],
         one_beta=False,
     )
@@ -235,9 +236,9 @@ def _even_there(summary: Json, decision: Json) -> str:
     return f" Even there the truth ends {lost} below its start, so stop earlier."
 
 
-def _certainty(runs: Sequence[Json], decision: Json) -> str:
+def _certainty(decision: Json, sizes: Sequence[int]) -> str:
     power, test = decision["power"], decision["test"]
-    size = f"{count(decision['n_seeds'], 'seed')} × {count(decision['n_beta'], 'β')}{_problems(runs)}"
+    size = f"{count(decision['n_seeds'], 'seed')} × {count(decision['n_beta'], 'β')}{_problems(sizes)}"
     parts = [f"{size}."]
     if defined(power["smallest_slope"]):
         slope = unit_of_measure(decision).of(power["smallest_slope"])
@@ -251,16 +252,14 @@ def _certainty(runs: Sequence[Json], decision: Json) -> str:
     return " ".join(parts)
 
 
-def _problems(runs: Sequence[Json]) -> str:
-    sizes = sorted({problems_of(run) for run in runs} - {0})
+def _problems(sizes: Sequence[int]) -> str:
     return f", {listed([str(n) for n in sizes], 'or')} problems" if sizes else ""
 
 
-def problems_of(run: Json) -> int:
-    """Problems at each evaluation point of a condition; 0 if unknown."""
-    n = run.get("n")
-    answers = (run.get("series", {}).get("answers") or [None])[0] or 1
-    return int(n // answers) if n else 0
+def problem_counts(results: Json, runs: Sequence[Json]) -> list[int]:
+    """How many problems these conditions answer at each evaluation point; empty if unknown."""
+    answers = results.get("evaluation", {}).get("answers") or 1
+    return sorted({int(run["n"]) // answers for run in runs if run.get("n")})
 
 
 def _disagreement(decision: Json) -> str:
@@ -309,12 +308,11 @@ def measure_note(results: Json) -> str:
 # --- one β ------------------------------------------------------------------------------------------------------------
 
 
-def _one_run(run: Json, decision: Json) -> Headline:
+def _one_run(run: Json, decision: Json, sizes: Sequence[int]) -> Headline:
     unit = unit_of_changes(decision)
-    n = problems_of(run)
     certainty = (
-        f"One run, {n} problems. Intervals cover another draw of problems, but not another seed."
-        if n
+        f"One run{_problems(sizes)}. Intervals cover another draw of problems, but not another seed."
+        if sizes
         else "One run, and the number of responses is not logged: noise is judged by how the curve itself scatters."
     )
     if not defined(run["end_change"]):
@@ -369,7 +367,7 @@ def _negative(value: float | None) -> float | None:
     return -value if defined(value) else None
 
 
-def _one_beta(runs: Sequence[Json], summary: Json, decision: Json) -> Headline:
+def _one_beta(runs: Sequence[Json], summary: Json, decision: Json, sizes: Sequence[int]) -> Headline:
     unit, row = unit_of_changes(decision), summary["by_beta"][0]
     peaks = [run["turnover_step"] for run in runs if run["turnover_step"] is not None]
     change, regret = row["end_change"], row["regret"]
@@ -391,7 +389,7 @@ def _one_beta(runs: Sequence[Json], summary: Json, decision: Json) -> Headline:
     seeds = len({run["seed"] for run in runs})
     of = count(seeds, "seed") if seeds == len(runs) else count(len(runs), "run")
     caution = _grades(runs)
-    certainty = f"{of}{_problems(runs)}; intervals are over {'seeds' if seeds == len(runs) else 'runs'}."
+    certainty = f"{of}{_problems(sizes)}; intervals are over {'seeds' if seeds == len(runs) else 'runs'}."
     return Headline(
         variant=runs[0]["variant"],
         verdict=verdict_counts(runs),
