@@ -327,7 +327,7 @@ def test_a_new_beta_or_seed_trains_only_itself_and_online_settings_keep_the_chec
         for stage, n in {"rewards": 2, "offline": 4, "probe": 4, "online": 8}.items()
     } <= set(listener.said)
     listener = Listener()
-    pipeline.run(load_config("micro", [*TINY, "online.learning_rate=0.002"]), finished, listener)
+    pipeline.run(load_config("micro", [*TINY, "online.learning_rate=0.003"]), finished, listener)
     assert {"base: reused", "rewards: reused", "offline: reused", "probe: reused"} <= set(listener.said)
     assert not [line for line in listener.said if line.startswith("online")]
     results = pipeline.run(load_config("micro", TINY), finished)  # and back: everything is still there

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .outcomes import within_problem_auroc
+
 
 class Divergence(NamedTuple):
     """KL(π‖π_ref) in nats per response: the mean of log-ratios (`k1`) with its standard error over problems, NaN for a
@@ -37,20 +39,16 @@ def divergence(log_ratio: ArrayLike) -> Divergence:
 
 
 def ranking(proxy: ArrayLike, right: ArrayLike) -> float:
-    """How well the proxy tells right from wrong among answers to the same problem: the share of pairs of a right and a
-    wrong answer in which the right one scores higher, ties ½ (the area under the ROC), by problem, and the mean over
-    the problems that have both. NaN where none has.
+    """`within_problem_auroc`, mean over the problems that have right and wrong answers; NaN where none has.
 
     `proxy`, `right`: `[P, A]`. Raises ValueError for other shapes.
     """
     scores, truth = np.asarray(proxy, dtype=np.float64), np.asarray(right, dtype=bool)
     if scores.ndim != 2 or scores.shape != truth.shape:
         raise ValueError(f"proxy and right must both be [P, A], got {scores.shape} and {truth.shape}")
-    pairs = truth[:, :, None] & ~truth[:, None, :]
-    above = np.where(scores[:, :, None] == scores[:, None, :], 0.5, scores[:, :, None] > scores[:, None, :])
-    count = pairs.sum(axis=(1, 2))
-    both = count > 0
-    return float(((above * pairs).sum(axis=(1, 2))[both] / count[both]).mean()) if both.any() else float("nan")
+    areas = within_problem_auroc(scores, truth)
+    both = ~np.isnan(areas)
+    return float(areas[both].mean()) if both.any() else float("nan")
 
 
 def distinct_bigrams(answers: Sequence[Sequence[int]]) -> float:

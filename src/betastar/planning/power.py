@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from betastar.errors import BetastarError
-from betastar.maths.power import POWER, power_of, residual_deviation, smallest_rise
+from betastar.maths.power import POWER, power_of, residual_deviation, smallest_rise, smallest_rises
 from betastar.record.files import read_results
 from betastar.settings.config import Config
 from betastar.settings.sections import Grid
@@ -64,7 +64,7 @@ def plan_power(config: Config, pilot: Path | None = None) -> Power:
             effect = power_of(wanted, seeds, betas)
     count = betas if isinstance(betas, int) else len(betas)
     rows, columns = sorted({*SEEDS, seeds}), sorted({*BETAS, count})
-    table = [[smallest_rise(s, b) for b in columns] for s in rows]
+    table = smallest_rises(rows, columns).tolist()
     return Power(
         config.analysis.primary,
         POWER,

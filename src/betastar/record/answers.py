@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from betastar.disk import write_atomically
 from betastar.errors import BetastarError
+from betastar.record.frames import Column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,34 +23,23 @@ if TYPE_CHECKING:
 CONDITION = ("variant", "beta", "seed")
 
 
-class AnswerColumn(NamedTuple):
-    """A column of the table."""
-
-    name: str
-    dtype: str
-    unit: str
-    meaning: str
-
-
 COLUMNS = (
-    AnswerColumn("variant", "category", "", "variant of the online phase"),
-    AnswerColumn("beta", "float64", "", "β of the offline phase; NaN if unknown"),
-    AnswerColumn("seed", "int64", "", "seed of the condition"),
-    AnswerColumn("step", "int64", "steps", "online steps taken; 0 is the checkpoint"),
-    AnswerColumn("replicate", "int8", "", "1: the second evaluation of the checkpoint, with fresh noise; else 0"),
-    AnswerColumn("problem", "string", "", "number of the problem"),
-    AnswerColumn("answer", "int16", "", "place among the answers to this problem, from 0"),
-    AnswerColumn("proxy", "float32", "", "proxy reward: the ensemble's mean score"),
-    AnswerColumn("disagreement", "float32", "", "û: standard deviation of the members' scores; NaN if unknown"),
-    AnswerColumn(
-        "strict", "float32", "", "true reward: 1 where the stated answer is exactly right, else 0; or a score"
-    ),
-    AnswerColumn("lenient", "float32", "", "the same for the lenient grader; NaN if there is none"),
-    AnswerColumn("parsable", "float32", "", "1 where an answer is stated at all; NaN if unknown"),
-    AnswerColumn("tokens", "float32", "tokens", "length of the answer; NaN if unknown"),
-    AnswerColumn("at_limit", "float32", "", "1 where the answer was cut at the length limit; NaN if unknown"),
-    AnswerColumn("log_ratio", "float32", "nats", "log π_θ − log π of the checkpoint; NaN if unknown"),
-    AnswerColumn("log_ratio_base", "float32", "nats", "log π_θ − log π of the base; NaN if unknown"),
+    Column("variant", "category", "", "variant of the online phase"),
+    Column("beta", "float64", "", "β of the offline phase; NaN if unknown"),
+    Column("seed", "int64", "", "seed of the condition"),
+    Column("step", "int64", "steps", "online steps taken; 0 is the checkpoint"),
+    Column("replicate", "int8", "", "1: the second evaluation of the checkpoint, with fresh noise; else 0"),
+    Column("problem", "string", "", "number of the problem"),
+    Column("answer", "int16", "", "place among the answers to this problem, from 0"),
+    Column("proxy", "float32", "", "proxy reward: the ensemble's mean score"),
+    Column("disagreement", "float32", "", "û: standard deviation of the members' scores; NaN if unknown"),
+    Column("strict", "float32", "", "true reward: 1 where the stated answer is exactly right, else 0; or a score"),
+    Column("lenient", "float32", "", "the same for the lenient grader; NaN if there is none"),
+    Column("parsable", "float32", "", "1 where an answer is stated at all; NaN if unknown"),
+    Column("tokens", "float32", "tokens", "length of the answer; NaN if unknown"),
+    Column("at_limit", "float32", "", "1 where the answer was cut at the length limit; NaN if unknown"),
+    Column("log_ratio", "float32", "nats", "log π_θ − log π of the checkpoint; NaN if unknown"),
+    Column("log_ratio_base", "float32", "nats", "log π_θ − log π of the base; NaN if unknown"),
 )
 MUST = ("variant", "beta", "seed", "step", "problem", "proxy", "strict")
 

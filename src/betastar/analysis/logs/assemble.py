@@ -260,7 +260,9 @@ def assemble(logs: Sequence[Log], options: Options) -> Assembled:
     judged = [run for run in runs if "true_strict" in run.columns]
     if judged and len(judged) < len(runs):
         problems += [
-            BetastarError(f"{r.log.name}: no column is recognised as the true reward") for r in runs if r not in judged
+            BetastarError(f"{run.log.name}: no column is recognised as the true reward")
+            for run in runs
+            if "true_strict" not in run.columns
         ]
         runs = judged
     if not runs:
@@ -323,10 +325,8 @@ def _runs(log: Log, options: Options, told: Mapping[str, str]) -> list[Run]:
             own |= {"true_strict": GRADED[0], "true_lenient": GRADED[1]}
         if options.truth is not None:
             counted = [own["step"]] if "step" in own else step_columns(list(part.rows))
-            several = len(log.rows) > len(part.rows)
-            part, more = join(
-                part, options.truth, counted, run_of(options.truth, part.name, several), options.truth_distance
-            )
+            run = run_of(options.truth, part.name)
+            part, more = join(part, options.truth, counted, run, options.truth_distance)
             own |= {"true_strict": COLUMN, "n": COUNT}
         read, how = numeric(part.rows)
         if COUNT in own.values() and COUNT not in read:

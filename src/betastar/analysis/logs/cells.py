@@ -64,12 +64,6 @@ def with_points(column: Any) -> Any:
     return column if found is None else text.str.replace(",", ".", regex=False)
 
 
-def is_of_total(column: Any) -> bool:
-    """Whether cells are like "10/438"."""
-    written = column.dropna().astype("string")
-    return bool(len(written)) and bool(written.str.fullmatch(OF_TOTAL.pattern).all())
-
-
 def _finite(values: Any) -> Array:
     values = np.array(values, dtype=float)
     values[np.isinf(values)] = np.nan

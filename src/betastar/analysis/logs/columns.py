@@ -79,7 +79,7 @@ def choose(
     free = [name for name in names if name not in told.values()]
     seen = _Search(where, list(names), values or {}, empty, [])
     _not_of_pairs(seen, told)
-    if "proxy" not in told and not any(_first_match(free, patterns(PROXY))) and (why := seen.no_online_training()):
+    if "proxy" not in told and not any(first_match(free, patterns(PROXY))) and (why := seen.no_online_training()):
         raise BetastarError(f"{where}: {why}; give the log of online training, or name both rewards.")
     true = [told["true_strict"]] if "true_strict" in told else seen.reward(free, patterns(TRUE), "true")
     rest = _without(free, true)
@@ -102,7 +102,7 @@ def choose(
         if found := [name for name in options if name in free and name not in chosen.values()]:
             chosen[field] = found[0]
     for field, known in others().items():
-        if field not in chosen and (found := _first_match(_without(free, [*chosen.values()]), known)):
+        if field not in chosen and (found := first_match(_without(free, [*chosen.values()]), known)):
             chosen[field] = max(found, key=lambda name: _nearness(name, chosen["proxy"]))
     if chosen["proxy"] == chosen.get("true_strict"):
         raise BetastarError(
@@ -122,11 +122,11 @@ class _Search(NamedTuple):
 
     def reward(self, free: Sequence[str], known: Sequence[str], flag: str) -> list[str]:
         """The columns of one reward, which differ in phase alone."""
-        found = self.distinct(_first_match(free, known))
+        found = self.distinct(first_match(free, known))
         if len({bare(name) for name in found}) == 1:
             return found
         problem = f"{_listed(found)} could each be" if found else "no column is recognised as"
-        if not found and (empty := _first_match(self.empty, known)):
+        if not found and (empty := first_match(self.empty, known)):
             raise BetastarError(
                 f"{self.where}: {empty[0]}, the {flag} reward by its name, is not a number in any of its rows; name "
                 f"another column with {argument(flag)}."
@@ -207,7 +207,7 @@ def _quoted(name: str) -> str:
 
 def step_columns(names: Sequence[str]) -> list[str]:
     """The columns that count steps: several where a tracker keeps one for training and one for evaluation."""
-    return _first_match(names, patterns(STEP))
+    return first_match(names, patterns(STEP))
 
 
 def epoch_column(names: Sequence[str]) -> str | None:
@@ -227,7 +227,7 @@ def bare(name: str) -> str:
     return name
 
 
-def _first_match(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
+def first_match(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
     """The columns that match the first pattern that any matches."""
     for pattern in patterns:
         if found := [name for name in names if re.fullmatch(pattern, bare(name), re.IGNORECASE)]:

@@ -124,10 +124,6 @@ FIELDS: Mapping[str, tuple[Name, ...]] = {
     "diversity": (Name(r"diversity", "betastar"),),
 }
 
-KL_PER_TOKEN = (r"kl", r"actor/kl_loss", r"policy/kl|kl_policy_base", r"kl_sample_train_v1")
-"""Names under which trainers log a mean over tokens: TRL's GRPO, verl, ROLL, tinker-cookbook. `objective/kl` and the
-`kl` of OpenRLHF, which logs it beside `return`, are sums over a response."""
-
 # A trainer on preference pairs: its accuracy is of pairs in the batch, and its rewards are implicit.
 PREFERENCE = re.compile(r"(.*/)?(rewards/(chosen|rejected|margins|accuracies)|logps/(chosen|rejected))")
 

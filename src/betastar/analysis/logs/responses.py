@@ -130,12 +130,11 @@ def points(rows: pd.DataFrame, numeric: Mapping[str, Array], step: Array, column
     points["step"] = means.index.to_numpy(dtype=float)
     points["n"] = by_step.size().to_numpy(dtype=float)
     points["proxy_std"] = by_step[columns["proxy"]].std().to_numpy()
-    if "true_strict" not in columns:
-        pass
-    elif np.isin(table[columns["true_strict"]], (0, 1)).all():
-        points["correct_strict"] = by_step[columns["true_strict"]].sum().to_numpy()
-    else:
-        points["true_std"] = by_step[columns["true_strict"]].std().to_numpy()
+    if (judged := columns.get("true_strict")) is not None:
+        if np.isin(table[judged], (0, 1)).all():
+            points["correct_strict"] = by_step[judged].sum().to_numpy()
+        else:
+            points["true_std"] = by_step[judged].std().to_numpy()
     answer = table.groupby(["__step", "__problem"], sort=False).cumcount()
     answers = pd.DataFrame(
         {

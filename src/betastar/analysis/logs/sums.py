@@ -23,9 +23,8 @@ def without_the_truth(
     proxy, true = fields["proxy"], fields["true_strict"]
     parts = [n for n in rows if n != proxy and COMPONENT.search(n) and not SPREAD.search(n) and n != true]
     weights = _weights(rows[proxy], [rows[name] for name in [true, *parts]]) if parts else None
-    if weights is None or not weights[0] > 1e-6:
-        return rows, dict(fields), None
-    if np.nanmax(np.abs(weights[1:])) <= 1e-6:  # nothing else is in it: the proxy is the truth, as the analysis says
+    # With nothing else in it the proxy is the truth itself, as the analysis says.
+    if weights is None or not weights[0] > 1e-6 or np.abs(weights[1:]).max() <= 1e-6:
         return rows, dict(fields), None
     share = f"{weights[0]:.3g}"
     if "proxy" in told:

@@ -27,10 +27,6 @@ def bare_suffix(name: str) -> str:
     return Path(path.stem).suffix if path.suffix in PACKED else path.suffix
 
 
-def is_packed(path: Path) -> bool:
-    return path.suffix.lower() in PACKED
-
-
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     """The content of a regular file, unpacked where its name says that it is packed. Raises BetastarError for a file
     that is damaged, is no file, or holds more than `most` bytes."""

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from betastar.analysis.logs.cells import numbers
-from betastar.analysis.logs.columns import bare
+from betastar.analysis.logs.columns import first_match
 from betastar.analysis.logs.log import Log, Truth
 from betastar.analysis.logs.names import STEP, TRUE, patterns
 from betastar.analysis.logs.responses import step_in
@@ -105,9 +105,9 @@ def join(log: Log, truth: Truth, steps: Sequence[str], run: str | None = None, m
     return Joined(log._replace(rows=pd.concat([log.rows, pd.DataFrame(matched)], ignore_index=True)), notes)
 
 
-def run_of(truth: Truth, name: str, several: bool) -> str | None:
+def run_of(truth: Truth, name: str) -> str | None:
     """Which run of a truth with several the log called `name` is: the one whose name its path holds, the longest of
-    these. Raises BetastarError where that is none and it matters."""
+    these. Raises BetastarError where that is none."""
     if "run" not in truth.rows:
         return None
     runs = [str(run) for run in truth.rows["run"].dropna().unique()]
@@ -129,7 +129,8 @@ def _table(path: Path, column: str | None) -> Truth:
     frames = []
     for log in read_file(path):
         rows = log.rows
-        step = _named(list(rows), patterns(STEP)) or _named(list(rows), (r"checkpoints?|model|label|name",))
+        names = [str(name) for name in rows]
+        step = _named(names, patterns(STEP)) or _named(names, (r"checkpoints?|model|label|name",))
         if step is None:
             raise BetastarError(
                 f"has no column of steps (columns: {_few(list(rows))})",
@@ -140,7 +141,7 @@ def _table(path: Path, column: str | None) -> Truth:
         if np.isnan(at).all():
             at = np.array([np.nan if (s := step_in(str(v))) is None else s for v in rows[step]], dtype=float)
         values = numbers(rows[column or _score(path, rows, step)]).values
-        counts = _named(list(rows), COUNTS)
+        counts = _named(names, COUNTS)
         n = np.full(len(rows), np.nan) if counts is None else numbers(rows[counts]).values
         run = rows.get("run")
         part = pd.DataFrame({"step": at, "value": values, "n": n})
@@ -167,25 +168,20 @@ def _score(path: Path, rows: pd.DataFrame, step: str) -> str:
 
 
 def _named(names: Sequence[str], known: Sequence[str]) -> str | None:
-    import re
-
-    for pattern in known:
-        for name in names:
-            if re.fullmatch(pattern, bare(str(name)), re.IGNORECASE):
-                return str(name)
-    return None
+    """The first of the best-known names."""
+    return next(iter(first_match(names, known)), None)
 
 
 def _harness_rows(path: Path, column: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
     """(harness, row) of every result file at `path`; a result whose checkpoint names no step is passed over, and of a
     step evaluated twice the later file counts."""
     files = sorted(p for p in path.rglob("*") if p.suffix in (".json", ".eval")) if path.is_dir() else [path]
-    found: dict[tuple[str | None, int], tuple[str, dict[str, Any]]] = {}
+    found: dict[int, tuple[str, dict[str, Any]]] = {}
     for file in files:
         for kind, place, value, n in _results(file, column):
             step = next((s for text in place if (s := step_in(text)) is not None), None)
             if step is not None:
-                found[None, step] = kind, {"step": float(step), "value": value, "n": n}
+                found[step] = kind, {"step": float(step), "value": value, "n": n}
     yield from found.values()
 
 
