@@ -108,8 +108,7 @@ def test_it_draws_everything_without_an_error_or_a_request(
     assert min(driver.execute_script(marks)) > 0
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 @pytest.mark.parametrize("which", ["page", "comparison"])
 def test_it_fits_and_is_accessible(
     driver: Any, which: str, width: int, scheme: str, request: pytest.FixtureRequest
