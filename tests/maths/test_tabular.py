@@ -3,6 +3,8 @@ what the analysis makes of it, against integrals of the exact curves."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -109,7 +111,7 @@ def paths(
 ) -> tuple[pd.DataFrame, dict]:
     """Logs of exact runs with κ fixed at 0.05 or `coupling` · β; with `problems`, the truth is counted on so many."""
     noise = np.random.default_rng(1)
-    rows: list[tuple[float, ...]] = []
+    rows: list[tuple[Any, ...]] = []
     exact: dict[tuple[float, int], Path] = {}
     for seed in range(seeds):
         world = draw_world(np.random.default_rng(seed), 128, error=4.0)
