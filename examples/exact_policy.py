@@ -53,19 +53,19 @@ def regrets() -> pd.DataFrame:
 
 def table(rows: pd.DataFrame) -> pd.DataFrame:
     """Means over seeds: regret at the smallest, worst and largest β, and which β was the worst."""
-    means = rows.groupby(["coupling", "pairs", "error", "beta"], sort=False)["regret"].mean().unstack("beta")
+    means = rows.pivot_table("regret", ["coupling", "pairs", "error"], "beta", sort=False)
     return pd.DataFrame(
         {
             f"regret at β = {BETAS[0]:g}": means.iloc[:, 0].round(1),
             "largest regret": means.max(axis=1).round(1),
-            "at β": [f"{beta:.2g}" for beta in means.idxmax(axis=1)],
+            "at β": [f"{BETAS[k]:.2g}" for k in means.to_numpy().argmax(axis=1)],
             f"regret at β = {BETAS[-1]:g}": means.iloc[:, -1].round(1),
         }
     ).reset_index()
 
 
 def figure(rows: pd.DataFrame) -> alt.FacetChart:
-    means = rows.groupby(["coupling", "pairs", "error", "beta"], as_index=False)["regret"].mean()
+    means = rows.pivot_table("regret", ["coupling", "pairs", "error", "beta"]).reset_index()
     lines = (
         alt.Chart(means, width=230, height=150)
         .mark_line(point=True)
