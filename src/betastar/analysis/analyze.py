@@ -70,12 +70,15 @@ def _with_index(frame: pd.DataFrame, options: Options) -> pd.DataFrame:
     return frame.reset_index(level=lost, drop=True).reset_index() if kept and lost else frame.reset_index(drop=not kept)
 
 
-def analyze_paths(paths: Sequence[Path], options: Options, name: str | None = None) -> Analysis:
-    """Analyse the logs at `paths`, files or folders; raises BetastarError as `collect` and `assemble` do."""
+def analyze_paths(
+    paths: Sequence[Path], options: Options, name: str | None = None, most: int | None = None
+) -> Analysis:
+    """Analyse the logs at `paths`, files or folders, of which each file may hold `most` bytes. Raises BetastarError as
+    `collect` and `assemble` do."""
     if not paths:
         raise BetastarError("nothing to analyse; give a data frame or the path of a log.")
     name = name or (paths[0].resolve().name if len(paths) == 1 else f"{len(paths)} paths")
-    return analyze_logs(collect(paths), options, name)
+    return analyze_logs(collect(paths, most), options, name)
 
 
 def analyze_logs(collected: Collected, options: Options, name: str) -> Analysis:

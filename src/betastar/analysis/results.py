@@ -18,6 +18,7 @@ from betastar.analysis.signals import warning_signs
 from betastar.analysis.summary import paired_differences, summarise
 from betastar.maths.goodhart import HACKING_PERCENTILE
 from betastar.record.answers import grids
+from betastar.record.series import MOST_IN_JSON, POINTS
 from betastar.record.shapes.results import SCHEMA_VERSION
 
 
@@ -45,6 +46,10 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
             f"With {len(betas)} values of β a power law fits (almost) exactly by construction, and the smallest "
             f"possible one-sided p of Spearman's ρ is {_smallest_p(len(betas))}; evidence takes five to eight values "
             "over two orders of magnitude."
+        )
+    if (every := results["warning_signs"].get("every", 1)) > 1:
+        found.append(
+            f"Warning signs use every {every}th evaluation point: a horizon of h points is {every} × h logged ones."
         )
     if len(seeds) < 3:
         found.append(f"{len(seeds)} seed{'s' * (len(seeds) > 1)}: standard errors are undefined or very uncertain.")
@@ -169,6 +174,8 @@ def build_results(
     results["conditions"] = [_hidden(r) if r["variant"] in unknown_beta else r for r in results["conditions"]]
     for part in ("summary", "decision", "distance"):
         results[part] = {v: _hidden(s) if v in unknown_beta else s for v, s in results[part].items()}
+    if len(points) > MOST_IN_JSON:
+        results["points"] = {"file": POINTS, "rows": len(points)}
     return {**results, "protocol": protocol_record(results), "warnings": found}
 
 

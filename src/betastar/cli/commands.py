@@ -269,6 +269,9 @@ def analyze(
     grade: Annotated[
         Grading | None, typer.Option(help="Grade the texts of responses anew, where the log has them.")
     ] = None,
+    max_gb: Annotated[
+        float | None, typer.Option(metavar="SIZE", help="Read files up to this size, unpacked (default: 2).")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print results.json and nothing else.")] = False,
     format: Annotated[Layout, typer.Option(help="markdown: a summary for a pull request.")] = Layout.table,
     fail_on: Annotated[
@@ -310,6 +313,7 @@ def analyze(
         truth=truth,
         truth_distance=truth_distance,
         grade=None if grade is None else grade.value,
+        max_gb=max_gb,
         out=out,
     )
     if json:

@@ -13,6 +13,7 @@ from betastar.report.palette import beta_labels
 Row = dict[str, Any]
 BESIDE = "beside"  # field of a record in memory: the β of other records on the same page
 MOST_POINTS = 240  # of a line: more cannot be seen
+MOST_DRAWN = 2000  # of a condition: all others of a long run are in points.parquet
 MOST_ROWS = 4000  # of all lines of a quantity together: a page has a size
 
 
@@ -28,10 +29,10 @@ def beside(several: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def series_frame(results: Mapping[str, Any]) -> pd.DataFrame:
-    """All evaluation points, one row each."""
+    """Evaluation points, one row each; of a condition with more than `MOST_DRAWN`, so many evenly chosen ones."""
     frames = []
     for record in results["conditions"]:
-        frame = pd.DataFrame(record["series"], dtype=float)
+        frame = thinned(pd.DataFrame(dict(record["series"])), MOST_DRAWN).astype(float)
         frames.append(frame.assign(variant=record["variant"], beta=record["beta"], seed=record["seed"]))
     return pd.concat(frames, ignore_index=True).astype({"beta": float})
 

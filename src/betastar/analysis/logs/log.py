@@ -64,13 +64,17 @@ class Log(NamedTuple):
     note: str | None = None
 
 
+WRAPPERS = ("data", "metrics")
+"""Objects around the metrics of a row, of which their names keep no trace."""
+
+
 def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested objects as one level, names joined by "/"; a wrapper named `data` or `metrics` leaves no trace."""
     result: dict[str, Any] = {}
     for key, value in record.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            result |= flat(value, prefix if key in ("data", "metrics") else f"{name}/")
+            result |= flat(value, prefix if key in WRAPPERS else f"{name}/")
         else:
             result[name] = value
     return result

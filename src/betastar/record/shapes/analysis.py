@@ -112,7 +112,7 @@ class Condition(TypedDict):
         dict[str, NoiseFloor], Field(description="measure of a condition → what noise alone would give")
     ]
     missing: NotRequired[Missing]
-    series: dict[str, list[Any]]
+    series: NotRequired[dict[str, list[Any]]]
 
 
 # The summary of a variant.
@@ -488,6 +488,9 @@ class WarningSigns(TypedDict):
     horizons: list[Count]
     headline_horizon: Annotated[Count, Field(description="the one at which the verdict is read")]
     false_alarm_rate: Share
+    every: NotRequired[
+        Annotated[Natural, Field(description="every so many-th evaluation point of long runs was used; absent: all")]
+    ]
     comparisons: Count
     by_variant: dict[str, Signs]
     pooled: Signs

@@ -19,6 +19,7 @@ from betastar.record.shapes.run import (
     Grid,
     Hyperparameter,
     OnlineSettings,
+    PointsFile,
     PreferenceSettings,
     Problems,
     Rewards,
@@ -103,6 +104,16 @@ class ResultsRecord(TypedDict):
         Annotated[
             Source,
             Field(description="of an analysis of logs: `files`, `runs` with the columns that were read, `notes`"),
+        ]
+    ]
+    points: NotRequired[
+        Annotated[
+            PointsFile,
+            Field(
+                description="if there are more than 20 000 evaluation points, the Parquet `file` next to this one with "
+                "the series of all conditions (column `condition`: place in `conditions`), and its number of `rows`; "
+                "pointers into a series then hold for the record as `betastar.load` joins it"
+            ),
         ]
     ]
     threshold: Annotated[
