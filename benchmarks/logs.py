@@ -19,12 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
-import pandas as pd
-
-from betastar.analysis.logs.events import masked_crc
+from typing import Any, NamedTuple
 
 
 class Input(NamedTuple):
@@ -36,8 +31,11 @@ class Input(NamedTuple):
     gigabytes: float
 
 
-def responses(rows: int = 1_000_000) -> pd.DataFrame:
+def responses(rows: int = 1_000_000) -> Any:
     """Single responses: 50 steps, a fifth as many problems as rows at a step, four answers to each."""
+    import numpy as np
+    import pandas as pd
+
     rng = np.random.default_rng(0)
     step = np.repeat(np.arange(50) * 10, rows // 50)
     problem = np.tile(np.repeat(np.arange(rows // 200), 4), 50)
@@ -73,8 +71,11 @@ def responses(rows: int = 1_000_000) -> pd.DataFrame:
     )
 
 
-def run(rows: int, seed: int) -> pd.DataFrame:
+def run(rows: int, seed: int) -> Any:
     """A run whose truth turns over while the proxy rises."""
+    import numpy as np
+    import pandas as pd
+
     rng = np.random.default_rng(seed)
     t = np.arange(rows) / rows
     return pd.DataFrame(
@@ -111,6 +112,8 @@ def _long_run(folder: Path) -> Path:
 
 
 def _many_seeds(folder: Path) -> Path:
+    import pandas as pd
+
     pd.concat([run(100, i).assign(seed=i, beta=0.1) for i in range(1600)]).to_csv(folder / "seeds.csv", index=False)
     return folder / "seeds.csv"
 
@@ -121,6 +124,8 @@ def _braces(folder: Path) -> Path:
 
 
 def _varint(folder: Path) -> Path:
+    from betastar.analysis.logs.events import masked_crc
+
     record = b"\x10" + b"\xff" * 3_000_000 + b"\x01"
     length = struct.pack("<Q", len(record))
     framed = length + struct.pack("<I", masked_crc(length)) + record + bytes(4)
@@ -177,13 +182,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", help="only inputs whose name holds one of these")
     parser.add_argument("--json", action="store_true", help="one JSON object per input")
+    parser.add_argument("--make", nargs=2, metavar=("NAME", "FOLDER"), help="only make one input, and print its path")
     told = parser.parse_args()
+    if told.make:
+        print(next(entry for entry in INPUTS if entry.name == told.make[0]).make(Path(told.make[1])))
+        return
     for entry in INPUTS:
         if told.words and not any(word in entry.name for word in told.words):
             continue
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "logs").mkdir()
-            log = entry.make(Path(folder) / "logs")
+            # In a process of its own: a child's peak memory counts from that of its parent at the fork.
+            make = [sys.executable, __file__, "--make", entry.name, str(Path(folder) / "logs")]
+            log = Path(subprocess.run(make, check=True, capture_output=True, text=True).stdout.strip())
             found = measured(log, Path(folder) / "analysis")
         if told.json:
             print(json.dumps({"input": entry.name, **found._asdict()}))

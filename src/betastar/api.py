@@ -237,6 +237,7 @@ def analyze(
     truth_distance: int | None = None,
     grade: Literal["gsm8k", "math", "number", "text", "choice"] | None = None,
     name: str | None = None,
+    kl_per: Literal["response", "token"] | None = None,
     max_gb: float | None = None,
     out: str | Path | None = None,
 ) -> Results:
@@ -253,8 +254,9 @@ def analyze(
     "augc_paper". `truth`: a file or folder with the true reward of checkpoints, measured elsewhere (a table with steps,
     or results of lm-evaluation-harness, lighteval or inspect_ai; "FILE:RUN" of several runs), joined to the nearest
     step at most `truth_distance` away. `grade`: grade texts of responses anew with this grader. `name`: name of the
-    record. `max_gb`: the size up to which a file is read, unpacked; by default 2. `out`: a folder for `results.json`, `metrics.jsonl`, `report.html` and `figures/`; without it nothing is
-    written.
+    record. `kl_per`: what the logged KL is counted per, if not as its framework does. `max_gb`: the size up to which a
+    file is read, unpacked; by default 2. `out`: a folder for `results.json`, `metrics.jsonl` (or `points.parquet`),
+    `report.html` and `figures/`; without it nothing is written.
 
     Raises BetastarError, in one sentence, where rewards cannot be found, a column is not as described, or `primary` is
     no such measure.
@@ -281,6 +283,7 @@ def analyze(
         truth=None if truth is None else chosen_truth(str(truth), true),
         truth_distance=truth_distance,
         grade=None if grade is None else _grader(grade),
+        kl_per=kl_per,
     )
     frame = None if isinstance(source, str | Path) else frame_of(source)
     if frame is not None:

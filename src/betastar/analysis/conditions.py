@@ -38,6 +38,7 @@ from betastar.record.series import MOST_IN_JSON, undefined
 
 __all__ = ["COMPUTED", "Records", "Trajectory", "Undefined", "computes", "condition_records", "not_logged"]
 
+OF_THE_START = ("n", "correct_strict", "proxy_std", "true_std")
 KEYS = ["variant", "beta", "seed"]
 PROXY_IS_TRUTH = "the proxy is the true reward"
 
@@ -83,8 +84,8 @@ def condition_records(
     `betastar.record.answers.grids` gives them; a condition without them is judged by its means."""
     score = "true_std" in points or not points["true_strict"].between(0, 1).all()
     numbers = [m.name for m in REGISTRY.logged if m.kind != "numbers" and m.name not in ("proxy", "true_strict")]
-    optional = {name: points[name].astype(float) if name in points else math.nan for name in numbers}
-    points = points.assign(score=score, **optional)
+    optional = {name: points[name].astype(float) for name in numbers if name in points}
+    points = points.assign(score=score, **{**dict.fromkeys(OF_THE_START, math.nan), **optional})
     place = {variant: i for i, variant in enumerate(points["variant"].unique())}
     groups: list[tuple[Any, Any]] = [(key, group.sort_values("step")) for key, group in points.groupby(KEYS)]
     groups.sort(key=lambda pair: (place[pair[0][0]], *pair[0][1:]))
@@ -262,6 +263,9 @@ def _record(
 ) -> dict[str, Any]:
     """`large`: its series stay arrays."""
     key, points, extra, grid, same = condition
+    # What was not logged is added for one condition at a time: of a large log, all together would fill the memory.
+    absent = [m.name for m in REGISTRY.logged if m.kind != "numbers" and m.name not in points]
+    points = points.assign(**dict.fromkeys(absent, math.nan))
     start = points.iloc[0]
     run = Trajectory(points, gaps.by_form, gaps.reasons, threshold, extra, gaps.scales, repeats, grid, same)
     found = {m.name: COMPUTED[m.name](run) for m in REGISTRY.at("condition")}

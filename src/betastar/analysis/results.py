@@ -13,6 +13,7 @@ from betastar.analysis.chain import chains
 from betastar.analysis.conditions import Records, condition_records
 from betastar.analysis.decision import decide, no_rise
 from betastar.analysis.distance import distances
+from betastar.analysis.frontier import frontier
 from betastar.analysis.protocol import protocol_record
 from betastar.analysis.signals import warning_signs
 from betastar.analysis.summary import paired_differences, summarise
@@ -26,6 +27,8 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
     """One sentence for everything that limits what `results` can show."""
     found: list[str] = []
     records: Sequence[Mapping[str, Any]] = results["conditions"]
+    if all(r["n_points"] == 1 for r in records):
+        return ["Of every run one evaluation point is known: nothing here says how a run changed, and there is no gap."]
     for reward, name in (("true_strict", "true reward"), ("proxy", "proxy reward")):
         near = [r for r in records if r["start_near_zero"][reward]]
         if near:
@@ -170,6 +173,13 @@ def build_results(
         "chain": chains(records.conditions, root_seed=root_seed),
         "distance": distances(records.conditions, root_seed=root_seed),
     }
+    line = frontier(
+        [{**r, "beta": math.nan} if r["variant"] in unknown_beta else r for r in records.conditions],
+        BETA_UNKNOWN,
+        root_seed,
+    )
+    if line is not None:
+        results["frontier"] = line
     found = warnings(results)
     results["conditions"] = [_hidden(r) if r["variant"] in unknown_beta else r for r in results["conditions"]]
     for part in ("summary", "decision", "distance"):

@@ -46,8 +46,9 @@ def collect(paths: Sequence[Path], most: int | None = None) -> Collected:
         found = list(_sources(path)) if path.is_dir() else [path]
         if not found:
             raise BetastarError(
-                f"{shown_path(path)}: no training log found; give a file or folder in a supported format: betastar run, "
-                f"{NAME}, TensorBoard events, .json, {', '.join((*TABLES, *CONSOLES))}, packed or not ({', '.join(PACKED)})."
+                f"{shown_path(path)}: no training log found; give a file or folder in a supported format: betastar "
+                f"run, {NAME}, TensorBoard events, .json, {', '.join((*TABLES, *CONSOLES))}, packed or not "
+                f"({', '.join(PACKED)})."
             )
         for source in found:
             try:

@@ -115,6 +115,31 @@ class Condition(TypedDict):
     series: NotRequired[dict[str, list[Any]]]
 
 
+@with_config(CLOSED)
+class FrontierRow(TypedDict):
+    """A finished run."""
+
+    variant: str
+    beta: Beta
+    seed: int
+    distance: Annotated[Size, Field(description="√KL from the checkpoint")]
+    proxy: Number
+    truth: Number
+
+
+@with_config(CLOSED)
+class Frontier(TypedDict):
+    """Finished runs of which one point each is known."""
+
+    ordered_by: Literal["distance", "proxy"]
+    rows: Annotated[list[FrontierRow], Field(min_length=3, description="in that order")]
+    best: Annotated[Count | None, Field(description="place of the highest truth in `rows`")]
+    lost: Annotated[Number, Field(description="truth there minus truth at the far end")]
+    beyond: Annotated[Correlation, Field(description="Spearman's ρ of proxy and truth from there on")]
+    reason: Reason
+    missing: NotRequired[Missing]
+
+
 # The summary of a variant.
 
 

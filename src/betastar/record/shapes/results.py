@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from betastar.record.shapes.analysis import Condition, Difference, Link, Summary, WarningSigns
+from betastar.record.shapes.analysis import Condition, Difference, Frontier, Link, Summary, WarningSigns
 from betastar.record.shapes.decision import Decision
 from betastar.record.shapes.distance import DistanceRecord
 from betastar.record.shapes.inside import BestOfN, Inside
@@ -104,6 +104,12 @@ class ResultsRecord(TypedDict):
         Annotated[
             Source,
             Field(description="of an analysis of logs: `files`, `runs` with the columns that were read, `notes`"),
+        ]
+    ]
+    frontier: NotRequired[
+        Annotated[
+            Frontier,
+            Field(description="of finished runs with one point each: both rewards against √KL, from run to run"),
         ]
     ]
     points: NotRequired[
