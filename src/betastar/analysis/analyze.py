@@ -16,6 +16,7 @@ from betastar.analysis.logs.assemble import Assembled, assemble
 from betastar.analysis.logs.collect import Collected, collect
 from betastar.analysis.logs.columns import step_columns
 from betastar.analysis.logs.log import Log, Options
+from betastar.analysis.logs.text import shown_path
 from betastar.analysis.results import BETA_UNKNOWN, build_results
 from betastar.errors import BetastarError
 from betastar.record.answers import grids
@@ -81,7 +82,7 @@ def analyze_paths(
     `collect` and `assemble` do."""
     if not paths:
         raise BetastarError("nothing to analyse; give a data frame or the path of a log.")
-    name = name or (paths[0].resolve().name if len(paths) == 1 else f"{len(paths)} paths")
+    name = name or (shown_path(Path(paths[0].resolve().name)) if len(paths) == 1 else f"{len(paths)} paths")
     return analyze_logs(collect(paths, most), options, name)
 
 

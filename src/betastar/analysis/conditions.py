@@ -265,7 +265,9 @@ def _record(
     key, points, extra, grid, same = condition
     # What was not logged is added for one condition at a time: of a large log, all together would fill the memory.
     absent = [m.name for m in REGISTRY.logged if m.kind != "numbers" and m.name not in points]
-    points = points.assign(**dict.fromkeys(absent, math.nan))
+    points = pd.DataFrame(
+        {**{name: points[name].array for name in points}, **{n: undefined(len(points)) for n in absent}}
+    )
     start = points.iloc[0]
     run = Trajectory(points, gaps.by_form, gaps.reasons, threshold, extra, gaps.scales, repeats, grid, same)
     found = {m.name: COMPUTED[m.name](run) for m in REGISTRY.at("condition")}

@@ -60,7 +60,7 @@ def frontier(records: Sequence[Record], unknown: str, root_seed: int = 0) -> dic
             "beyond": rho.rho,
             "reason": rho.reason if np.isnan(rho.rho) else None,
         }
-    return {"ordered_by": by, "rows": rows, **found, **({"missing": missing} if missing else {})}
+    return {"ordered_by": by, "n": len(rows), "rows": rows, **found, **({"missing": missing} if missing else {})}
 
 
 def _root(kl: float) -> float:

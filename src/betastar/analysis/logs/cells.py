@@ -20,6 +20,7 @@ NUMBER_LIKE = re.compile(
     re.IGNORECASE,
 )
 LONG = 10_000  # cells
+LARGEST = 10**300
 WORDS = {"true": "1", "false": "0", "yes": "1", "no": "0"}
 
 
@@ -38,7 +39,11 @@ def numbers(column: Any) -> Numbers:
         return Numbers(np.full(len(column), np.nan), None)
     if _is_prose(column):
         return Numbers(np.full(len(column), np.nan), None)
-    plain = np.array(pd.to_numeric(column, errors="coerce"), dtype=float)
+    try:
+        plain = np.array(pd.to_numeric(column, errors="coerce"), dtype=float)
+    except OverflowError:  # an integer of hundreds of digits
+        column = column.map(lambda cell: np.nan if isinstance(cell, int) and abs(cell) > LARGEST else cell)
+        plain = np.array(pd.to_numeric(column, errors="coerce"), dtype=float)
     text = column[np.isnan(plain) & column.notna().to_numpy()]
     if text.empty:
         return Numbers(_finite(plain), None)

@@ -322,7 +322,7 @@ def finished_runs(log: Log, told: Mapping[str, str | float]) -> list[tuple[Log, 
         name = f"{log.name}, {', '.join(f'{c} {row[c].iloc[0]}' for c in varying)}"
         identity = _identity(told_here, log.name, keys)
         if identity.variant is None and "run" in keys and identity.beta is None:
-            identity = identity._replace(variant=str(told_here["run"]))
+            identity = identity._replace(variant=str(told_here["run"]), seed=identity.seed or 0)
         found.append((log._replace(name=name, rows=row.drop(columns=list(keys.values()))), identity))
     return found
 

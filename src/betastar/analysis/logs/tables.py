@@ -103,12 +103,14 @@ def read_json(path: Path, name: str, most: int | None = None) -> list[Log]:
         return [Log(name, rows, "JSON Lines")]
     text = content.text
     first = next((line for line in _lines(text) if line.strip()), "")
-    if bare_suffix(path.name) != ".json" and isinstance(_parsed(first), dict):
-        return [_json_lines(text, name, shown_path(path))]
     try:
+        if bare_suffix(path.name) != ".json" and isinstance(_parsed(first), dict):
+            return [_json_lines(text, name, shown_path(path))]
         whole = json.loads(text, object_pairs_hook=_once)
     except _Twice as error:
         raise error.where(shown_path(path)) from None
+    except BetastarError:
+        raise
     except ValueError:
         return [_json_lines(text, name, shown_path(path))]
     except RecursionError:

@@ -132,6 +132,7 @@ class Frontier(TypedDict):
     """Finished runs of which one point each is known."""
 
     ordered_by: Literal["distance", "proxy"]
+    n: Annotated[Natural, Field(description="runs")]
     rows: Annotated[list[FrontierRow], Field(min_length=3, description="in that order")]
     best: Annotated[Count | None, Field(description="place of the highest truth in `rows`")]
     lost: Annotated[Number, Field(description="truth there minus truth at the far end")]
