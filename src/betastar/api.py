@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
-from betastar.errors import BetastarError
+from betastar.errors import BetastarError, argument
 from betastar.progress import Reporter
 from betastar.record.files import ANSWERS, RESULTS, Run, read_comparison, read_run, to_json
 from betastar.record.frames import conditions_frame, points_frame, responses_frame, summary_frame
@@ -236,6 +237,8 @@ def analyze(
     truth_distance: int | None = None,
     grade: Literal["gsm8k", "math", "number", "text", "choice"] | None = None,
     name: str | None = None,
+    kl_per: Literal["response", "token"] | None = None,
+    max_gb: float | None = None,
     out: str | Path | None = None,
 ) -> Results:
     """Analyse runs trained elsewhere: a data frame (pandas or polars) with a row per logged step or per response (the
@@ -251,8 +254,9 @@ def analyze(
     "augc_paper". `truth`: a file or folder with the true reward of checkpoints, measured elsewhere (a table with steps,
     or results of lm-evaluation-harness, lighteval or inspect_ai; "FILE:RUN" of several runs), joined to the nearest
     step at most `truth_distance` away. `grade`: grade texts of responses anew with this grader. `name`: name of the
-    record. `out`: a folder for `results.json`, `metrics.jsonl`, `report.html` and `figures/`; without it nothing is
-    written.
+    record. `kl_per`: what the logged KL is counted per, if not as its framework does. `max_gb`: the size up to which a
+    file is read, unpacked; by default 2. `out`: a folder for `results.json`, `metrics.jsonl` (or `points.parquet`),
+    `report.html` and `figures/`; without it nothing is written.
 
     Raises BetastarError, in one sentence, where rewards cannot be found, a column is not as described, or `primary` is
     no such measure.
@@ -262,6 +266,9 @@ def analyze(
     from betastar.analysis.logs.objects import frame_of
     from betastar.analysis.logs.truth import chosen_truth
 
+    if max_gb is not None and not 0 < max_gb < math.inf:
+        raise BetastarError(f"{argument('max_gb', str(max_gb))}: not a size; give a number of gigabytes above 0.")
+    most = None if max_gb is None else int(max_gb * 1e9)
     told = {"proxy": proxy, "true": true if truth is None else None, "step": step, "uncertainty": uncertainty}
     options: Options = Options(
         columns={**(columns or {}), **{key: column for key, column in told.items() if column is not None}},
@@ -276,15 +283,19 @@ def analyze(
         truth=None if truth is None else chosen_truth(str(truth), true),
         truth_distance=truth_distance,
         grade=None if grade is None else _grader(grade),
+        kl_per=kl_per,
     )
     frame = None if isinstance(source, str | Path) else frame_of(source)
     if frame is not None:
         analysis = analyze_frame(frame, options, name or "frame")
     else:
         places = [source] if isinstance(source, str | Path) else list(cast("Iterable[str | Path]", source))
-        analysis = analyze_paths([Path(place) for place in places], options, name)
+        analysis = analyze_paths([Path(place) for place in places], options, name, most)
     if out is None:
-        return Results(Run(json.loads(to_json(analysis.results)), [], {}, []), None, analysis.notes)
+        record = json.loads(to_json(analysis.results))
+        for condition, whole in zip(record["conditions"], analysis.results["conditions"], strict=True):
+            condition.setdefault("series", whole["series"])
+        return Results(Run(record, [], {}, []), None, analysis.notes)
     from betastar.report.folders import write_analysis
 
     write_analysis(analysis, Path(out))

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from betastar.analysis.decision import check_primary
+from betastar.analysis.inside import best_of_n_record
 from betastar.analysis.logs.assemble import Assembled, assemble
 from betastar.analysis.logs.collect import Collected, collect
 from betastar.analysis.logs.columns import step_columns
 from betastar.analysis.logs.log import Log, Options
+from betastar.analysis.logs.text import shown_path
 from betastar.analysis.results import BETA_UNKNOWN, build_results
 from betastar.errors import BetastarError
+from betastar.record.answers import grids
 
 # What a run of ours says of itself in results.json, beside what follows from its evaluation points.
 CONTEXT = (
@@ -70,12 +75,15 @@ def _with_index(frame: pd.DataFrame, options: Options) -> pd.DataFrame:
     return frame.reset_index(level=lost, drop=True).reset_index() if kept and lost else frame.reset_index(drop=not kept)
 
 
-def analyze_paths(paths: Sequence[Path], options: Options, name: str | None = None) -> Analysis:
-    """Analyse the logs at `paths`, files or folders; raises BetastarError as `collect` and `assemble` do."""
+def analyze_paths(
+    paths: Sequence[Path], options: Options, name: str | None = None, most: int | None = None
+) -> Analysis:
+    """Analyse the logs at `paths`, files or folders, of which each file may hold `most` bytes. Raises BetastarError as
+    `collect` and `assemble` do."""
     if not paths:
         raise BetastarError("nothing to analyse; give a data frame or the path of a log.")
-    name = name or (paths[0].resolve().name if len(paths) == 1 else f"{len(paths)} paths")
-    return analyze_logs(collect(paths), options, name)
+    name = name or (shown_path(Path(paths[0].resolve().name)) if len(paths) == 1 else f"{len(paths)} paths")
+    return analyze_logs(collect(paths, most), options, name)
 
 
 def analyze_logs(collected: Collected, options: Options, name: str) -> Analysis:
@@ -99,6 +107,28 @@ def _listed(run: Mapping[str, Any]) -> dict[str, Any]:
     return {**run, **({"missing": {"beta": BETA_UNKNOWN}} if run["beta"] is None else {})}
 
 
+def best_of_n_of(answers: pd.DataFrame, unknown: set[str]) -> dict[str, Any]:
+    """Best-of-n of the first checkpoint of every run that has several answers to each problem, as a part of the record;
+    empty where none has, or runs differ in more than β and seed. `unknown`: the variants whose β is not known."""
+    if answers["variant"].nunique() > 1:
+        return {}
+    found, sizes = {}, set()
+    for (_, beta, seed), grid in grids(answers.assign(beta=answers["beta"].fillna(STAND_IN))).items():
+        whole = ~(np.isnan(grid.proxy[0]) | np.isnan(grid.strict[0])).any(axis=1)
+        if grid.proxy.shape[2] < 2 or whole.sum() < 2:
+            return {}
+        parts = {"proxy": grid.proxy, "strict": grid.strict, "lenient": grid.lenient}
+        found[beta, seed] = {name: values[0][whole] for name, values in parts.items()}
+        sizes.add((int(whole.sum()), grid.proxy.shape[2]))
+    if len(sizes) != 1:
+        return {}
+    record = best_of_n_record(found)
+    if unknown:
+        why = {"beta": math.nan, "missing": {"beta": BETA_UNKNOWN}}
+        record |= {part: [{**row, **why} for row in record[part]] for part in ("checkpoints", "by_beta")}
+    return {"best_of_n": record}
+
+
 def _results(
     assembled: Assembled, context: Mapping[str, Any], ours: Mapping[str, Any], primary: str | None
 ) -> dict[str, Any]:
@@ -111,10 +141,11 @@ def _results(
     unknown = set(frame.loc[frame["beta"].isna(), "variant"])
     filled = frame.assign(beta=frame["beta"].fillna(STAND_IN))
     answers = assembled.answers
+    grid = best_of_n_of(answers, unknown) if "best_of_n" not in context and answers is not None else {}
     return build_results(
         filled,
         extras,
-        context,
+        {**context, **grid},
         root_seed=ours.get("root_seed", 0),
         trade_off=config.get("law", {}).get("trade_off"),
         primary=primary or settings.get("primary", "regret"),

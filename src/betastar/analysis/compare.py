@@ -117,7 +117,7 @@ def _other_measurement(a: Subject, b: Subject, ours: Sequence[Record], theirs: S
         return (
             f"they end at different steps ({_listed(*ends)}), and AUGC is an area that grows with the length of a run"
         )
-    points = [{tuple(r["series"]["step"]) for r in side} for side in (ours, theirs)]
+    points = [{tuple(map(int, r["series"]["step"])) for r in side} for side in (ours, theirs)]
     if points[0] != points[1]:
         counts = [{len(p) for p in some} for some in points]
         return (
@@ -302,7 +302,7 @@ def _described(subject: Subject) -> dict[str, Any]:
         "variants": list(results["summary"]),
         "betas": sorted({r["beta"] for r in conditions if r["beta"] is not None}),
         "seeds": sorted({r["seed"] for r in conditions}),
-        "last_step": sorted({r["series"]["step"][-1] for r in conditions}),
+        "last_step": sorted({int(r["series"]["step"][-1]) for r in conditions}),
         "problems_evaluated": sorted({r["n"] for r in conditions if r.get("n") is not None}),
         "truth_unit": "pp" if all(d["truth_unit"] == "pp" for d in results["decision"].values()) else "score",
     }

@@ -34,9 +34,11 @@ from betastar.record.answers import Grid
 from betastar.record.entries import INSIDE, REGISTRY
 from betastar.record.measures import Measure, Part
 from betastar.record.schema import FORMS, SCALES
+from betastar.record.series import MOST_IN_JSON, undefined
 
 __all__ = ["COMPUTED", "Records", "Trajectory", "Undefined", "computes", "condition_records", "not_logged"]
 
+OF_THE_START = ("n", "correct_strict", "proxy_std", "true_std")
 KEYS = ["variant", "beta", "seed"]
 PROXY_IS_TRUTH = "the proxy is the true reward"
 
@@ -82,8 +84,8 @@ def condition_records(
     `betastar.record.answers.grids` gives them; a condition without them is judged by its means."""
     score = "true_std" in points or not points["true_strict"].between(0, 1).all()
     numbers = [m.name for m in REGISTRY.logged if m.kind != "numbers" and m.name not in ("proxy", "true_strict")]
-    optional = {name: points[name].astype(float) if name in points else math.nan for name in numbers}
-    points = points.assign(score=score, **optional)
+    optional = {name: points[name].astype(float) for name in numbers if name in points}
+    points = points.assign(score=score, **{**dict.fromkeys(OF_THE_START, math.nan), **optional})
     place = {variant: i for i, variant in enumerate(points["variant"].unique())}
     groups: list[tuple[Any, Any]] = [(key, group.sort_values("step")) for key, group in points.groupby(KEYS)]
     groups.sort(key=lambda pair: (place[pair[0][0]], *pair[0][1:]))
@@ -94,7 +96,7 @@ def condition_records(
     threshold = {form: hacking_threshold([gap.by_form[form] for gap in gaps]) for form in FORMS}
     return Records(
         [
-            _record(condition, gap, threshold, repeats[condition.key[0]])
+            _record(condition, gap, threshold, repeats[condition.key[0]], len(points) > MOST_IN_JSON)
             for condition, gap in zip(conditions, gaps, strict=True)
         ],
         threshold,
@@ -253,17 +255,27 @@ PARTS: Mapping[Part, Callable[[pd.Series], float]] = {
 
 
 def _record(
-    condition: _Condition, gaps: Gaps, threshold: Mapping[str, float], repeats: Mapping[str, float]
+    condition: _Condition,
+    gaps: Gaps,
+    threshold: Mapping[str, float],
+    repeats: Mapping[str, float],
+    large: bool,
 ) -> dict[str, Any]:
+    """`large`: its series stay arrays."""
     key, points, extra, grid, same = condition
+    # What was not logged is added for one condition at a time: of a large log, all together would fill the memory.
+    absent = [m.name for m in REGISTRY.logged if m.kind != "numbers" and m.name not in points]
+    points = pd.DataFrame(
+        {**{name: points[name].array for name in points}, **{n: undefined(len(points)) for n in absent}}
+    )
     start = points.iloc[0]
     run = Trajectory(points, gaps.by_form, gaps.reasons, threshold, extra, gaps.scales, repeats, grid, same)
     found = {m.name: COMPUTED[m.name](run) for m in REGISTRY.at("condition")}
     estimates = {name: value for name, value in found.items() if isinstance(value, Estimate)}
-    series: dict[str, list[Any]] = {
-        "step": [int(step) for step in points["step"]],
-        **{f"gap_{form}": [float(value) for value in gaps.by_form[form]] for form in SCALES},
-        **{m.name: [float(v) for v in points[m.name]] for m in REGISTRY.series if not m.derived},
+    series = {
+        "step": points["step"].to_numpy(dtype=np.int64),
+        **{f"gap_{form}": np.asarray(gaps.by_form[form], dtype=float) for form in SCALES},
+        **{m.name: run.column(m.name) for m in REGISTRY.series if not m.derived},
     }
     near_zero = _near_zero(start)
     missing = {
@@ -288,8 +300,12 @@ def _record(
         "intervals": {name: e.interval._asdict() for name, e in estimates.items() if e.interval is not None},
         "noise_floor": {name: _floor(e.floor) for name, e in estimates.items() if e.floor is not None},
         **({"missing": missing} if missing else {}),
-        "series": series,
+        "series": {n: _compact(v) for n, v in series.items()} if large else {n: v.tolist() for n, v in series.items()},
     }
+
+
+def _compact(values: np.ndarray) -> np.ndarray:
+    return undefined(values.size) if values.dtype.kind == "f" and np.isnan(values).all() else values
 
 
 def _written(value: Value, measure: Measure) -> Any:

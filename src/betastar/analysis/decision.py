@@ -329,8 +329,8 @@ def _power(table: Array, betas: Sequence[float], smallest_effect: float | None) 
 
 def _truth_unit(records: Sequence[Record]) -> tuple[float, str]:
     """Factor and unit of true rewards: percentage points of a share of right answers, or a score as it is."""
-    values = [float(v) for r in records for v in r["series"].get("true_strict", []) if v is not None]
-    share = all(np.isnan(v) or 0 <= v <= 1 for v in values)
+    series = [np.asarray(r["series"].get("true_strict", []), dtype=float) for r in records]
+    share = all(bool((np.isnan(values) | ((values >= 0) & (values <= 1))).all()) for values in series)
     return (100.0, "pp") if share else (1.0, "score")
 
 

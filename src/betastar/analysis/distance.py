@@ -61,7 +61,8 @@ def distances(records: Sequence[Record], *, primary: str = "regret", root_seed: 
     """By variant: forms of truth and proxy in √KL for each β, differences over β at equal KL, and the outcome `primary`
     against the measured distance of the checkpoint from the base. `records` as `condition_records` gives them. What was
     not logged is undefined, with its reason."""
-    shares = all(0 <= value <= 1 for r in records for value in _column(r, "true_strict") if not isnan(value))
+    truths = [_column(r, "true_strict") for r in records]
+    shares = all(bool((np.isnan(truth) | ((truth >= 0) & (truth <= 1))).all()) for truth in truths)
     scale, unit = (100.0, "pp") if shares else (1.0, "true reward")
     found = {}
     for variant in dict.fromkeys(r["variant"] for r in records):

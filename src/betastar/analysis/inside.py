@@ -95,6 +95,9 @@ def _over_problems(values: np.ndarray, bounds: tuple[float, float]) -> dict[str,
             "reason": reason,
         }
 
+    if math.isnan(mean):
+        why = "a value is undefined"
+        return record(nan, Interval(nan, nan, why), why)
     if n < 2:
         why = "an error over problems needs two problems"
         return record(nan, Interval(nan, nan, why), why)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from betastar.record.schema import FORMS
 
 FORMULAS = {
@@ -186,9 +188,10 @@ def _gap_series(conditions: Sequence[Mapping[str, Any]]) -> Rows:
     rows = []
     for i, condition in enumerate(conditions):
         series, missing = condition["series"], condition.get("missing", {})
-        steps, points = series["step"][-1] - series["step"][0], len(series["step"]) - 1
+        steps, points = int(series["step"][-1] - series["step"][0]), len(series["step"]) - 1
         required = max(1, math.ceil(steps / STEPS_PER_POINT))
-        defined = {form: any(not _is_undefined(gap) for gap in series[f"gap_{form}"]) for form in FORMS}
+        gaps = {form: np.asarray(series[f"gap_{form}"], dtype=float) for form in FORMS}
+        defined = {form: not np.isnan(gap).all() for form, gap in gaps.items()}
         why = dict.fromkeys(missing[f"gap_{form}"] for form in FORMS if f"gap_{form}" in missing)
         rows.append(
             {
@@ -225,7 +228,3 @@ def _by_variant(results: Mapping[str, Any], part: str, fields: Sequence[str]) ->
         {"variant": variant, **{form: {name: summary[form][part][name] for name in fields} for form in FORMS}}
         for variant, summary in results["summary"].items()
     ]
-
-
-def _is_undefined(value: float | None) -> bool:
-    return value is None or math.isnan(value)

@@ -13,11 +13,13 @@ from betastar.analysis.chain import chains
 from betastar.analysis.conditions import Records, condition_records
 from betastar.analysis.decision import decide, no_rise
 from betastar.analysis.distance import distances
+from betastar.analysis.frontier import frontier
 from betastar.analysis.protocol import protocol_record
 from betastar.analysis.signals import warning_signs
 from betastar.analysis.summary import paired_differences, summarise
 from betastar.maths.goodhart import HACKING_PERCENTILE
 from betastar.record.answers import grids
+from betastar.record.series import MOST_IN_JSON, POINTS
 from betastar.record.shapes.results import SCHEMA_VERSION
 
 
@@ -25,6 +27,8 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
     """One sentence for everything that limits what `results` can show."""
     found: list[str] = []
     records: Sequence[Mapping[str, Any]] = results["conditions"]
+    if all(r["n_points"] == 1 for r in records):
+        return ["Of every run one evaluation point is known: nothing here says how a run changed, and there is no gap."]
     for reward, name in (("true_strict", "true reward"), ("proxy", "proxy reward")):
         near = [r for r in records if r["start_near_zero"][reward]]
         if near:
@@ -45,6 +49,10 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
             f"With {len(betas)} values of β a power law fits (almost) exactly by construction, and the smallest "
             f"possible one-sided p of Spearman's ρ is {_smallest_p(len(betas))}; evidence takes five to eight values "
             "over two orders of magnitude."
+        )
+    if (every := results["warning_signs"].get("every", 1)) > 1:
+        found.append(
+            f"Warning signs use every {every}th evaluation point: a horizon of h points is {every} × h logged ones."
         )
     if len(seeds) < 3:
         found.append(f"{len(seeds)} seed{'s' * (len(seeds) > 1)}: standard errors are undefined or very uncertain.")
@@ -165,10 +173,19 @@ def build_results(
         "chain": chains(records.conditions, root_seed=root_seed),
         "distance": distances(records.conditions, root_seed=root_seed),
     }
+    line = frontier(
+        [{**r, "beta": math.nan} if r["variant"] in unknown_beta else r for r in records.conditions],
+        BETA_UNKNOWN,
+        root_seed,
+    )
+    if line is not None:
+        results["frontier"] = line
     found = warnings(results)
     results["conditions"] = [_hidden(r) if r["variant"] in unknown_beta else r for r in results["conditions"]]
     for part in ("summary", "decision", "distance"):
         results[part] = {v: _hidden(s) if v in unknown_beta else s for v, s in results[part].items()}
+    if len(points) > MOST_IN_JSON:
+        results["points"] = {"file": POINTS, "rows": len(points)}
     return {**results, "protocol": protocol_record(results), "warnings": found}
 
 

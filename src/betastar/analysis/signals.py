@@ -79,6 +79,7 @@ BASELINES = (
     Signal("proxy", +1, "baseline: the reward being maximised"),
 )
 
+MOST_POINTS, KEPT_POINTS = 50_000, 50
 Array = NDArray[np.float64]
 Answers = Mapping[tuple[Any, ...], Grid]
 
@@ -132,12 +133,14 @@ def warning_signs(
     that of the clock and above that of current accuracy, and adds to accuracy if it still beats the clock once what
     accuracy explains is taken out; intervals keep all runs of a seed together. `verdict` says so at horizon
     `HEADLINE_HORIZON`, and `beats_proxy` whether it also does better than the proxy. What is undefined is NaN with a
-    reason. Raises ValueError where `horizons` lacks the headline one.
+    reason. Of long runs only `every` so many-th point is used, and horizons count those. Raises
+    ValueError where `horizons` lacks the headline one.
     """
     horizons = tuple(horizons)
     if HEADLINE_HORIZON not in horizons:
         raise ValueError(f"horizons must contain the headline horizon {HEADLINE_HORIZON}, got {horizons}")
-    runs = [_run(record, answers or {}) for record in records]
+    every = _every([len(record["series"]["step"]) for record in records])
+    runs = [_run(record, answers or {}, every) for record in records]
     variants = dict.fromkeys(run.variant for run in runs)
     by_variant = {v: _table([run for run in runs if run.variant == v], horizons, drop) for v in variants}
     return {
@@ -145,19 +148,26 @@ def warning_signs(
         "horizons": list(horizons),
         "headline_horizon": HEADLINE_HORIZON,
         "false_alarm_rate": FALSE_ALARM_RATE,
+        **({"every": every} if every > 1 else {}),
         "comparisons": len(candidates()) * len(horizons),
         "by_variant": by_variant,
         "pooled": next(iter(by_variant.values())) if len(variants) == 1 else _table(runs, horizons, drop),
     }
 
 
-def _run(record: Mapping[str, Any], answers: Answers) -> Run:
+def _every(sizes: Sequence[int]) -> int:
+    """Of runs with so many points, that every so many-th is used: at most about `MOST_POINTS` together, but at least
+    `KEPT_POINTS` of the longest."""
+    return max(1, min(-(-sum(sizes) // MOST_POINTS), max(sizes, default=0) // KEPT_POINTS))
+
+
+def _run(record: Mapping[str, Any], answers: Answers, every: int = 1) -> Run:
     series = record.get("series", {})
-    steps = np.asarray(series["step"], dtype=np.float64)
+    steps = np.asarray(series["step"], dtype=np.float64)[::every]
 
     def column(name: str) -> Array:
         values = series.get(name)
-        return np.full(steps.size, nan) if values is None else np.asarray(values, dtype=np.float64)
+        return np.full(steps.size, nan) if values is None else np.asarray(values[::every], dtype=np.float64)
 
     signals = {signal.name: column(signal.name) for signal in all_signals()}
     signals |= {"constant": np.zeros(steps.size), **_derived(record, steps, column, answers)}
@@ -170,7 +180,7 @@ def _run(record: Mapping[str, Any], answers: Answers) -> Run:
         true=column("true_strict"),
         gap=column("gap_standardised"),
         signals=signals,
-        onset=None if onset is None else int(np.flatnonzero(steps == onset)[0]),
+        onset=None if onset is None else min(int(np.searchsorted(steps, onset)), steps.size - 1),
         repeats={s: abs(again[s] - signals[s][0]) for s in signals if again.get(s) is not None},
     )
 

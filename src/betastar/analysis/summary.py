@@ -174,7 +174,7 @@ def _row(record: Record) -> dict[str, Any]:
         return {**row, "reason": "the checkpoint was not evaluated twice"}
     if np.isnan(record["n"]):
         return {**row, "reason": "the number of responses is unknown"}
-    n, deviation = int(record["n"]), float((record["series"].get("proxy_std") or [nan])[0])
+    n, deviation = int(record["n"]), _first(record["series"].get("proxy_std"))
     proxy = [value_at(record, ("proxy", "start")), float(again["proxy"])]
     true = [value_at(record, ("true_strict", "start")), float(again["true_strict"])]
     correct = round(true[0] * n)
@@ -184,6 +184,11 @@ def _row(record: Record) -> dict[str, Any]:
     if undefined is None:
         row["gap_paper"] = float(paper_gap(proxy, true)[1] - paper_gap(proxy, true)[0])
     return {**row, "expected": _expected(n, correct, true), "reason": gap.reason or undefined}
+
+
+def _first(values: Sequence[float | None] | None) -> float:
+    """The first of a series; NaN where there is none."""
+    return nan if values is None or values[0] is None else float(values[0])
 
 
 def _expected(n: int, correct: int, true: Sequence[float]) -> dict[str, float]:

@@ -199,6 +199,13 @@ class Grading(StrEnum):
     choice = "choice"
 
 
+class Per(StrEnum):
+    """What a KL is counted per."""
+
+    response = "response"
+    token = "token"
+
+
 class Verdicts(StrEnum):
     """Verdicts of `--fail-on`."""
 
@@ -269,6 +276,12 @@ def analyze(
     grade: Annotated[
         Grading | None, typer.Option(help="Grade the texts of responses anew, where the log has them.")
     ] = None,
+    kl_per: Annotated[
+        Per | None, typer.Option(help="What the logged KL is counted per (default: as its framework does).")
+    ] = None,
+    max_gb: Annotated[
+        float | None, typer.Option(metavar="SIZE", help="Read files up to this size, unpacked (default: 2).")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print results.json and nothing else.")] = False,
     format: Annotated[Layout, typer.Option(help="markdown: a summary for a pull request.")] = Layout.table,
     fail_on: Annotated[
@@ -310,6 +323,8 @@ def analyze(
         truth=truth,
         truth_distance=truth_distance,
         grade=None if grade is None else grade.value,
+        kl_per=None if kl_per is None else kl_per.value,
+        max_gb=max_gb,
         out=out,
     )
     if json:

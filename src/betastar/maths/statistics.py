@@ -55,7 +55,9 @@ class Resamples(NamedTuple):
     @property
     def counts(self) -> NDArray[np.int64]:
         """How often each resample holds each seed, [R, S]."""
-        return (self.draws[:, :, None] == np.arange(self.draws.shape[1])).sum(axis=1)
+        n_draws, n = self.draws.shape
+        places = self.draws + n * np.arange(n_draws)[:, None]
+        return np.bincount(places.ravel(), minlength=n_draws * n).reshape(n_draws, n)
 
 
 @dataclass(frozen=True)

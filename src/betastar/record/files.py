@@ -20,6 +20,7 @@ from betastar.record.entries import REGISTRY
 from betastar.record.measures import Level, Measure
 from betastar.record.points import EvaluationPoint
 from betastar.record.schema import checker, comparison_checker
+from betastar.record.series import POINTS, outside, with_series, without_series
 from betastar.record.shapes.comparison import COMPARISON_VERSION, ComparisonRecord
 from betastar.record.shapes.results import SCHEMA_VERSION, ResultsRecord
 
@@ -56,7 +57,13 @@ def read_results(folder: Path) -> ResultsRecord:
     if not path.is_file():
         there = f"has no {RESULTS}" if folder.is_dir() else "is not a folder"
         raise BetastarError(f"{folder} {there}; give the folder of a finished `betastar run` or of `betastar analyze`.")
-    return _checked(path, checker(), "schema_version", SCHEMA_VERSION)
+    record = _checked(path, checker(), "schema_version", SCHEMA_VERSION)
+    if outside(record):
+        return with_series(record, folder / POINTS)  # pyright: ignore[reportReturnType]
+    for i, condition in enumerate(record["conditions"]):
+        if "series" not in condition:
+            raise BetastarError(f"{path}: conditions[{i}].series is missing; {AGAIN}.")
+    return record
 
 
 def read_comparison(path: Path) -> ComparisonRecord:
@@ -66,7 +73,7 @@ def read_comparison(path: Path) -> ComparisonRecord:
 
 def holds_results(folder: Path) -> bool:
     """Whether a folder holds what a run or an analysis left."""
-    return (folder / METRICS).is_file() and (folder / RESULTS).is_file()
+    return (folder / RESULTS).is_file() and any((folder / name).is_file() for name in (METRICS, POINTS))
 
 
 def is_analysis(folder: Path) -> bool:
@@ -128,8 +135,9 @@ def read_settings(folder: Path) -> Json:
 
 
 def to_json(record: Mapping[str, Any]) -> str:
-    """Strict JSON: what is undefined becomes null (its reason stands beside it), an infinite bound the text "inf"."""
-    return json.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    """Strict JSON: what is undefined becomes null (its reason stands beside it), an infinite bound the text "inf". A
+    record whose series are in a table of their own is written without them."""
+    return json.dumps(plain(without_series(record)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def to_json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -145,6 +153,8 @@ def plain(value: Any) -> Any:
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else ("inf" if value > 0 else "-inf")
     return value

@@ -71,12 +71,19 @@ def columns(frame: Frame) -> list[Column]:
 
 def points_frame(record: Mapping[str, Any]) -> pd.DataFrame:
     """One row for each evaluation point of each condition."""
-    data: dict[str, list[Any]] = {column.name: [] for column in columns("points")}
-    for condition in record["conditions"]:
-        series = condition["series"]
-        for name, values in data.items():
-            same = name in ("variant", "beta", "seed")
-            values += [condition[name]] * len(series["step"]) if same else series[name]
+    conditions = record["conditions"]
+    sizes = [len(condition["series"]["step"]) for condition in conditions]
+    data: dict[str, Any] = {}
+    for column in columns("points"):
+        if column.name in ("variant", "beta", "seed"):
+            values = [condition[column.name] for condition in conditions]
+            data[column.name] = [value for value, size in zip(values, sizes, strict=True) for _ in range(size)]
+        elif any(hasattr(condition["series"][column.name], "dtype") for condition in conditions):
+            import numpy as np
+
+            data[column.name] = np.concatenate([condition["series"][column.name] for condition in conditions])
+        else:
+            data[column.name] = [value for condition in conditions for value in condition["series"][column.name]]
     return _frame(data, "points")
 
 
@@ -145,6 +152,8 @@ def _frame(data: Mapping[str, Sequence[Any]], frame: Frame) -> pd.DataFrame:
 def _series(values: Sequence[Any], dtype: str) -> Any:
     import pandas as pd
 
+    if hasattr(values, "dtype"):
+        return pd.Series(values, dtype=dtype)
     if dtype == "float64":
         ends = {"inf": inf, "-inf": -inf, None: nan}
         return pd.Series([ends[v] if v is None or isinstance(v, str) else float(v) for v in values], dtype="float64")

@@ -141,7 +141,12 @@ def _condition(measures: tuple[Measure, ...]) -> dict[str, Any]:
         **own,
         **parts,
         "missing": fixed["missing"],
-        "series": Annotated[_closed("Series", series), Field(description="one entry per evaluation point")],
+        "series": NotRequired[
+            Annotated[
+                _closed("Series", series),
+                Field(description="one entry per evaluation point; absent if they are in `points`"),
+            ]
+        ],
     }
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from betastar.disk import plain_disk_errors, write_atomically
 from betastar.errors import BetastarError, argument
 from betastar.record.files import METRICS, RESULTS, is_analysis, read_results, read_run, to_json, to_json_lines
+from betastar.record.series import POINTS, outside, write_series
 from betastar.report.responses import visible
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ def write_report(source: Path, target: Path | None = None, paper: str | None = N
 
 
 def write_analysis(analysis: Analysis, folder: Path) -> dict[str, Any]:
-    """Write `results.json`, `metrics.jsonl`, `report.html` and `figures/`, and return the record as a reader of the
-    file has it.
+    """Write `results.json`, `metrics.jsonl` (of a large analysis `points.parquet`), `report.html` and `figures/`, and
+    return the record as a reader of the file has it.
 
     Raises BetastarError where the folder holds a run's own results, which would be lost.
     """
@@ -56,9 +57,15 @@ def write_analysis(analysis: Analysis, folder: Path) -> dict[str, Any]:
     text = to_json(analysis.results)
     with plain_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    points = analysis.frame.astype(object).where(analysis.frame.notna(), None).to_dict(orient="records")
-    write_atomically(folder / METRICS, to_json_lines(points).encode())
-    write_atomically(target, text.encode())
+        earlier = target.is_file()
+        if outside(analysis.results):
+            write_series(folder / POINTS, analysis.results, analysis.frame)
+        else:
+            points = analysis.frame.astype(object).where(analysis.frame.notna(), None).to_dict(orient="records")
+            write_atomically(folder / METRICS, to_json_lines(points).encode())
+        write_atomically(target, text.encode())
+        if earlier:  # an analysis was here: its points are not those of this one
+            (folder / (METRICS if outside(analysis.results) else POINTS)).unlink(missing_ok=True)
     write_report(folder)
     return dict(read_results(folder))
 

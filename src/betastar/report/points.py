@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from betastar.report.palette import beta_labels
@@ -13,6 +14,8 @@ from betastar.report.palette import beta_labels
 Row = dict[str, Any]
 BESIDE = "beside"  # field of a record in memory: the β of other records on the same page
 MOST_POINTS = 240  # of a line: more cannot be seen
+MOST_DRAWN = 2000  # of a condition: all others of a long run are in points.parquet
+MOST_LINES = 200
 MOST_ROWS = 4000  # of all lines of a quantity together: a page has a size
 
 
@@ -28,12 +31,19 @@ def beside(several: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def series_frame(results: Mapping[str, Any]) -> pd.DataFrame:
-    """All evaluation points, one row each."""
-    frames = []
-    for record in results["conditions"]:
-        frame = pd.DataFrame(record["series"], dtype=float)
-        frames.append(frame.assign(variant=record["variant"], beta=record["beta"], seed=record["seed"]))
-    return pd.concat(frames, ignore_index=True).astype({"beta": float})
+    """Evaluation points, one row each; of a condition with more than `MOST_DRAWN`, so many evenly chosen ones."""
+    conditions = results["conditions"]
+    places = [_places(len(record["series"]["step"]), MOST_DRAWN) for record in conditions]
+    sizes = [len(at) for at in places]
+    columns: dict[str, Any] = {
+        name: np.concatenate(
+            [np.asarray(r["series"][name], dtype=float)[at] for r, at in zip(conditions, places, strict=True)]
+        )
+        for name in conditions[0]["series"]
+    }
+    columns |= {name: np.repeat([r[name] for r in conditions], sizes) for name in ("variant", "seed")}
+    columns["beta"] = np.repeat(np.array([r["beta"] for r in conditions], dtype=float), sizes)
+    return pd.DataFrame(columns)
 
 
 def known(points: pd.DataFrame, name: str) -> bool:
@@ -63,8 +73,12 @@ def over_seeds(points: pd.DataFrame, names: Sequence[str], of_beta: Mapping[floa
 
 
 def of_seeds(points: pd.DataFrame, names: Sequence[str], of_beta: Mapping[float | None, str]) -> list[Row]:
-    """One row per variant, β, seed and step, with the values of these names."""
+    """One row per variant, β, seed and step, with the values of these names. Of more than `MOST_LINES` conditions, so
+    many evenly chosen ones: more lines cannot be told apart, and take minutes to draw."""
     rows: list[Row] = []
+    keys: Any = points.groupby(["variant", "beta", "seed"], dropna=False, sort=False)
+    if keys.ngroups > MOST_LINES:
+        points = points[keys.ngroup().isin(_places(keys.ngroups, MOST_LINES))]
     groups: Any = points.groupby(["variant", "beta", "seed"], dropna=False, sort=False)
     most = most_points(groups.ngroups)
     for (variant, beta, seed), group in groups:
@@ -86,8 +100,14 @@ def thinned(frame: pd.DataFrame, most: int) -> pd.DataFrame:
     """At most so many rows, evenly chosen, the first and the last among them."""
     if len(frame) <= most:
         return frame
-    places = sorted({round(i * (len(frame) - 1) / (most - 1)) for i in range(most)})
-    return frame.iloc[places]
+    return frame.iloc[_places(len(frame), most)]
+
+
+def _places(size: int, most: int) -> list[int]:
+    """At most so many places of `size`, evenly chosen, the first and the last among them."""
+    if size <= most:
+        return list(range(size))
+    return sorted({round(i * (size - 1) / (most - 1)) for i in range(most)})
 
 
 def rounded(row: Mapping[Any, Any]) -> Row:

@@ -36,16 +36,19 @@ def show(results: Mapping[str, Any], folder: Path | None, seconds: float | None 
         print_lines(terminal, found.cautions)
         columns, rows = outcome_columns(results, found.variant), outcome_rows(results, found.variant)
         print_table(terminal, None, columns, rows)
-    print_lines(terminal, [line for line in (measure_note(results), *difference_sentences(results)) if line])
+    course = any(condition["n_points"] > 1 for condition in results["conditions"])
+    if course:
+        print_lines(terminal, [line for line in (measure_note(results), *difference_sentences(results)) if line])
     if details:
         _details(terminal, results)
-    elif not one_beta(results):
+    elif course and not one_beta(results):
         print_lines(terminal, ["AUGC, the fitted law, β★ and the warning signs: --details, or the report."])
     terminal.print()
     for text in results["warnings"]:
         terminal.print(f"Warning: {text}", markup=False, soft_wrap=True)
     if folder is not None:
-        names = [name for name in ("results.json", "metrics.jsonl", "samples.jsonl") if (folder / name).is_file()]
+        files = ("results.json", "metrics.jsonl", "points.parquet", "samples.jsonl")
+        names = [name for name in files if (folder / name).is_file()]
         names += [f"{name}/" for name in ("figures", "adapters") if (folder / name).is_dir()]
         terminal.print(f"\nFiles in {folder}: {', '.join(names)}", markup=False, soft_wrap=True)
         if (folder / "report.html").is_file():

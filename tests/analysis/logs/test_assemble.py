@@ -35,6 +35,8 @@ def test_the_table_and_everything_that_was_guessed() -> None:
         'proxy = reward (guessed; proxy="COLUMN" changes it)',
         'true = acc (guessed; true="COLUMN" changes it)',
         'proxy_std = reward_std (guessed; columns={"NAME": "COLUMN"} changes one)',
+        'kl is taken for nats per response, since nothing tells who wrote it (kl_per="response" or kl_per="token" '
+        "changes it)",
         "the number of responses behind each true reward is not logged, and assumed large (set it with n=…)",
     ]
     assert found.runs == [

@@ -20,6 +20,8 @@ from betastar.analysis.logs.columns import (
     conditions,
     epoch_column,
     field_name,
+    finished_runs,
+    found_by,
     from_name,
     others,
     short_names,
@@ -27,6 +29,7 @@ from betastar.analysis.logs.columns import (
     step_columns,
 )
 from betastar.analysis.logs.log import Log, Options, Unit
+from betastar.analysis.logs.names import kl_per
 from betastar.analysis.logs.responses import GOLDS, GRADED, graded, has_responses, together, with_steps
 from betastar.analysis.logs.sums import without_the_truth
 from betastar.analysis.logs.truth import COLUMN, COUNT, join, run_of
@@ -37,6 +40,7 @@ from betastar.record.entries import INSIDE
 Array = NDArray[np.float64]
 # Logged this many times as often as the rarer reward, a quantity is averaged between evaluation points.
 MUCH_MORE_OFTEN = 2
+LARGEST_STEP = 2**53
 # A truth above 1 that never passes this is a score; one that does, up to 100, is a percentage.
 LEAST_PERCENT = 10
 
@@ -65,7 +69,12 @@ def numeric(rows: pd.DataFrame) -> tuple[dict[str, Array], dict[str, str]]:
 
 
 def evaluation_points(
-    rows: Mapping[str, Array], columns: Mapping[str, str], steps: Sequence[str], where: str, until: int | None = None
+    rows: Mapping[str, Array],
+    columns: Mapping[str, str],
+    steps: Sequence[str],
+    where: str,
+    until: int | None = None,
+    fewest: int = 2,
 ) -> Points:
     """The evaluation points of a run from its numeric `rows`, column → [rows], in the order written.
 
@@ -74,7 +83,7 @@ def evaluation_points(
     follow each other are averaged. The rarer reward sets the points: what is logged at least twice as often is there
     the mean since the point before, everything else its value at the step; a point without both rewards is left out.
 
-    Raises BetastarError for a step that is no whole number, and for fewer than two points.
+    Raises BetastarError for a step that is no whole number or too large for one, and for fewer than `fewest` points.
     """
     step, notes = step_of_rows(rows, steps, where)
     kept = step <= (np.inf if until is None else until)
@@ -101,7 +110,7 @@ def evaluation_points(
         )
     table, aligned = _aligned(curves)
     aligned += _late_start(table, curves, step)
-    if len(table) < 2:
+    if len(table) < fewest:
         raise BetastarError(
             f"{where}: a gap needs two points with both rewards, but there {'is' if len(table) else 'are'} "
             f"{len(table)}; log the true reward more often, or choose other columns with {argument('proxy')} and "
@@ -137,7 +146,14 @@ def step_of_rows(rows: Mapping[str, Array], steps: Sequence[str], where: str) ->
             notes.append(f"no column counts steps, so rows are numbered from 1 ({how} names a column)")
     if lost := int(np.isnan(step).sum()):
         notes.append(f"{lost} rows without a step are skipped")
-    if (step[~np.isnan(step)] % 1 != 0).any():
+    known = step[~np.isnan(step)]
+    if (np.abs(known) > LARGEST_STEP).any():
+        largest = known[np.abs(known).argmax()]
+        raise BetastarError(
+            f"{where}: {steps[0] if steps else 'a step'} is {largest:g}, too large to be counted exactly; name the "
+            f"step with {argument('step')}."
+        )
+    if (known % 1 != 0).any():
         raise BetastarError(
             f"{where}: {steps[0]} is not a whole number in every row; name the step with {argument('step')}."
         )
@@ -277,7 +293,7 @@ def assemble(logs: Sequence[Log], options: Options) -> Assembled:
     without_beta = sum(identity.beta is None for identity in found)
     without_seed = sum(identity.seed is None and identity.beta is not None for identity in found)
     used = {"step", *frame.columns}
-    unmatched = [p for p in options.patterns if not any(compiled([p])[0].search(name) for name in names)]
+    unmatched = [p for p in options.patterns if not any(found_by(compiled([p])[0], name, p) for name in names)]
     sentences = [
         *(f"{argument('patterns', p)}: matches no run's name or path, such as {names[0]}" for p in unmatched),
         *remarks.guesses([{f: column for f, column in run.guessed.items() if f in used} for run in runs]),
@@ -314,7 +330,8 @@ def _runs(log: Log, options: Options, told: Mapping[str, str]) -> list[Run]:
     told_identity = {part: value for part, value in said.items() if value is not None}
     numbers = Identity(*(None if isinstance(value, str) else value for value in said.values()))
     result = []
-    for part, by_column in split(log, told_identity):
+    finished = [] if has_responses(log.rows) else finished_runs(log, {**told_identity, **told})
+    for part, by_column in finished or split(log, told_identity):
         identity = _first_known(numbers, by_column, from_name(part.name, options.patterns))
         counted = [told["step"]] if "step" in told else step_columns(list(part.rows))
         single = has_responses(part.rows, counted)
@@ -349,16 +366,52 @@ def _runs(log: Log, options: Options, told: Mapping[str, str]) -> list[Run]:
             answers, seen = found.answers, [*seen, *told_steps, *found.notes]
             rows, steps = found.rows, ["step"]
             fields |= {name: name for name in ("n", "proxy_std", "correct_strict", "true_std") if name in rows}
-        points = evaluation_points(rows, fields, steps, part.name, options.until)
+        if finished and not steps:
+            rows, steps = rows | {FINISHED: np.zeros(len(part.rows))}, [FINISHED]
+        points = evaluation_points(rows, fields, steps, part.name, options.until, 1 if finished or single else 2)
+        table, said = _kl_per_response(points.table, fields, part, options)
+        points = Points(table, [*points.notes, *said])
         guessed = {field: column for field, column in columns.items() if field not in own}
-        if steps and "step" not in own:
+        if steps and "step" not in own and steps != [FINISHED]:
             guessed["step"] = " or ".join(steps)
         written = [f"{name} is written with {how[name]}" for name in how if name in (*columns.values(), *steps)]
         done = [*filter(None, [part.note, summed]), *more, *written, *seen, *points.notes]
         extra = _extra(log.record, by_column) or _again(part.rows)
         answers = answers if single else _answers(log.answers, by_column, points.table)
         result.append(Run(log.name, part, identity, points.table, fields, guessed, done, extra, answers))
+    if finished:
+        note = "rows differ in β or run and not in step: each is a finished run, and the frontier over them is shown"
+        result = [run._replace(notes=[note, *run.notes]) for run in result]
     return result
+
+
+def _kl_per_response(
+    table: pd.DataFrame, fields: Mapping[str, str], log: Log, options: Options
+) -> tuple[pd.DataFrame, list[str]]:
+    """The points with KL in nats per response, and what was done: a KL per token is multiplied by the mean number of
+    tokens, where that is logged."""
+    column = fields.get("kl")
+    if column is None or log.record is not None:
+        return table, []
+    name = bare(column)
+    per = options.kl_per or kl_per(name, [bare(str(n)) for n in log.rows])
+    change = f"{argument('kl_per', 'response')} or {argument('kl_per', 'token')} changes it"
+    if per is None:
+        return table, [f"{column} is taken for nats per response, since nothing tells who wrote it ({change})"]
+    if per == "response":
+        return table, [] if options.kl_per else [f"{column} is in nats per response ({change})"]
+    if "response_tokens" not in table or table["response_tokens"].isna().all():
+        return table, [
+            f"{column} is in nats per token and the length of responses is not logged, so √KL here is per token too "
+            f"({argument('columns', 'length=COLUMN')} names the length; {change})"
+        ]
+    return table.assign(kl=table["kl"] * table["response_tokens"]), [
+        f"{column} is in nats per token and was multiplied by the mean length of responses "
+        f"({fields['response_tokens']}) for nats per response ({change})"
+    ]
+
+
+FINISHED = "step of a finished run"
 
 
 def _answers(answers: pd.DataFrame | None, identity: Identity, points: pd.DataFrame) -> pd.DataFrame | None:

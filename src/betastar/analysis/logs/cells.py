@@ -14,6 +14,13 @@ OF_TOTAL = re.compile(r"\s*(\d+)\s*/\s*(\d+)\s*")
 GROUPED = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?")
 DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+(e[-+]?\d+)?", re.IGNORECASE)
 NUMPY = re.compile(r"(?:np|numpy|jnp|torch)?\.?(?:float|int|uint|bfloat|array|tensor)\w*\((.*?)(?:, dtype=.*)?\)")
+NUMBER_LIKE = re.compile(
+    rf"\s*([-+]?[\d.,]*\d[\d.,]*(e[-+]?\d+)?\s*%?|{OF_TOTAL.pattern}|\w*\.?\w+\(.*\)|[-+]?inf(inity)?|[-–]|n/?a|nan|none|null|"
+    r"true|false|yes|no)?\s*",
+    re.IGNORECASE,
+)
+LONG = 10_000  # cells
+LARGEST = 10**300
 WORDS = {"true": "1", "false": "0", "yes": "1", "no": "0"}
 
 
@@ -30,7 +37,13 @@ def numbers(column: Any) -> Numbers:
         return Numbers(_finite(column.to_numpy(dtype=float, na_value=np.nan)), None)
     if column.dtype.kind in "mM":  # dates are no quantity
         return Numbers(np.full(len(column), np.nan), None)
-    plain = np.array(pd.to_numeric(column, errors="coerce"), dtype=float)
+    if _is_prose(column):
+        return Numbers(np.full(len(column), np.nan), None)
+    try:
+        plain = np.array(pd.to_numeric(column, errors="coerce"), dtype=float)
+    except OverflowError:  # an integer of hundreds of digits
+        column = column.map(lambda cell: np.nan if isinstance(cell, int) and abs(cell) > LARGEST else cell)
+        plain = np.array(pd.to_numeric(column, errors="coerce"), dtype=float)
     text = column[np.isnan(plain) & column.notna().to_numpy()]
     if text.empty:
         return Numbers(_finite(plain), None)
@@ -52,6 +65,16 @@ def numbers(column: Any) -> Numbers:
             values[np.flatnonzero(whole.index.isin(written.index))] = found
             return Numbers(_finite(values), how)
     return Numbers(_finite(plain), None)
+
+
+def _is_prose(column: Any) -> bool:
+    """Whether none of a thousand cells of a long column could be a number. Trying prompts and responses one by one
+    takes seconds."""
+    if len(column) < LONG:
+        return False
+    written = column.dropna()
+    few = written.iloc[:: max(1, len(written) // 1000)].astype(str)
+    return not any(NUMBER_LIKE.fullmatch(cell[:100]) for cell in few)
 
 
 def with_points(column: Any) -> Any:

@@ -14,7 +14,7 @@ from betastar.analysis.logs.log import Log
 from betastar.analysis.logs.remarks import first_few
 from betastar.analysis.logs.states import NAME, read_run_directory, read_trainer_state, trainer_state_of
 from betastar.analysis.logs.tables import WANDB_KIND, read_csv, read_json, read_parquet
-from betastar.analysis.logs.text import PACKED, bare_suffix
+from betastar.analysis.logs.text import PACKED, bare_suffix, shown_path
 from betastar.errors import BetastarError
 from betastar.record.files import holds_results, is_analysis
 
@@ -30,24 +30,29 @@ class Collected(NamedTuple):
     notes: list[str]
 
 
-def collect(paths: Sequence[Path]) -> Collected:
-    """The logs at `paths`: files, or folders that are searched. Raises BetastarError for a path that is missing or
-    unreadable, and where nothing is found; an unreadable file inside a folder is passed over and noted."""
+def collect(paths: Sequence[Path], most: int | None = None) -> Collected:
+    """The logs at `paths`: files, or folders that are searched. `most`: the bytes that a file may hold, unpacked; by
+    default 2 GB. Raises BetastarError for a path that is missing or unreadable, and where nothing is found; an
+    unreadable file inside a folder is passed over and noted."""
     logs: list[Log] = []
     files: list[str] = []
     notes: list[str] = []
     for path in paths:
         if not path.exists():
-            raise BetastarError(f"{path} does not exist; check the path (relative paths start at {Path.cwd()}).")
+            there = "is a link that leads nowhere" if path.is_symlink() else "does not exist"
+            raise BetastarError(
+                f"{shown_path(path)} {there}; check the path (relative paths start at {shown_path(Path.cwd())})."
+            )
         found = list(_sources(path)) if path.is_dir() else [path]
         if not found:
             raise BetastarError(
-                f"{path}: no training log found; give a file or folder in a supported format: betastar run, {NAME}, "
-                f"TensorBoard events, .json, {', '.join((*TABLES, *CONSOLES))}, packed or not ({', '.join(PACKED)})."
+                f"{shown_path(path)}: no training log found; give a file or folder in a supported format: betastar "
+                f"run, {NAME}, TensorBoard events, .json, {', '.join((*TABLES, *CONSOLES))}, packed or not "
+                f"({', '.join(PACKED)})."
             )
         for source in found:
             try:
-                read, behind = _read(source)
+                read, behind = _read(source, most)
             except BetastarError as error:
                 if not path.is_dir():
                     raise
@@ -56,7 +61,7 @@ def collect(paths: Sequence[Path]) -> Collected:
             empty = [log for log in read if log.rows.empty]
             notes += [f"skipped {log.name}: it has no rows" for log in empty]
             logs += [log for log in read if not log.rows.empty]
-            files += [str(file) for file in behind]
+            files += [shown_path(file) for file in behind]
     if not logs:
         raise BetastarError(f"nothing could be read: {'; '.join(first_few(notes))}")
     return Collected(_merged(logs), files, first_few(notes))
@@ -78,15 +83,16 @@ def _sources(folder: Path, top: bool = True) -> Iterator[Path]:
     if any(path.match(PATTERN) and path.is_file() for path in inside):
         yield folder
     for path in inside:
-        if path.is_dir() and not path.is_symlink():
-            yield from _sources(path, top=False)
+        if path.is_dir():
+            if not path.is_symlink():
+                yield from _sources(path, top=False)
         elif bare_suffix(path.name) in (*TABLES, *CONSOLES) or _is_array(path):
             yield path
 
 
 def read_file(path: Path) -> list[Log]:
     """The logs of one file. Raises BetastarError where it cannot be read."""
-    return _read(path)[0]
+    return _read(path, None)[0]
 
 
 def _is_array(path: Path) -> bool:
@@ -100,28 +106,30 @@ def _is_array(path: Path) -> bool:
         return False
 
 
-def _read(source: Path) -> tuple[list[Log], list[Path]]:
+def _read(source: Path, most: int | None) -> tuple[list[Log], list[Path]]:
     """The logs of a file or of one run's folder, and the files they are from."""
-    name = source.as_posix()
+    name = shown_path(source)
     if source.is_dir():
         if holds_results(source):
             return [read_run_directory(source, name)], [source]
         if state := trainer_state_of(source):
-            return [read_trainer_state(state, name)], [state]
+            return [read_trainer_state(state, name, most)], [state]
         events = sorted(path for path in source.glob(PATTERN) if path.is_file())
-        return [read_events(events, name)], events
+        return [read_events(events, name, most)], events
     suffix = bare_suffix(source.name)
     if suffix in (".csv", ".tsv"):
-        return read_csv(source, name), [source]
+        return read_csv(source, name, most), [source]
     if suffix in (".jsonl", ".ndjson"):
-        return read_json(source, name), [source]
+        return read_json(source, name, most), [source]
     if suffix == ".parquet":
-        return read_parquet(source, name), [source]
+        return read_parquet(source, name, most), [source]
     if suffix == ".json":
-        return [read_trainer_state(source, name)] if source.name == NAME else read_json(source, name), [source]
+        return ([read_trainer_state(source, name, most)] if source.name == NAME else read_json(source, name, most)), [
+            source
+        ]
     if source.match(PATTERN):
-        return [read_events([source], name)], [source]
-    return [read_console(source, name)], [source]
+        return [read_events([source], name, most)], [source]
+    return [read_console(source, name, most)], [source]
 
 
 def _merged(logs: Sequence[Log]) -> list[Log]:

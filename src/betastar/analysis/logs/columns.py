@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import regex
 
 from betastar.analysis.logs.log import Log
 from betastar.analysis.logs.names import EPOCH, FIELDS, MEANS, PREFERENCE, PROXY, STEP, TRUE, patterns
@@ -298,23 +300,69 @@ def split(log: Log, told: Mapping[str, str | float]) -> Iterator[tuple[Log, Iden
     for values, group in groups:
         found = {part: value for part, value in zip(columns, values, strict=True) if value == value}  # not NaN
         name = log.name if groups.ngroups == 1 else f"{log.name}, {', '.join(f'{k} {v}' for k, v in found.items())}"
-        variant, beta, seed = (found.get(part) for part in ("variant", "beta", "seed"))
-        identity = Identity(
-            None if variant is None else str(variant),
-            None if beta is None else _number(beta, log.name, columns["beta"]),
-            None if seed is None else int(_number(seed, log.name, columns["seed"])),
-        )
-        yield log._replace(name=name, rows=group.drop(columns=keys)), identity
+        yield log._replace(name=name, rows=group.drop(columns=keys)), _identity(found, log.name, columns)
         log = log._replace(note=None)  # once is enough
+
+
+def finished_runs(log: Log, told: Mapping[str, str | float]) -> list[tuple[Log, Identity]]:
+    """The rows of a table of finished runs, each as a log with what its columns say of it: no two rows have the same
+    variant, β and seed (or run), and no column of steps tells rows apart. Empty for any other log."""
+    rows: Any = log.rows
+    keys = {part: c for part, names in COLUMNS.items() if (c := _named_column(log, part, names, told)) is not None}
+    steps = [name for name in step_columns(list(map(str, rows))) if rows[name].nunique() > 1]
+    varying = [c for part, c in keys.items() if rows[c].nunique() > 1 and (part != "seed" or len(keys) > 1)]
+    if len(rows) < FEWEST_FINISHED or "step" in told or steps or epoch_column(list(map(str, rows))) or not varying:
+        return []
+    if rows[varying].isna().any(axis=None) or rows.duplicated(varying).any():
+        return []
+    found = []
+    for i in range(len(rows)):
+        row = rows.iloc[[i]]
+        told_here = {part: row[c].iloc[0] for part, c in keys.items()}
+        name = f"{log.name}, {', '.join(f'{c} {row[c].iloc[0]}' for c in varying)}"
+        identity = _identity(told_here, log.name, keys)
+        if identity.variant is None and "run" in keys and identity.beta is None:
+            identity = identity._replace(variant=str(told_here["run"]), seed=identity.seed or 0)
+        found.append((log._replace(name=name, rows=row.drop(columns=list(keys.values()))), identity))
+    return found
+
+
+FEWEST_FINISHED = 3
+
+
+def _named_column(log: Log, part: str, names: Sequence[str], told: Mapping[str, str | float]) -> str | None:
+    """The column that a part of the identity is told to have or is named by."""
+    column = told.get(part)
+    if column is not None:
+        return column if isinstance(column, str) and column in log.rows else None
+    return next((name for name in names if name in log.rows), None)
+
+
+def _identity(found: Mapping[str, Any], where: str, columns: Mapping[str, str]) -> Identity:
+    """The identity in the values of columns."""
+    variant, beta, seed = (found.get(part) for part in ("variant", "beta", "seed"))
+    number = None if seed is None else _number(seed, where, columns["seed"])
+    if number is not None and (number != number // 1 or abs(number) > 2**53):
+        raise BetastarError(f"{where}: {columns['seed']} is {seed!r}, which is not a whole number; give one.")
+    if beta is not None and not 0 <= _number(beta, where, columns["beta"]) < math.inf:
+        raise BetastarError(f"{where}: {columns['beta']} is {beta!r}; β is a finite number of at least 0.")
+    return Identity(
+        None if variant is None else str(variant),
+        None if beta is None else _number(beta, where, columns["beta"]),
+        None if number is None else int(number),
+    )
 
 
 def from_name(name: str, patterns: Sequence[str]) -> Identity:
     """What `patterns`, and after them the usual ways of naming, find in a run's name. The last place of several
     counts, and the user's patterns over the usual ones."""
     found: dict[str, str] = {}
-    for pattern in (*map(_ignoring_case, NAMED_IN_PATHS), *compiled(patterns)):
+    for pattern in map(_ignoring_case, NAMED_IN_PATHS):
         for match in pattern.finditer(name):
             found |= {part: text for part, text in match.groupdict().items() if text}
+    for text, pattern in zip(patterns, compiled(patterns), strict=True):
+        for groups in found_by(pattern, name, text):
+            found |= {part: part_text for part, part_text in groups.items() if part_text}
     return Identity(
         found.get("variant"),
         _number(found["beta"].replace("p", "."), name, "beta") if "beta" in found else None,
@@ -322,13 +370,30 @@ def from_name(name: str, patterns: Sequence[str]) -> Identity:
     )
 
 
-def compiled(patterns: Sequence[str]) -> list[re.Pattern[str]]:
+def found_by(pattern: regex.Pattern[str], name: str, told: str) -> list[dict[str, str]]:
+    """The groups of every match of a user's pattern in a name. Raises BetastarError if that takes over a second, as
+    nested repetitions can."""
+    try:
+        return [match.groupdict() for match in pattern.finditer(name, timeout=SECONDS)]
+    except TimeoutError:
+        raise BetastarError(
+            f"takes more than {SECONDS} s on the name {name[:60]!r}",
+            where=argument("patterns", told),
+            remedy="avoid repetitions of repetitions, such as (a+)+",
+        ) from None
+
+
+SECONDS = 1
+"""A pattern's time for one name."""
+
+
+def compiled(patterns: Sequence[str]) -> list[regex.Pattern[str]]:
     """Patterns with the named groups variant, beta and seed; BetastarError for one that is faulty or names none."""
     result = []
     for pattern in patterns:
         try:
-            result.append(_ignoring_case(pattern))
-        except re.error as error:
+            result.append(regex.compile(pattern, regex.IGNORECASE))
+        except (regex.error, RecursionError) as error:
             raise BetastarError(f"{argument('patterns', pattern)}: not a regular expression ({error}).") from None
         if not {*result[-1].groupindex} & {*Identity._fields}:
             raise BetastarError(f"{argument('patterns', pattern)}: name the group, for example (?P<beta>[0-9.]+).")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from betastar.analysis.logs.log import Log
-from betastar.analysis.logs.text import read_text
+from betastar.analysis.logs.text import read_text, shown_path
 from betastar.errors import BetastarError
 
 NUMBER = r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|inf)"
@@ -27,10 +27,11 @@ BAR = re.compile(r"\| *(\d+)/(\d+) \[")
 LONGEST = 200_000  # characters of a line; a longer one is data, not metrics
 
 
-def read_console(path: Path, name: str) -> Log:
-    """The metrics in a trainer's output; lines without any are passed over. Raises BetastarError if there are none."""
+def read_console(path: Path, name: str, most: int | None = None) -> Log:
+    """The metrics in a trainer's output of at most `most` bytes; lines without any, or longer than `LONGEST`, are
+    passed over. Raises BetastarError if there are none."""
     # A progress bar writes over its line, and what the trainer prints follows it there.
-    lines = re.split(r"[\r\n]+", COLOUR.sub("", read_text(path)))
+    lines = re.split(r"[\r\n]+", COLOUR.sub("", read_text(path, most)))
     lines = [line for line in lines if len(line) <= LONGEST]
     verl = [_verl_row(match) for line in lines if (match := VERL.search(line))]
     if verl:  # verl prints its first validation as a dictionary as well
@@ -41,8 +42,8 @@ def read_console(path: Path, name: str) -> Log:
     if rows:
         return Log(name, pd.DataFrame(rows), "console log of lists (NeMo-RL)")
     raise BetastarError(
-        f"{path}: no line is a verl step, a dictionary of metrics or a list of them under its step; give the trainer's "
-        "output."
+        f"{shown_path(path)}: no line is a verl step, a dictionary of metrics or a list of them under its step; give "
+        "the trainer's output."
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from betastar.analysis.logs.names import Per
 from betastar.record.responses import Grade
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class Options:
     variant, beta and seed. `n`: responses behind each true reward. `true_unit`: whether true rewards are shares of
     right answers, percentages or other scores. `until`: the last step that counts. `truth`: true rewards measured
     elsewhere, joined to steps at most `truth_distance` away. `grade`: gives the grade of a response from its text and
-    the gold answer, for logs with a row per response. `primary`: the measure that the answer over β rests on.
+    the gold answer, for logs with a row per response. `kl_per`: what a logged KL is counted per. `primary`: the measure
+    that the answer over β rests on.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -48,6 +50,7 @@ class Options:
     truth: Truth | None = None
     truth_distance: int | None = None
     grade: Callable[[str, str], Grade] | None = None
+    kl_per: Per | None = None
 
 
 class Log(NamedTuple):
@@ -64,13 +67,17 @@ class Log(NamedTuple):
     note: str | None = None
 
 
+WRAPPERS = ("data", "metrics")
+"""Objects around the metrics of a row, of which their names keep no trace."""
+
+
 def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested objects as one level, names joined by "/"; a wrapper named `data` or `metrics` leaves no trace."""
     result: dict[str, Any] = {}
     for key, value in record.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            result |= flat(value, prefix if key in ("data", "metrics") else f"{name}/")
+            result |= flat(value, prefix if key in WRAPPERS else f"{name}/")
         else:
             result[name] = value
     return result

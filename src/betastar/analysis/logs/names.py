@@ -7,15 +7,19 @@ prints them all.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Literal, NamedTuple
+
+Per = Literal["response", "token"]
 
 
 class Name(NamedTuple):
-    """A pattern for a whole bare name (without "train/", "eval_", …), and whose it is."""
+    """A pattern for a whole bare name (without "train/", "eval_", …), and whose it is. `per`: of a KL, whether it is
+    summed over a response or averaged over tokens; None where the name alone does not tell."""
 
     pattern: str
     of: str
+    per: Per | None = None
 
 
 REWARD_MODEL = r"(proxy|reward_?model|preference|learned|(?<![a-z])(rm|judge))"
@@ -90,11 +94,11 @@ FIELDS: Mapping[str, tuple[Name, ...]] = {
     ),
     "disagreement_centred": (Name(r"disagreement_centred", "betastar"),),
     "kl": (
-        Name(r"kl", "TRL, OpenRLHF"),
-        Name(r"objective/kl", "TRL's PPO, open-instruct, trlx"),
-        Name(r"actor/kl_loss", "verl, ROLL"),
-        Name(r"actor/reward_kl_penalty", "verl"),
-        Name(r"policy/kl|kl_policy_base|kl_divergence|kl_sample_train_v1", "NeMo-RL, tinker-cookbook"),
+        Name(r"kl", "betastar, TRL, OpenRLHF, own loops"),
+        Name(r"objective/kl", "TRL's PPO, open-instruct, trlx", "response"),
+        Name(r"actor/kl_loss", "verl, ROLL", "token"),
+        Name(r"actor/reward_kl_penalty", "verl", "token"),
+        Name(r"policy/kl|kl_policy_base|kl_divergence|kl_sample_train_v1", "NeMo-RL, tinker-cookbook", "token"),
     ),
     "response_entropy": (
         Name(r"response_entropy", "betastar"),
@@ -126,6 +130,24 @@ FIELDS: Mapping[str, tuple[Name, ...]] = {
 
 # A trainer on preference pairs: its accuracy is of pairs in the batch, and its rewards are implicit.
 PREFERENCE = re.compile(r"(.*/)?(rewards/(chosen|rejected|margins|accuracies)|logps/(chosen|rejected))")
+
+
+# `kl` alone: what else a log holds says who wrote it. TRL's GRPO and RLOO and OpenRLHF average over tokens.
+KL_PER_TOKEN = re.compile(
+    r"completions?/(mean_length|clipped_ratio)|completion_length|frac_reward_zero_std|rewards/.+/mean|"
+    r"generate_length|policy_loss|ppo_kl|response_length",
+)
+
+
+def kl_per(column: str, names: Iterable[str]) -> Per | None:
+    """What the KL in `column` (a bare name) is counted per, of a log with these other bare `names`; None where nothing
+    tells."""
+    entry = next((name for name in FIELDS["kl"] if re.fullmatch(name.pattern, column, re.IGNORECASE)), None)
+    if entry is None:
+        return None
+    if entry.per is None and any(KL_PER_TOKEN.fullmatch(name) for name in names):
+        return "token"
+    return entry.per
 
 
 def patterns(names: tuple[Name, ...]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from betastar.experiment.store import Artefact, copy_out, write_atomically
 from betastar.record.answers import complete, read_answers, write_answers
 from betastar.record.files import ANSWERS, METRICS, RESULTS, SAMPLES, read_points, to_json, to_json_lines
 from betastar.record.points import EvaluationPoint
+from betastar.record.series import POINTS, outside, write_series
 from betastar.settings.config import Resolved
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def run(
 
     def build(out: Path, key: str) -> None:
         # Slow to import, and not needed when nothing has changed.
+        import pandas as pd
+
         from betastar.analysis.results import build_results
 
         points, samples = _points(found.probes, found.online)
@@ -76,6 +79,8 @@ def run(
             answers=answers,
         )
         (out / RESULTS).write_text(to_json(results), encoding="utf-8")
+        if outside(results):
+            write_series(out / POINTS, results, pd.DataFrame(points))
         (out / METRICS).write_text(to_json_lines(points), encoding="utf-8")
         (out / SAMPLES).write_text(to_json_lines(samples), encoding="utf-8")
         write_answers(out / ANSWERS, answers)

@@ -112,7 +112,33 @@ class Condition(TypedDict):
         dict[str, NoiseFloor], Field(description="measure of a condition → what noise alone would give")
     ]
     missing: NotRequired[Missing]
-    series: dict[str, list[Any]]
+    series: NotRequired[dict[str, list[Any]]]
+
+
+@with_config(CLOSED)
+class FrontierRow(TypedDict):
+    """A finished run."""
+
+    variant: str
+    beta: Beta
+    seed: int
+    distance: Annotated[Size, Field(description="√KL from the checkpoint")]
+    proxy: Number
+    truth: Number
+
+
+@with_config(CLOSED)
+class Frontier(TypedDict):
+    """Finished runs of which one point each is known."""
+
+    ordered_by: Literal["distance", "proxy"]
+    n: Annotated[Natural, Field(description="runs")]
+    rows: Annotated[list[FrontierRow], Field(min_length=3, description="in that order")]
+    best: Annotated[Count | None, Field(description="place of the highest truth in `rows`")]
+    lost: Annotated[Number, Field(description="truth there minus truth at the far end")]
+    beyond: Annotated[Correlation, Field(description="Spearman's ρ of proxy and truth from there on")]
+    reason: Reason
+    missing: NotRequired[Missing]
 
 
 # The summary of a variant.
@@ -488,6 +514,9 @@ class WarningSigns(TypedDict):
     horizons: list[Count]
     headline_horizon: Annotated[Count, Field(description="the one at which the verdict is read")]
     false_alarm_rate: Share
+    every: NotRequired[
+        Annotated[Natural, Field(description="every so many-th evaluation point of long runs was used; absent: all")]
+    ]
     comparisons: Count
     by_variant: dict[str, Signs]
     pooled: Signs

@@ -68,6 +68,7 @@ class BestOfCheckpoint(TypedDict):
     beta: Beta
     seed: int
     curve: Annotated[list[BestOf], Field(min_length=1)]
+    missing: NotRequired[Missing]
 
 
 @with_config(CLOSED)
@@ -76,6 +77,7 @@ class BestOfBeta(TypedDict):
 
     beta: Beta
     curve: Annotated[list[BestOfAtBeta], Field(min_length=1)]
+    missing: NotRequired[Missing]
 
 
 @with_config(CLOSED)

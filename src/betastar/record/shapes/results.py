@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from betastar.record.shapes.analysis import Condition, Difference, Link, Summary, WarningSigns
+from betastar.record.shapes.analysis import Condition, Difference, Frontier, Link, Summary, WarningSigns
 from betastar.record.shapes.decision import Decision
 from betastar.record.shapes.distance import DistanceRecord
 from betastar.record.shapes.inside import BestOfN, Inside
@@ -19,6 +19,7 @@ from betastar.record.shapes.run import (
     Grid,
     Hyperparameter,
     OnlineSettings,
+    PointsFile,
     PreferenceSettings,
     Problems,
     Rewards,
@@ -103,6 +104,22 @@ class ResultsRecord(TypedDict):
         Annotated[
             Source,
             Field(description="of an analysis of logs: `files`, `runs` with the columns that were read, `notes`"),
+        ]
+    ]
+    frontier: NotRequired[
+        Annotated[
+            Frontier,
+            Field(description="of finished runs with one point each: both rewards against √KL, from run to run"),
+        ]
+    ]
+    points: NotRequired[
+        Annotated[
+            PointsFile,
+            Field(
+                description="if there are more than 20 000 evaluation points, the Parquet `file` next to this one with "
+                "the series of all conditions (column `condition`: place in `conditions`), and its number of `rows`; "
+                "pointers into a series then hold for the record as `betastar.load` joins it"
+            ),
         ]
     ]
     threshold: Annotated[

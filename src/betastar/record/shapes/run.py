@@ -215,6 +215,14 @@ class Source(TypedDict):
 
 
 @with_config(CLOSED)
+class PointsFile(TypedDict):
+    """The table that holds the series of a large record."""
+
+    file: Literal["points.parquet"]
+    rows: Annotated[Count, Field(description="evaluation points of all conditions")]
+
+
+@with_config(CLOSED)
 class ByForm(TypedDict):
     """Of each form of the gap."""
 

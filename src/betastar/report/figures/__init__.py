@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from betastar.report.figures import across_beta, distance, inside, instruments, trajectories
+from betastar.report.figures import across_beta, distance, frontier, inside, instruments, trajectories
 from betastar.report.figures.panels import Figure
 from betastar.report.words import one_beta
 
@@ -33,6 +33,8 @@ COMPARE_BETA = (across_beta.end_truth, across_beta.regret, across_beta.augc, acr
 def all_figures(results: Mapping[str, Any]) -> list[Figure]:
     """Every figure in the order of the page; what the record cannot give says why. With one β, none that compares
     several; with one variant, none that compares variants."""
+    if "frontier" in results:
+        return [frontier.frontier(results)]
     left_out = [*(COMPARE_BETA if one_beta(results) else ()), *([across_beta.variants] if _alone(results) else [])]
     return [figure(results) for figure in IN_ORDER if figure not in left_out]
 

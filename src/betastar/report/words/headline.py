@@ -65,6 +65,8 @@ class Headline(NamedTuple):
     certainty: str
     cautions: list[str]
     one_beta: bool
+    labels: tuple[str, str] | None = None
+    """The questions of `effect` and `choice`, where they are others than usual."""
 
     @property
     def sentences(self) -> list[str]:
@@ -76,6 +78,7 @@ class Headline(NamedTuple):
     def labelled(self) -> list[tuple[str, str]]:
         """What follows the verdict, each with the question that it answers."""
         labels = ("Since the peak?", "What to do?") if self.one_beta else ("Did β matter?", "Which β?")
+        labels = self.labels or labels
         parts = (
             ("The truth?", self.truth),
             (labels[0], self.effect),
@@ -86,7 +89,9 @@ class Headline(NamedTuple):
 
 
 def headlines(results: Json) -> list[Headline]:
-    """One for each variant, in the order of the record."""
+    """One for each variant, in the order of the record; of finished runs with one point each, one for all."""
+    if "frontier" in results:
+        return [_frontier(results)]
     return [headline(results, variant) for variant in results["summary"]]
 
 
@@ -100,6 +105,8 @@ def headline(results: Json, variant: str) -> Headline:
     runs = [run for run in results["conditions"] if run["variant"] == variant]
     decision = results["decision"][variant]
     sizes = problem_counts(results, runs)
+    if len(runs) == 1 and runs[0]["n_points"] == 1:
+        return _one_checkpoint(results, runs[0])
     if len(decision["betas"]) >= 2:
         return _over_beta(runs, results["summary"][variant], decision, sizes)
     if len(runs) == 1:
@@ -329,6 +336,78 @@ def _one_run(run: Json, decision: Json, sizes: Sequence[int]) -> Headline:
         cautions=[caution] if caution else [],
         one_beta=True,
     )
+
+
+def _one_checkpoint(results: Json, run: Json) -> Headline:
+    """What responses of one checkpoint say of it and of the proxy."""
+    parts = []
+    truth = run["true_strict"]["start"]
+    if defined(truth):
+        parts.append(f"The true reward is {minus(f'{truth:.3g}')}.")
+    if defined(run["ranking_start"]):
+        parts.append(
+            f"The proxy ranks a right above a wrong answer to the same problem in {100 * run['ranking_start']:.0f} % "
+            "of pairs (chance: 50 %)."
+        )
+    if defined(run["proxy_truth_correlation"]):
+        parts.append(f"Over responses, proxy and truth correlate with r = {run['proxy_truth_correlation']:.2f}.")
+    curve = ((results.get("best_of_n") or {}).get("by_beta") or [{"curve": []}])[0]["curve"]
+    best = ""
+    if curve and defined(curve[-1]["truth"]["mean"]):
+        last = curve[-1]
+        best = (
+            f"Keeping the best of {last['best_of']} answers by the proxy gives a true reward of "
+            f"{last['truth']['mean']:.3g}, at a KL of {last['kl']:.2f} nats and without training."
+        )
+    return Headline(
+        variant=run["variant"],
+        verdict="One checkpoint: what it and the proxy are like, not what training changed.",
+        truth=" ".join(parts),
+        effect="",
+        choice=best,
+        certainty=f"{run['n']} responses, one policy." if defined(run["n"]) else "",
+        cautions=[],
+        one_beta=True,
+        labels=("What else?", "Without training?"),
+    )
+
+
+def _frontier(results: Json) -> Headline:
+    """Finished runs of which one point each is known, in the order of their distance."""
+    found = results["frontier"]
+    rows, best = found["rows"], found["best"]
+    far = "√KL" if found["ordered_by"] == "distance" else "the proxy"
+    truth = effect = choice = ""
+    if best is not None:
+        top, last = rows[best], rows[-1]
+        highest, before, after = (minus(f"{value:.3g}") for value in (top["truth"], top["proxy"], last["proxy"]))
+        truth = f"It is highest at {_run_name(top)}: {highest}."
+        if best == len(rows) - 1:
+            effect = f"The truth is highest where {far} is: no run of these went too far."
+        else:
+            effect = (
+                f"Beyond it, the truth is lower by {found['lost']:.2g} at {_run_name(last)}, while the proxy "
+                f"{'rises' if last['proxy'] > top['proxy'] else 'does not rise'} "
+                f"({before} to {after})."
+            )
+            choice = f"Runs beyond {_run_name(top)} trade truth for proxy, if the differences are no noise."
+    return Headline(
+        variant=rows[0]["variant"],
+        verdict=f"{len(rows)} finished runs in the order of {far}, one point each: no verdict on any of them.",
+        truth=truth,
+        effect=effect,
+        choice=choice,
+        certainty="One value per run, without an interval: how much of this is noise cannot be said.",
+        cautions=[],
+        one_beta=True,
+        labels=("Beyond it?", "What to do?"),
+    )
+
+
+def _run_name(row: Json) -> str:
+    name = row["variant"] if row["beta"] is None else beta_name(row["beta"])
+    name = name if row["beta"] is None else f"β = {name}"
+    return f"{name} (√KL {row['distance']:.2f})" if defined(row["distance"]) else name
 
 
 def _course(run: Json) -> str:

@@ -16,6 +16,9 @@ Json = Mapping[str, Any]
 
 def outcome_columns(results: Json, variant: str) -> list[str]:
     """Heads of the table of `outcome_rows`."""
+    if "frontier" in results:
+        known = all(row["beta"] is not None for row in results["frontier"]["rows"])
+        return ["β" if known else "run", "√KL", "proxy", "truth"]
     unit = f", {word}" if (word := unit_of_changes(results["decision"][variant]).word) else ""
     rest = [f"change{unit}", f"regret{unit}", "verdicts", "proxy rise, sd", "√KL, end"]
     if _alone(results, variant):
@@ -27,6 +30,14 @@ def outcome_rows(results: Json, variant: str) -> list[list[str]]:
     """One row of text per β: start, end and change of the truth, regret, verdicts, rise of the proxy, √KL of the end
     from the checkpoint; means over seeds, changes with their 95 % interval. The only β of a variant is not named, and
     its row has the peak as well; that of a single run has the intervals of that run, over problems."""
+    if "frontier" in results:
+        return [
+            [
+                row["variant"] if row["beta"] is None else beta_name(row["beta"]),
+                *(minus(f"{row[name]:.3g}") if defined(row[name]) else "–" for name in ("distance", "proxy", "truth")),
+            ]
+            for row in results["frontier"]["rows"]
+        ]
     alone = _alone(results, variant)
     parts = ("true_start", "true_peak", "true_end") if alone else ("true_start", "true_end")
     unit = unit_of_changes(results["decision"][variant])

@@ -1,0 +1,165 @@
+"""Logs that are broken or made to hurt: one sentence each, in no time and without filling the memory."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import struct
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import betastar
+from betastar.analysis.logs.assemble import assemble
+from betastar.analysis.logs.collect import collect, read_file
+from betastar.analysis.logs.events import masked_crc
+from betastar.analysis.logs.log import Log, Options
+from betastar.analysis.logs.states import read_trainer_state, trainer_state_of
+from betastar.errors import BetastarError
+
+SOUND = pd.DataFrame({"step": [0, 1], "reward": [1.0, 2.0], "acc": [0.5, 0.4]})
+
+
+@pytest.fixture(autouse=True)
+def quick() -> object:
+    """No case takes longer than ten seconds (alone: well under one)."""
+    started = time.monotonic()
+    yield
+    assert time.monotonic() - started < 10
+
+
+def test_only_regular_files_are_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    os.symlink("/dev/zero", tmp_path / "zero.csv")
+    os.symlink(tmp_path / "nowhere", tmp_path / "lost.csv")
+    os.symlink(tmp_path / "loop.csv", tmp_path / "loop.csv")
+    for name in ("pipe.jsonl", "zero.csv"):
+        with pytest.raises(BetastarError, match="not a regular file; give a file or a folder of logs"):
+            collect([tmp_path / name])
+    for name in ("lost.csv", "loop.csv"):
+        with pytest.raises(BetastarError, match="is a link that leads nowhere; check the path"):
+            collect([tmp_path / name])
+    SOUND.to_csv(tmp_path / "a.csv", index=False)
+    found = collect([tmp_path])
+    assert [Path(log.name).name for log in found.logs] == ["a.csv"]
+    assert sum("not a regular file" in note for note in found.notes) == 4
+
+
+def test_size_is_bounded_and_the_bound_can_be_raised(tmp_path: Path) -> None:
+    SOUND.to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(BetastarError, match=r"a\.csv: holds more than 1e-08 GB; give a part of it, or raise .*max_gb"):
+        betastar.analyze(tmp_path / "a.csv", max_gb=1e-8)
+    with pytest.raises(BetastarError, match="not a size"):
+        betastar.analyze(tmp_path / "a.csv", max_gb=float("nan"))
+    with gzip.open(tmp_path / "blank.jsonl.gz", "wb", compresslevel=9) as file:
+        for _ in range(90):
+            file.write(b" " * 1_000_000)
+    with pytest.raises(BetastarError, match="unpacks to more than 250 times its size, as no log does"):
+        read_file(tmp_path / "blank.jsonl.gz")
+    SOUND.to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(BetastarError, match="holds more than"):
+        collect([tmp_path / "a.parquet"], most=200)
+
+
+def test_a_damaged_gzip_is_named(tmp_path: Path) -> None:
+    packed = bytearray(gzip.compress(SOUND.to_csv(index=False).encode()))
+    packed[len(packed) // 2] ^= 16
+    (tmp_path / "a.csv.gz").write_bytes(packed)
+    with pytest.raises(BetastarError, match=r"a\.csv\.gz: cannot be read"):
+        read_file(tmp_path / "a.csv.gz")
+
+
+@pytest.mark.parametrize("text", ["{" * 2_000_000, "{'a': " * 30_000, "| " * 60_000 + "1/2 [", "::" * 90_000 + "x"])
+def test_a_console_log_of_one_long_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.log").write_text(f"{text}\n")
+    with pytest.raises(BetastarError, match="no line is a verl step"):
+        read_file(tmp_path / "a.log")
+
+
+def test_names_that_are_not_utf_8_are_shown_and_saved(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/r\xff.csv"))
+    SOUND.to_csv(path, index=False)
+    found = betastar.analyze(path, out=tmp_path / "out")
+    assert found.record["source"]["files"][0].endswith("r\ufffd.csv")  # pyright: ignore
+    assert betastar.load(tmp_path / "out").record["source"]["runs"][0]["name"].endswith("r\ufffd.csv")  # pyright: ignore
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "json"])
+def test_a_column_named_twice_is_refused(tmp_path: Path, suffix: str) -> None:
+    twice = '{"step": 0, "reward": 1, "reward": 2, "acc": 0.5}'
+    text = {"csv": "step,reward,reward,acc\n0,1,2,0.5\n", "jsonl": f"{twice}\n{twice}\n", "json": f"[{twice}]"}[suffix]
+    (tmp_path / f"a.{suffix}").write_text(text)
+    with pytest.raises(BetastarError, match="'reward' appears twice"):
+        read_file(tmp_path / f"a.{suffix}")
+
+
+@pytest.mark.parametrize(("step", "said"), [(2**60, "too large to be counted exactly"), (0.5, "not a whole number")])
+def test_steps_that_cannot_be_counted(step: float, said: str) -> None:
+    rows = SOUND.assign(step=[0, step])
+    with pytest.raises(BetastarError, match=said):
+        assemble([Log("a", rows, "CSV table")], Options())
+
+
+def test_a_seed_that_is_no_whole_number_is_not_rounded() -> None:
+    for seed in (0.5, float("inf"), "one"):
+        with pytest.raises(BetastarError, match=r"not a (whole )?number"):
+            assemble([Log("a", SOUND.assign(seed=seed), "CSV table")], Options())
+    with pytest.raises(BetastarError, match="β is a finite number of at least 0"):
+        assemble([Log("a", SOUND.assign(beta=-1.0), "CSV table")], Options())
+
+
+@pytest.mark.parametrize("value", [float("inf"), 1e308, -1e300, 10**400])
+def test_infinite_and_huge_values_give_a_record_or_a_sentence(tmp_path: Path, value: float) -> None:
+    rows = [{"step": i, "reward": value if i == 1 else float(i), "acc": 0.5 - i / 10} for i in range(4)]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    found = betastar.analyze(tmp_path / "a.jsonl", out=tmp_path / "out")
+    assert found.points["step"].tolist() == ([0, 2, 3] if value > 1e308 else [0, 1, 2, 3])
+    assert betastar.load(tmp_path / "out").record["conditions"][0]["n_points"] == len(found.points)
+
+
+def test_a_pattern_that_never_ends_is_stopped() -> None:
+    with pytest.raises(BetastarError, match=r"takes more than 1 s on the name 'a+!'; avoid repetitions of repetitions"):
+        assemble([Log("a" * 40 + "!", SOUND, "CSV table")], Options(patterns=["(?P<variant>(a|aa)+)+$"]))
+
+
+def event(*records: bytes) -> bytes:
+    framed = b""
+    for record in records:
+        length = struct.pack("<Q", len(record))
+        framed += length + struct.pack("<I", masked_crc(length)) + record + bytes(4)
+    return framed
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"\x10" + b"\xff" * 3_000_000 + b"\x01",  # a varint of 3 MB
+        b"\x12\x01\x00",  # the step as bytes
+        b"\x28\x05",  # the summary as a number
+        b"\x2a\x04\x0a\x02\x0a\x7f",  # a tag that is longer than its field
+        b"\x2a\x06\x0a\x04\x10\x01\x08\x01",  # value and tag as numbers
+        b"\x2a\x09\x0a\x07\x0a\x01a\x42\x02\x08\x63",  # a tensor of an unknown type
+        b"\x0b",  # a group, which is no longer used
+    ],
+)
+def test_event_files_whose_wire_types_do_not_fit(tmp_path: Path, record: bytes) -> None:
+    good = b"\x10\x03\x2a\x0c\x0a\x0a\x0a\x03acc\x15" + struct.pack("<f", 0.5)
+    (tmp_path / "events.out.tfevents.1").write_bytes(event(good, record))
+    (log,) = read_file(tmp_path / "events.out.tfevents.1")
+    assert log.rows.to_dict("records") == [{"step": 3, "acc": 0.5}]
+
+
+def test_a_trainer_state_with_steps_of_mixed_types(tmp_path: Path) -> None:
+    for name, step in (("checkpoint-1", "one"), ("checkpoint-2", None)):
+        (tmp_path / name).mkdir()
+        history = [{"step": s, "reward": 1.0, "acc": 0.5} for s in (0, "1", 2.0, None, "x")]
+        state = {"global_step": step, "log_history": history}
+        (tmp_path / name / "trainer_state.json").write_text(json.dumps(state))
+    path = trainer_state_of(tmp_path)
+    assert path is not None
+    found = assemble([read_trainer_state(path, "a")], Options())
+    assert found.frame["step"].tolist() == [0, 1, 2]
+    assert "2 rows without a step are skipped" in found.notes
