@@ -57,27 +57,22 @@ class Curve(NamedTuple):
         return self._replace(truth=self.truth - self.truth[:1], proxy=self.proxy - self.proxy[:1])
 
 
-def distances(records: Sequence[Record], *, primary: str = "regret", root_seed: int = 0) -> dict[str, Any]:
-    """By variant: forms of truth and proxy in √KL for each β, differences over β at equal KL, and the outcome `primary`
-    against the measured distance of the checkpoint from the base. `records` as `condition_records` gives them. What was
-    not logged is undefined, with its reason."""
+def distance(records: Sequence[Record], *, primary: str = "regret", root_seed: int = 0) -> dict[str, Any]:
+    """Of one variant: forms of truth and proxy in √KL for each β, differences over β at equal KL, and the outcome
+    `primary` against the measured distance of the checkpoint from the base. `records` as `condition_records` gives
+    them. What was not logged is undefined, with its reason."""
     shares = all(0 <= value <= 1 for r in records for value in _column(r, "true_strict") if not isnan(value))
     scale, unit = (100.0, "pp") if shares else (1.0, "true reward")
-    found = {}
-    for variant in dict.fromkeys(r["variant"] for r in records):
-        mine = [r for r in records if r["variant"] == variant]
-        curves = {kind: [_curve(r, column, scale) for r in mine] for kind, column in KINDS.items()}
-        betas = sorted({r["beta"] for r in mine})
-        found[variant] = {
-            "unit": unit,
-            "by_beta": [
-                {"beta": beta, **{kind: _by_form(kind, [c for c in curves[kind] if c.beta == beta]) for kind in KINDS}}
-                for beta in betas
-            ],
-            "matched": {kind: _matched(kind, curves[kind], root_seed) for kind in KINDS},
-            "conservatism": _conservatism(mine, curves["from_base"], primary, scale, root_seed),
-        }
-    return found
+    curves = {kind: [_curve(r, column, scale) for r in records] for kind, column in KINDS.items()}
+    return {
+        "unit": unit,
+        "by_beta": [
+            {"beta": beta, **{kind: _by_form(kind, [c for c in curves[kind] if c.beta == beta]) for kind in KINDS}}
+            for beta in sorted({r["beta"] for r in records})
+        ],
+        "matched": {kind: _matched(kind, curves[kind], root_seed) for kind in KINDS},
+        "conservatism": _conservatism(records, curves["from_base"], primary, scale, root_seed),
+    }
 
 
 def _column(record: Record, name: str) -> Array:
