@@ -136,7 +136,7 @@ def _facts(results: Mapping[str, Any]) -> str:
 def _compared(beside: Beside) -> dict[str, Any]:
     """What the template needs of the comparison."""
     record = beside.comparison
-    variants = dict.fromkeys(entry["variant"] for entry in record["damage"])
+    variants = dict.fromkeys(entry["variant"] for entry in record["outcomes"])
     return {
         "reference": record["reference"],
         "betas": [(name, place) for place, name in enumerate(beside.betas)],
@@ -148,7 +148,7 @@ def _compared(beside: Beside) -> dict[str, Any]:
         "tables": [
             {
                 "variant": variant,
-                "damage": comparison.damage_rows(record, variant),
+                "outcomes": comparison.outcome_rows(record, variant),
                 "difference_columns": comparison.DIFFERENCE_COLUMNS,
                 "differences": comparison.difference_rows(record, variant),
             }
