@@ -16,6 +16,7 @@ from betastar.analysis.distance import distance
 from betastar.analysis.results import build_results
 from betastar.maths.trend import page_trend
 from betastar.record.files import to_json
+from betastar.report.words import distance_conclusions
 
 BETAS, SEEDS = (0.1, 1.0, 10.0), (0, 1, 2)
 NAN = float("nan")
@@ -222,3 +223,50 @@ def test_two_hundred_runs_of_a_thousand_points_take_seconds() -> None:
     start = time.process_time()
     distance(records)
     assert time.process_time() - start < 15
+
+
+def damaged(areas: Callable[[float, int], float], regret: Callable[[float, int], float]) -> list[dict[str, Any]]:
+    """Checkpoints at equal log distances that β does not order evenly: β = 0.1, 1, 10, 100 are 2, 1.9, 1 and 0.5 √nats
+    from the base. `areas(d, seed)` and `regret(d, seed)`."""
+    far = {0.1: 2.0, 1.0: 1.9, 10.0: 1.0, 100.0: 0.5}
+    steps = np.zeros(3)
+    return [
+        {
+            **run(beta, seed, steps, steps + 0.5, kl_base=steps + (d + 0.001 * seed) ** 2),
+            "augc_standardised": areas(d, seed),
+            "augc_paper": float("nan"),
+            "regret": regret(d, seed),
+        }
+        for beta, d in far.items()
+        for seed in (0, 1, 2, 3)
+    ]
+
+
+def test_the_law_over_the_measured_distance_is_the_planted_one() -> None:
+    # AUGC = 4 + 2·d^−1.5 ± a seed's level: 4.71, 4.76, 6, 9.66. 1.5 times that of the farthest, 7.06: (2/3.06)^(2/3).
+    rng = np.random.default_rng(0)
+    records = damaged(lambda d, s: 4 + 2 * d**-1.5 + rng.normal(0, 0.02), lambda d, s: 10 - 4 * d + 0.1 * s)
+    laws = distance(records)["conservatism"]["laws"]
+    found, star = laws["standardised"], laws["standardised"]["star"]
+    assert (found["a"], found["b"], found["c"]) == pytest.approx((2, 1.5, 4), rel=0.05)
+    assert star["status"] == "estimate"
+    assert star["value"] == pytest.approx((2 / (1.5 * (4 + 2 * 2**-1.5) - 4)) ** (2 / 3), rel=0.02)
+    assert star["interval"]["low"] < star["value"] < star["interval"]["high"]
+    assert found["aicc"] < found["aicc_beta"]  # β orders the checkpoints, but not at these distances
+    assert laws["paper"]["reason"] == "AUGC is undefined in 16 of 16 conditions"
+    (sentence, _) = distance_conclusions(distance(records))
+    assert "below d★ = 0.7" in sentence
+    assert "distance beats β by" in sentence
+
+
+def test_no_distance_is_named_where_the_primary_outcome_does_not_get_worse() -> None:
+    rng = np.random.default_rng(0)
+    records = damaged(lambda d, s: 4 + 2 * d**-1.5 + rng.normal(0, 0.02), lambda d, s: float(rng.normal()))
+    star = distance(records)["conservatism"]["laws"]["standardised"]["star"]
+    assert star["status"] == "no rise"
+    assert star["reason"].startswith("no d★: regret does not get worse as checkpoints stay nearer to the base")
+    change = distance(records, primary="end_change")["conservatism"]["laws"]["standardised"]["star"]
+    assert change["reason"].startswith("no d★: end_change does not get worse as")  # it is 0 everywhere
+    falls = damaged(lambda d, s: 10 * d + rng.normal(0, 0.02), lambda d, s: 10 - 4 * d + 0.1 * s)
+    star = distance(falls)["conservatism"]["laws"]["standardised"]["star"]
+    assert star["reason"] == "no d★: AUGC changes with the distance in these data, but no power law beats a constant"

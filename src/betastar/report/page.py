@@ -30,6 +30,7 @@ from betastar.report.words import (
     damage_columns,
     damage_rows,
     difference_sentences,
+    distance_conclusions,
     headlines,
     measure_note,
     mechanism_columns,
@@ -186,7 +187,7 @@ def _tables(results: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "outcomes": (outcome_columns(results, variant), outcome_rows(results, variant)),
                 "damage": (damage_columns(), damage_rows(summary)),
                 "mechanism": (mechanism_columns(), mechanism) if mechanism else None,
-                "sentences": conclusions(summary),
+                "sentences": [*conclusions(summary), *distance_conclusions(results["distance"][variant])],
             }
         )
     return found

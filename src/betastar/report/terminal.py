@@ -94,6 +94,7 @@ def _details(console: Any, results: Mapping[str, Any]) -> None:
         conclusions,
         damage_columns,
         damage_rows,
+        distance_conclusions,
         mechanism_columns,
         mechanism_rows,
         signal_notes,
@@ -109,7 +110,7 @@ def _details(console: Any, results: Mapping[str, Any]) -> None:
         print_table(console, title, damage_columns(), damage_rows(summary))
         if mechanism := mechanism_rows(summary):
             print_table(console, None, mechanism_columns(), mechanism)
-        print_lines(console, conclusions(summary))
+        print_lines(console, [*conclusions(summary), *distance_conclusions(results["distance"][variant])])
     console.print()
     signs = results["warning_signs"]
     horizon, pooled = signs["headline_horizon"], signs["pooled"]
