@@ -129,7 +129,7 @@ def test_the_first_run_is_the_reference_of_all() -> None:
     record = compared(run("a"), run("b"), run("c"))
     assert record["reference"] == "a"
     assert [(d["run"], d["minus"]) for d in record["differences"]] == [("b", "a"), ("c", "a")]
-    assert [(d["run"], d["variant"]) for d in record["damage"]] == [("a", "paper"), ("b", "paper"), ("c", "paper")]
+    assert [(d["run"], d["variant"]) for d in record["outcomes"]] == [("a", "paper"), ("b", "paper"), ("c", "paper")]
     for row in record["differences"][0]["by_beta"]:
         assert (row["augc_standardised"]["mean"], row["augc_standardised"]["standard_error"]) == (0, 0)
         assert row["augc_standardised"]["interval"]["reason"] == "all 3 values are equal: their spread is unknown"

@@ -396,3 +396,16 @@ def test_the_cases(name: str, expected: dict[str, Any]) -> None:
     condition = betastar.analyze(CASES / name).record["conditions"][0]
     for field, value in expected.items():
         assert condition[field] == (pytest.approx(value, abs=0.05) if isinstance(value, float) else value)
+
+
+def test_single_answers_reach_the_warning_signs_and_the_primary_measure_the_distance() -> None:
+    grid = answers((0.6, 0.7, 0.4), 1.0)
+    points = pd.concat([means(grid).assign(beta=beta) for beta in (1.0, 2.0)])
+    by = pd.concat([table(grid, beta) for beta in (1.0, 2.0)])
+    found = check(build_results(points, {}, {"name": "x"}, primary="points_lost", answers=by))
+    signs = found["warning_signs"]["pooled"]["signals"]
+    assert signs["ceiling_share"]["later_gap"][0]["value"] > 0  # the share rises as the proxy does, and so does the gap
+    alone = check(build_results(points, {}, {"name": "x"}))["warning_signs"]["pooled"]["signals"]
+    assert "it needs the proxy of single responses" in alone["ceiling_share"]["later_gap"][0]["reason"]
+    outcomes = [row["outcome"] for row in found["distance"]["paper"]["conservatism"]["outcomes"]]
+    assert outcomes == ["points_lost", "end_change"]

@@ -13,7 +13,7 @@ from report.records import BETAS, HOSTILE, record, results, run_folder, unprinte
 
 from betastar.analysis.compare import Subject
 from betastar.errors import BetastarError
-from betastar.report.comparison import damage_rows, setting_rows, verdicts
+from betastar.report.comparison import outcome_rows, setting_rows, verdicts
 from betastar.report.figures.between_runs import comparison_figures
 from betastar.report.folders import named, write_comparison
 from betastar.report.points import beside
@@ -44,7 +44,8 @@ def test_numbers_figures_and_page_lie_beside_each_other(folder: Path) -> None:
         {"setting": "online.learning_rate", "values": {"a": 0.002, "faster": 0.003}},
     ]
     names = {path.name for path in (folder / "figures").iterdir()}
-    assert names == {f"comparison-{k}.{s}" for k in ("rewards", "damage", "differences") for s in ("svg", "pdf", "png")}
+    figures = ("rewards", "truth", "damage", "differences")
+    assert names == {f"comparison-{figure}.{kind}" for figure in figures for kind in ("svg", "pdf", "png")}
     html = (folder / "comparison.html").read_text()
     ids = re.findall(r'\bid="([^"]+)"', html)
     assert len(ids) == len(set(ids))
@@ -62,7 +63,7 @@ def test_the_page_and_the_terminal_say_the_difference_and_its_uncertainty(folder
     # gap × steps: 2, 2.2 and 2.4 times the mean of √β.
     mean = 2.2 * sum(beta**0.5 for beta in BETAS) / len(BETAS)
     (augc,) = (limit for limit in verdict.limits if limit.startswith("AUGC is "))
-    assert augc.startswith(f"AUGC is higher: +{mean:.3g} gap × steps (95 % interval +")
+    assert augc.startswith(f"AUGC is higher: +{mean:.1f} gap × steps (95 % interval ")
     assert augc.endswith("mean over the 5 shared values of β, paired within 3 seeds.")
     # Both end with three right answers of ten.
     assert (
@@ -73,10 +74,12 @@ def test_the_page_and_the_terminal_say_the_difference_and_its_uncertainty(folder
         ["variants", "paper, fixed", "fixed"],
         ["online.learning_rate", "0.002", "0.003"],
     ]
-    columns, rows = damage_rows(numbers, "fixed")
+    assert verdict.limits[0].startswith("Regret is the same in every seed")
+    columns, rows = outcome_rows(numbers, "fixed")
     assert columns == ["β", "a", "faster", "faster − a, paired"]
     assert [row[0] for row in rows] == ["0.1", "0.5", "1", "5", "20", "per tenfold β"]
-    assert damage_rows(numbers, "paper")[0] == ["β", "a"]
+    assert rows[0][1:3] == ["0.3", "0.3"]  # the truth at the end: three right answers of ten
+    assert outcome_rows(numbers, "paper")[0] == ["β", "a"]
     html = (folder / "comparison.html").read_text()
     assert verdict.sentence in html
     assert "Variant paper exists only in a." in html
@@ -186,8 +189,8 @@ def test_the_truth_leads_a_comparison_in_points() -> None:
         **numbers,
         "betas": [0.1, 1.0],
         "other_betas": {},
-        "over_beta": {"true_end": truth, "augc_standardised": undefined},
-        "slope_per_tenfold_beta": {"augc_standardised": undefined},
+        "over_beta": {"true_end": truth, "regret": undefined, "augc_standardised": undefined},
+        "slope_per_tenfold_beta": {"regret": undefined, "augc_standardised": undefined},
     }
     (found,) = verdicts({"differences": [entry], "runs": [{"truth_unit": "pp"}]})
     assert found.sentence == (

@@ -10,11 +10,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from betastar import __version__
-from betastar.analysis.summary import Record, between, described, range_of, table
+from betastar.analysis.summary import Record, between, described, range_of, slope_record, table
 from betastar.maths.intervals import welch_difference
 from betastar.maths.statistics import Interval
 from betastar.maths.trend import slope_within
-from betastar.record.schema import BETWEEN_VARIANTS, FORMS
+from betastar.record.schema import BETWEEN_VARIANTS
 from betastar.record.shapes.comparison import COMPARISON_VERSION
 
 ABSENT, UNSET = "not recorded", "not set"
@@ -174,12 +174,15 @@ def _listed(first: set[Any], second: set[Any]) -> str:
 
 
 NOT_EQUAL = "the runs have no β in common"
+UNKNOWN = "β is unknown"
+OUTCOMES = ("true_end", "regret", "augc_standardised", "augc_paper")
+"""What is followed over the β of a run, the truth first."""
 NO_SLOPE = "a slope per tenfold β needs two values of β above 0 and a seed that has every β, in both runs"
 
 
 def compare(subjects: Sequence[Subject]) -> dict[str, Any]:
-    """The comparison of runs: `runs`, `settings` that differ, `damage` by variant, run and β, and `differences` of each
-    later run from the first at the same variant and β. docs/results.md has every field.
+    """The comparison of runs: `runs`, `settings` that differ, `outcomes` by variant, run and β, and `differences` of
+    each later run from the first at the same variant and β. docs/results.md has every field.
 
     Raises ValueError for fewer than two subjects, or names that are not unique.
     """
@@ -196,8 +199,8 @@ def compare(subjects: Sequence[Subject]) -> dict[str, Any]:
         "runs": [_described(subject) for subject in subjects],
         "settings_unknown": [subjects[i].name for i in partial],
         "settings": [{"setting": setting, "values": dict(zip(names, values, strict=True))} for setting, values in rows],
-        "damage": [
-            _damage(subject, variant)
+        "outcomes": [
+            _outcomes(subject, variant)
             for variant in variants
             for subject in subjects
             if variant in subject.results["summary"]
@@ -247,15 +250,15 @@ def _differences(
     else:
         parts = _unpaired(ours, theirs, equal)
     slopes = {}
-    for form in FORMS:
-        mine, other = (_slopes(side, f"augc_{form}") for side in (ours, theirs))
+    for name in OUTCOMES:
+        mine, other = (_slopes(side, name) for side in (ours, theirs))
         if found.method == "paired":
             both = sorted(mine.keys() & other.keys())
             values = np.array([mine[seed] - other[seed] for seed in both])
             slope = described(values, difference=True, root_seed=root)
         else:
             slope = welch_difference(list(mine.values()), list(other.values())).record()
-        slopes[f"augc_{form}"] = slope if mine and other else _nothing(slope, NO_SLOPE)
+        slopes[name] = slope if mine and other else _nothing(slope, NO_SLOPE)
     over = parts["over_beta"] if equal else {name: _nothing(e, NOT_EQUAL) for name, e in parts["over_beta"].items()}
     return {"by_beta": parts["by_beta"], "over_beta": over, "slope_per_tenfold_beta": slopes}
 
@@ -277,7 +280,7 @@ def _unpaired(ours: Sequence[Record], theirs: Sequence[Record], betas: Sequence[
 
 
 def _slopes(side: Sequence[Record], name: str) -> dict[int, float]:
-    """Seed → slope of AUGC per tenfold β over the run's own β, of the seeds that have all of them."""
+    """Seed → slope of a measure per tenfold β over the run's own β, of the seeds that have all of them."""
     betas, seeds = sorted({r["beta"] for r in side}), sorted({r["seed"] for r in side})
     found = table(side, name, seeds, betas)
     if len(betas) < 2 or betas[0] <= 0:
@@ -308,13 +311,22 @@ def _described(subject: Subject) -> dict[str, Any]:
     }
 
 
-def _damage(subject: Subject, variant: str) -> dict[str, Any]:
-    """AUGC of a variant of a run, as its own record has it."""
-    summary = subject.results["summary"][variant]
-    names = [f"augc_{form}" for form in FORMS]
+def _outcomes(subject: Subject, variant: str) -> dict[str, Any]:
+    """What became of a variant of a run over its own β: means as its record has them, and slopes."""
+    mine, summary = records(subject, variant), subject.results["summary"][variant]
+    root = int(subject.results.get("root_seed") or 0)
+
+    def slope(name: str) -> dict[str, Any]:
+        betas, seeds = sorted({r["beta"] for r in mine}), sorted({r["seed"] for r in mine})
+        found = table(mine, name, seeds, betas)
+        return slope_record(slope_within(betas, found.values[found.complete]), betas, root)
+
+    unknown = any(r["beta"] is None for r in mine)
     return {
         "run": subject.name,
         "variant": variant,
-        "by_beta": [{"beta": row["beta"], **{name: row[name] for name in names}} for row in summary["by_beta"]],
-        "slope_per_tenfold_beta": {f"augc_{form}": summary[form]["slope_per_tenfold_beta"] for form in FORMS},
+        "by_beta": [{"beta": row["beta"], **{name: row[name] for name in OUTCOMES}} for row in summary["by_beta"]],
+        "slope_per_tenfold_beta": {
+            name: _nothing(summary["by_beta"][0][name], UNKNOWN) if unknown else slope(name) for name in OUTCOMES
+        },
     }

@@ -14,10 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from betastar.analysis.decision import BETTER_IF_HIGHER
+from betastar.maths.conservatism import DistanceLaw, DistanceStar, distance_law
 from betastar.maths.gao import Form, GaoFit, at_distance, gao_fit, no_fit, root_kl
 from betastar.maths.intervals import seed_mean
+from betastar.maths.power_law import PowerLawFit
 from betastar.maths.statistics import Interval, pearson
 from betastar.maths.trend import page_trend, slope_within
+from betastar.randomness import numpy_generator
+from betastar.record.schema import FORMS
 
 Record = Mapping[str, Any]
 Array = NDArray[np.float64]
@@ -57,28 +62,23 @@ class Curve(NamedTuple):
         return self._replace(truth=self.truth - self.truth[:1], proxy=self.proxy - self.proxy[:1])
 
 
-def distances(records: Sequence[Record], *, primary: str = "regret", root_seed: int = 0) -> dict[str, Any]:
-    """By variant: forms of truth and proxy in √KL for each β, differences over β at equal KL, and the outcome `primary`
-    against the measured distance of the checkpoint from the base. `records` as `condition_records` gives them. What was
-    not logged is undefined, with its reason."""
+def distance(records: Sequence[Record], *, primary: str = "regret", root_seed: int = 0) -> dict[str, Any]:
+    """Of one variant: forms of truth and proxy in √KL for each β, differences over β at equal KL, and the outcome
+    `primary` against the measured distance of the checkpoint from the base. `records` as `condition_records` gives
+    them. What was not logged is undefined, with its reason."""
     truths = [_column(r, "true_strict") for r in records]
     shares = all(bool((np.isnan(truth) | ((truth >= 0) & (truth <= 1))).all()) for truth in truths)
     scale, unit = (100.0, "pp") if shares else (1.0, "true reward")
-    found = {}
-    for variant in dict.fromkeys(r["variant"] for r in records):
-        mine = [r for r in records if r["variant"] == variant]
-        curves = {kind: [_curve(r, column, scale) for r in mine] for kind, column in KINDS.items()}
-        betas = sorted({r["beta"] for r in mine})
-        found[variant] = {
-            "unit": unit,
-            "by_beta": [
-                {"beta": beta, **{kind: _by_form(kind, [c for c in curves[kind] if c.beta == beta]) for kind in KINDS}}
-                for beta in betas
-            ],
-            "matched": {kind: _matched(kind, curves[kind], root_seed) for kind in KINDS},
-            "conservatism": _conservatism(mine, curves["from_base"], primary, scale, root_seed),
-        }
-    return found
+    curves = {kind: [_curve(r, column, scale) for r in records] for kind, column in KINDS.items()}
+    return {
+        "unit": unit,
+        "by_beta": [
+            {"beta": beta, **{kind: _by_form(kind, [c for c in curves[kind] if c.beta == beta]) for kind in KINDS}}
+            for beta in sorted({r["beta"] for r in records})
+        ],
+        "matched": {kind: _matched(kind, curves[kind], root_seed) for kind in KINDS},
+        "conservatism": _conservatism(records, curves["from_base"], primary, scale, root_seed),
+    }
 
 
 def _column(record: Record, name: str) -> Array:
@@ -221,6 +221,10 @@ def _conservatism(
         if reason or len(betas) < 2
         else seed_mean(_spearman(order, far), bounds=(-1, 1), root_seed=root_seed).record(),
         "outcomes": outcomes,
+        "laws": {
+            form: _law(form, records, whole, betas, far, reason or _no_rise(outcomes[0]), root_seed, reason)
+            for form in FORMS
+        },
         "n_seeds": len(whole),
         "n_beta": len(betas),
         "reason": reason,
@@ -259,6 +263,70 @@ def _against(name: str, far: Array, outcome: Array, reason: str | None, root_see
         "slope": seed_mean(slopes, root_seed=root_seed).record(),
         "page": _page(page),
     }
+
+
+LEVEL = 0.05
+
+
+def _no_rise(outcome: Record) -> str | None:
+    """Why there may be no d★: the primary outcome does not get worse as checkpoints stay nearer to the base."""
+    page, name = outcome["page"], outcome["outcome"]
+    p = page["p_two_sided"]
+    worse = "p_greater" if name in BETTER_IF_HIGHER else "p_less"
+    if page["reason"] or isnan(p):
+        return f"the trend of {name} with the distance is undefined ({page['reason']})"
+    if p <= LEVEL and page[worse] <= LEVEL / 2:
+        return None
+    return f"{name} does not get worse as checkpoints stay nearer to the base (Page's trend, p = {p:.2g})"
+
+
+def _law(
+    form: str,
+    records: Sequence[Record],
+    seeds: Sequence[Any],
+    betas: Sequence[float],
+    far: Array,
+    refusal: str | None,
+    root_seed: int,
+    undefined: str | None,
+) -> dict[str, Any]:
+    """The law of AUGC in the mean distance of each β's checkpoints. `far` [S, B] of `seeds`; `refusal`: why there may
+    be no d★; `undefined`: why there is no distance."""
+    name = f"augc_{form}"
+    of = {(r["seed"], r["beta"]): r.get(name) for r in records}
+    values = np.array([[of[s, b] for b in betas] for s in seeds], dtype=np.float64).reshape(far.shape)
+    if not undefined and not (far.mean(axis=0) > 0).all():
+        undefined = "a checkpoint's distance from the base is 0, which has no inverse"
+    if undefined:
+        law = _no_law(undefined, values.shape)
+    else:
+        rng = numpy_generator(root_seed, "law over distance", form)
+        law = distance_law(betas, far.mean(axis=0), values, rng=rng, refusal=refusal)
+    fit, missing = law.fit, {}
+    if fit.reason is None:
+        few = "too few points for AICc, which needs two more than parameters"
+        missing = {n: few for n in ("aicc", "aicc_constant") if isnan(getattr(fit, n))}
+        missing |= {"beats_constant": few} if fit.beats_constant is None else {}
+    if isnan(law.aicc_beta) and fit.reason is None:
+        missing["aicc_beta"] = "the law in β is undefined at these points"
+    return {
+        **{n: getattr(fit, n) for n in ("a", "b", "c", "r_squared", "n", "n_beta", "aicc", "aicc_constant")},
+        "beats_constant": fit.beats_constant,
+        "aicc_beta": law.aicc_beta,
+        "intervals": {n: interval._asdict() for n, interval in law.intervals.items()},
+        "n_seeds": len(values),
+        "label": law.label,
+        "star": {**asdict(law.star), "interval": law.star.interval._asdict()},
+        **({"missing": missing} if missing else {}),
+        "reason": fit.reason,
+    }
+
+
+def _no_law(reason: str, shape: tuple[int, int]) -> DistanceLaw:
+    none = Interval(nan, nan, reason)
+    fit = PowerLawFit(nan, nan, nan, nan, 0, shape[1], nan, nan, None, "undefined AUGC", reason)
+    star = DistanceStar(nan, none, "refused", "", f"no d★: {reason}", shape[0])
+    return DistanceLaw(fit, dict.fromkeys("abc", none), nan, star, "")
 
 
 def _page(page: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from betastar import __version__
 from betastar.analysis.chain import chains
 from betastar.analysis.conditions import Records, condition_records
 from betastar.analysis.decision import decide, no_rise
-from betastar.analysis.distance import distances
+from betastar.analysis.distance import distance
 from betastar.analysis.frontier import frontier
 from betastar.analysis.protocol import protocol_record
 from betastar.analysis.signals import warning_signs
@@ -169,9 +169,12 @@ def build_results(
         "differences": paired_differences(
             [r for r in records.conditions if r["variant"] not in unknown_beta], root_seed=root_seed
         ),
-        "warning_signs": warning_signs(records.conditions),
+        "warning_signs": warning_signs(records.conditions, answers=by_condition),
         "chain": chains(records.conditions, root_seed=root_seed),
-        "distance": distances(records.conditions, root_seed=root_seed),
+        "distance": {
+            variant: distance(of[variant], primary=decision[variant]["measure"], root_seed=root_seed)
+            for variant in variants
+        },
     }
     line = frontier(
         [{**r, "beta": math.nan} if r["variant"] in unknown_beta else r for r in records.conditions],

@@ -74,6 +74,31 @@ class ConservatismLaw:
 
 
 @dataclass(frozen=True)
+class DistanceStar:
+    """d★: the distance below which the fitted AUGC exceeds 1.5 × that of the farthest checkpoint, √nats; fields as of
+    `BetaStar`. A bound of 0 says that such draws never exceed the threshold."""
+
+    value: float
+    interval: Interval
+    status: Status
+    label: str
+    reason: str
+    n_seeds: int
+
+
+@dataclass(frozen=True)
+class DistanceLaw:
+    """AUGC = a·d^−b + c in the distance d of the checkpoint from the base; `aicc_beta`: AICc of the law in β, with as
+    many parameters, at the same points."""
+
+    fit: PowerLawFit
+    intervals: Mapping[str, Interval]
+    aicc_beta: float
+    star: DistanceStar
+    label: str
+
+
+@dataclass(frozen=True)
 class DefinitionBetaStar:
     """β★ of Def. 6.1 over `n_seeds` seeds: the measured β with the least AUGC − λ·𝒜, its interval, and the share of
     draws of the mean curves in which each β is the least."""
@@ -123,6 +148,51 @@ def conservatism_law(
         leave_one_beta_out(x, table),
         {reference: _beta_star(x, table, fit, laws, reference, refusal) for reference in get_args(Reference)},
         INTERPOLATION if fit.n_beta == 3 and fit.refusal is None else "",
+    )
+
+
+def distance_law(
+    beta: ArrayLike,
+    distance: ArrayLike,
+    augc_by_seed: ArrayLike,
+    *,
+    rng: np.random.Generator,
+    n_draws: int = 1000,
+    refusal: str | None = None,
+) -> DistanceLaw:
+    """The law of `conservatism_law` with measured conservatism in the place of β: 1/d, for `distance` [B] = √KL of the
+    checkpoints from the base, mean over seeds, at `beta` [B]. (Near its limit the KL-regularised optimum is √KL ∝ 1/β
+    away from the base, so the law keeps its form.) Intervals take the distances as known. Raises ValueError for shapes,
+    distances not positive, or negative AUGC."""
+    d, table = np.asarray(distance, dtype=np.float64), np.asarray(augc_by_seed, dtype=np.float64)
+    if not (np.isfinite(d).all() and (d > 0).all()):
+        raise ValueError("distances must be finite and positive")
+    order = np.argsort(-d)
+    x = 1 / d[order]
+    found = conservatism_law(x, table[:, order], rng=rng, n_draws=n_draws, refusal=refusal)
+    b, star = np.asarray(beta, dtype=np.float64), found.beta_star["beta_min"]
+    over_beta = fit_power_law(np.tile(b, len(table)), table.ravel()).aicc if (b > 0).all() else nan
+    near, last = d[order][-2:]
+    reasons: dict[Status, str] = {
+        "no dependence": "AUGC does not depend on the distance from the base in these data",
+        "not a rising law": "AUGC changes with the distance in these data, but no power law beats a constant",
+        "no rise": str(refusal),
+        "never exceeded": f"the fit stays within {TOLERATED_DAMAGE} times its reference down to half the least d",
+        "not resolved": f"AUGC is flat down to d = {near:.3g} and exceeds the threshold at {last:.3g}; where between "
+        "them it crosses is for a finer grid to say",
+        "refused": found.fit.reason or f"the fitted AUGC is 0 at the reference, and so is {TOLERATED_DAMAGE} times it",
+    }
+    reason = star.reason if star.status == "estimate" else f"no d★: {reasons[star.status]}"
+    low, high = star.interval.low, star.interval.high
+    inverse = Interval(nan, nan, reason if isnan(star.value) else star.interval.reason)
+    if not isnan(low):
+        inverse = star.interval._replace(low=1 / high, high=1 / low)
+    return DistanceLaw(
+        found.fit,
+        found.intervals,
+        over_beta,
+        DistanceStar(1 / star.value, inverse, star.status, star.label, reason, len(table)),
+        found.label,
     )
 
 

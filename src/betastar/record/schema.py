@@ -24,8 +24,8 @@ SCALES = (*FORMS, "common")
 """All forms of the gap."""
 BASELINES = ("constant", "step", "true_strict", "proxy")
 """What a warning sign is compared with: nothing, the clock, current accuracy, and the reward being maximised."""
-BETWEEN_VARIANTS = ("augc_standardised", "augc_paper", "true_lowest", "true_end")
-"""The measures of a summary whose differences between variants and runs are kept."""
+BETWEEN_VARIANTS = ("true_end", "regret", "true_lowest", "augc_standardised", "augc_paper")
+"""The measures of a summary whose differences between variants and runs are kept, the truth first."""
 
 
 class _Untitled(GenerateJsonSchema):

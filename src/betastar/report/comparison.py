@@ -13,7 +13,8 @@ from betastar.report.responses import visible
 from betastar.report.words.numbers import POINTS, SCORE, Unit, defined, mean_interval
 
 Json = Mapping[str, Any]
-LEADING = "augc_standardised"
+LEADING = "true_end"
+SECONDARY = {"regret": "Regret", "augc_standardised": "AUGC"}
 NAMES = {name: REGISTRY.summary(name).words for name in BETWEEN_VARIANTS}
 MOST = 10  # settings that are seen at once
 LONGEST = 90  # characters of a setting's value in the table
@@ -53,9 +54,9 @@ def settings_note(comparison: Json) -> str:
     return f"Logs do not contain settings, so those of {', '.join(unknown)} are unknown." if unknown else ""
 
 
-def damage_rows(comparison: Json, variant: str) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of one variant: AUGC by β and run, slopes last, and each run minus the first."""
-    runs = [entry for entry in comparison["damage"] if entry["variant"] == variant]
+def outcome_rows(comparison: Json, variant: str) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of one variant: the truth at the end by β and run, slopes last, and each run minus the first."""
+    runs = [entry for entry in comparison["outcomes"] if entry["variant"] == variant]
     differences = [entry for entry in comparison["differences"] if entry["variant"] == variant and entry["method"]]
     columns = ["β", *(entry["run"] for entry in runs)]
     columns += [f"{entry['run']} − {entry['minus']}, {entry['method']}" for entry in differences]
@@ -101,11 +102,11 @@ def notes(comparison: Json) -> list[str]:
             "and none covers another reward ensemble or evaluation set."
         )
     reference, compared = comparison["reference"], {e["variant"] for e in comparison["differences"]}
-    alone = [e for e in comparison["damage"] if e["run"] == reference and e["variant"] not in compared]
+    alone = [e for e in comparison["outcomes"] if e["run"] == reference and e["variant"] not in compared]
     if alone:
         lines.append(f"Variant {', '.join(e['variant'] for e in alone)} exists only in {reference}.")
-    first = {e["variant"] for e in comparison["damage"] if e["run"] == reference}
-    others = [f"{e['variant']} of {e['run']}" for e in comparison["damage"] if e["variant"] not in first]
+    first = {e["variant"] for e in comparison["outcomes"] if e["run"] == reference}
+    others = [f"{e['variant']} of {e['run']}" for e in comparison["outcomes"] if e["variant"] not in first]
     if others:
         lines.append(f"Not in {reference}, so not compared: variant {', '.join(others)}.")
     return lines
@@ -118,49 +119,66 @@ def _verdict(entry: Json, unit: Unit) -> Verdict:
         return Verdict(heading, f"Not compared: {entry['reason']}.", limits)
     if entry["method"] == "unpaired":
         limits.insert(0, f"Not paired: {entry['reason']}. Seeds count as independent samples (Welch's t).")
-    over, slope = entry["over_beta"][LEADING], entry["slope_per_tenfold_beta"][LEADING]
-    many = len(entry["betas"])
-    sentence = _truth(entry, unit)
-    if over["mean"] is None:
-        limits.append(f"The difference in AUGC at equal β is undefined: {over['reason']}.")
-    elif over["mean"] == 0 and over["standard_error"] == 0:
-        limits.append(f"AUGC is the same in every seed at the shared values of β, {_n(entry, over)}.")
-    else:
-        at = "at the shared β" if many == 1 else f"mean over the {many} shared values of β"
-        limits.append(f"AUGC is {_direction(over)}: {_with_interval(over)}, {at}, {_n(entry, over)}.")
-        if over["interval"]["low"] is None:
-            limits.append(f"No interval: {over['interval']['reason'] or over['reason']}.")
-    if slope["mean"] == 0 and slope["standard_error"] == 0:
-        limits.append("The change of AUGC per tenfold β is the same in every seed.")
-    elif slope["mean"] is not None:
-        limits.append(f"The change of AUGC per tenfold β is {_direction(slope)}: {_with_interval(slope)}.")
+    for name, words in SECONDARY.items():
+        limits += _secondary(entry, name, words, unit)
     lost = [f"{visible(name)}: {said(betas)}" for name, betas in entry["other_betas"].items() if betas]
     if lost:
         limits.append(f"Not compared, because the other run does not have it: β {'; '.join(lost)}.")
-    return Verdict(heading, sentence, limits)
+    return Verdict(heading, _truth(entry, unit), limits)
 
 
 def _truth(entry: Json, unit: Unit) -> str:
     """How the end of the true reward differs at equal β, in a sentence."""
-    over, many = entry["over_beta"]["true_end"], len(entry["betas"])
+    over = entry["over_beta"][LEADING]
     if not defined(over["mean"]):
         return f"The difference in true reward at the end is undefined: {over['reason']}."
     if over["mean"] == 0 and over["standard_error"] == 0:
         return f"The truth at the end is the same in every seed at the shared values of β, {_n(entry, over)}."
-    factor = 100.0 if unit.word else 1.0
-    ends = {name: factor * over["interval"][name] if defined(over["interval"][name]) else None for name in BOUNDS}
-    size = unit.with_interval(factor * over["mean"], {**over["interval"], **ends}, "+")
-    at = "at the shared β" if many == 1 else f"mean over the {many} shared values of β"
-    return f"The truth at the end is {_direction(over)}: {size}, {at}, {_n(entry, over)}."
+    size = _size(over, LEADING, unit)
+    return f"The truth at the end is {_direction(over)}: {size}, {_at_shared(entry)}, {_n(entry, over)}."
+
+
+def _secondary(entry: Json, name: str, words: str, unit: Unit) -> list[str]:
+    """How another measure differs at equal β, and its change per tenfold β, in sentences."""
+    over, slope = entry["over_beta"][name], entry["slope_per_tenfold_beta"][name]
+    found: list[str] = []
+    if over["mean"] is None:
+        found.append(f"The difference in {_inside(words)} at equal β is undefined: {over['reason']}.")
+    elif over["mean"] == 0 and over["standard_error"] == 0:
+        found.append(f"{words} is the same in every seed at the shared values of β, {_n(entry, over)}.")
+    else:
+        size = _size(over, name, unit)
+        found.append(f"{words} is {_direction(over)}: {size}, {_at_shared(entry)}, {_n(entry, over)}.")
+    if slope["mean"] == 0 and slope["standard_error"] == 0:
+        found.append(f"The change of {_inside(words)} per tenfold β is the same in every seed.")
+    elif slope["mean"] is not None:
+        size = _size(slope, name, unit)
+        found.append(f"The change of {_inside(words)} per tenfold β is {_direction(slope)}: {size}.")
+    return found
+
+
+def _inside(words: str) -> str:
+    """A name within a sentence."""
+    return words if words.isupper() else words.lower()
+
+
+def _at_shared(entry: Json) -> str:
+    many = len(entry["betas"])
+    return "at the shared β" if many == 1 else f"mean over the {many} shared values of β"
 
 
 BOUNDS = ("low", "high")
 
 
-def _with_interval(entry: Json) -> str:
-    low, high = entry["interval"]["low"], entry["interval"]["high"]
-    bounds = "no interval" if low is None else f"95 % interval {low:+.3g} to {high:+.3g}"
-    return _signed(f"{entry['mean']:+.3g} gap × steps ({bounds})")
+def _size(over: Json, name: str, unit: Unit) -> str:
+    """A difference with its interval in its own unit: the truth in points (the record has a share), regret in points
+    (the record has hundredths of a score), AUGC in gap × steps."""
+    if name.startswith("augc"):
+        return Unit(1.0, "gap × steps").with_interval(over["mean"], over["interval"], "+")
+    share = bool(unit.word)
+    factor = {"true_end": 100.0 if share else 1.0, "regret": 1.0 if share else 0.01}[name]
+    ends = {bound: factor * over["interval"][bound] if defined(over["interval"][bound]) else None for bound in BOUNDS}
+    return unit.with_interval(factor * over["mean"], {**over["interval"], **ends}, "+")
 
 
 def _direction(entry: Json) -> str:

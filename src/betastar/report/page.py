@@ -30,6 +30,7 @@ from betastar.report.words import (
     damage_columns,
     damage_rows,
     difference_sentences,
+    distance_conclusions,
     headlines,
     measure_note,
     mechanism_columns,
@@ -136,7 +137,7 @@ def _facts(results: Mapping[str, Any]) -> str:
 def _compared(beside: Beside) -> dict[str, Any]:
     """What the template needs of the comparison."""
     record = beside.comparison
-    variants = dict.fromkeys(entry["variant"] for entry in record["damage"])
+    variants = dict.fromkeys(entry["variant"] for entry in record["outcomes"])
     return {
         "reference": record["reference"],
         "betas": [(name, place) for place, name in enumerate(beside.betas)],
@@ -148,7 +149,7 @@ def _compared(beside: Beside) -> dict[str, Any]:
         "tables": [
             {
                 "variant": variant,
-                "damage": comparison.damage_rows(record, variant),
+                "outcomes": comparison.outcome_rows(record, variant),
                 "difference_columns": comparison.DIFFERENCE_COLUMNS,
                 "differences": comparison.difference_rows(record, variant),
             }
@@ -186,7 +187,7 @@ def _tables(results: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "outcomes": (outcome_columns(results, variant), outcome_rows(results, variant)),
                 "damage": (damage_columns(), damage_rows(summary)),
                 "mechanism": (mechanism_columns(), mechanism) if mechanism else None,
-                "sentences": conclusions(summary),
+                "sentences": [*conclusions(summary), *distance_conclusions(results["distance"][variant])],
             }
         )
     return found

@@ -58,8 +58,8 @@ def show(results: Mapping[str, Any], folder: Path | None, seconds: float | None 
 
 
 def show_comparison(comparison: Mapping[str, Any]) -> None:
-    """What differs, and per variant the damage by β and run, and what follows."""
-    from betastar.report.comparison import MOST, damage_rows, notes, setting_rows, settings_note, verdicts
+    """What differs, and per variant the truth at the end by β and run, and what follows."""
+    from betastar.report.comparison import MOST, notes, outcome_rows, setting_rows, settings_note, verdicts
 
     terminal = console()
     columns, rows = setting_rows(comparison)
@@ -69,9 +69,9 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
         print_lines(terminal, ["No setting differs."])
     more = f"{len(rows) - MOST} more settings differ; the page lists them." if len(rows) > MOST else ""
     print_lines(terminal, [line for line in (more, settings_note(comparison)) if line])
-    for variant in dict.fromkeys(entry["variant"] for entry in comparison["damage"]):
-        title = f"variant {variant}: AUGC standardised, mean over seeds [95 % interval]"
-        print_table(terminal, title, *damage_rows(comparison, variant))
+    for variant in dict.fromkeys(entry["variant"] for entry in comparison["outcomes"]):
+        title = f"variant {variant}: true reward at the end, mean over seeds [95 % interval]"
+        print_table(terminal, title, *outcome_rows(comparison, variant))
     for verdict in verdicts(comparison):
         print_lines(terminal, [f"{verdict.heading}: {verdict.sentence}", *(f"  {limit}" for limit in verdict.limits)])
     print_lines(terminal, notes(comparison))
@@ -97,6 +97,7 @@ def _details(console: Any, results: Mapping[str, Any]) -> None:
         conclusions,
         damage_columns,
         damage_rows,
+        distance_conclusions,
         mechanism_columns,
         mechanism_rows,
         signal_notes,
@@ -112,7 +113,7 @@ def _details(console: Any, results: Mapping[str, Any]) -> None:
         print_table(console, title, damage_columns(), damage_rows(summary))
         if mechanism := mechanism_rows(summary):
             print_table(console, None, mechanism_columns(), mechanism)
-        print_lines(console, conclusions(summary))
+        print_lines(console, [*conclusions(summary), *distance_conclusions(results["distance"][variant])])
     console.print()
     signs = results["warning_signs"]
     horizon, pooled = signs["headline_horizon"], signs["pooled"]

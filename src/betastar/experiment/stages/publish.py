@@ -26,7 +26,7 @@ from betastar.settings.config import Resolved
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 5
+VERSION = 6
 STAGE = "results"
 
 

@@ -328,6 +328,11 @@ class Law(LawParameters):
     leave_one_beta_out: LeaveOneOut
 
 
+BetaStarStatus = Literal[
+    "estimate", "no dependence", "not a rising law", "no rise", "not resolved", "never exceeded", "refused"
+]
+
+
 @with_config(CLOSED)
 class BetaStar(TypedDict):
     """First β whose fitted AUGC exceeds 1.5 × its reference (Eq. 15)."""
@@ -335,9 +340,7 @@ class BetaStar(TypedDict):
     value: Beta
     interval: Interval
     augc: FittedAugc
-    status: Literal[
-        "estimate", "no dependence", "not a rising law", "no rise", "not resolved", "never exceeded", "refused"
-    ]
+    status: BetaStarStatus
     label: str
     reference: Annotated[
         Literal["beta_min", "grid"],

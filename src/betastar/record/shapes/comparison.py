@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from betastar.record.shapes.kinds import CLOSED, Reason, SeedMean
 
-COMPARISON_VERSION = 1
+COMPARISON_VERSION = 2
 
 
 @with_config(CLOSED)
@@ -39,8 +39,8 @@ class ComparedSetting(TypedDict):
 
 
 @with_config(CLOSED)
-class Damage(TypedDict):
-    """AUGC of a variant of a run, as its own record has it."""
+class Outcomes(TypedDict):
+    """Truth at the end, regret and AUGC of a variant of a run: means as its own record has them, and slopes."""
 
     run: str
     variant: str
@@ -70,11 +70,11 @@ class RunDifference(TypedDict):
 class ComparisonRecord(TypedDict):
     """Several runs beside each other."""
 
-    comparison_version: Literal[1]
+    comparison_version: Literal[2]
     betastar: str
     reference: Annotated[str, Field(description="the run that the others are compared with, the first")]
     runs: list[ComparedRun]
     settings_unknown: Annotated[list[str], Field(description="the runs whose settings were not kept")]
     settings: list[ComparedSetting]
-    damage: list[Damage]
+    outcomes: list[Outcomes]
     differences: list[RunDifference]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
-from betastar.record.shapes.analysis import Page
+from betastar.record.shapes.analysis import BetaStarStatus, LawParameters, Page
 from betastar.record.shapes.kinds import (
     CLOSED,
     Beta,
@@ -188,12 +188,46 @@ class OutcomeOverDistance(TypedDict):
 
 
 @with_config(CLOSED)
+class DistanceStar(TypedDict):
+    """Distance below which the fitted AUGC exceeds 1.5 × that of the farthest checkpoint: Eq. 15 in measured
+    conservatism."""
+
+    value: Annotated[Size, Field(description="√nats")]
+    interval: Interval
+    status: BetaStarStatus
+    label: str
+    n_seeds: Count
+    reason: Text
+
+
+@with_config(CLOSED)
+class LawOverDistance(LawParameters):
+    """AUGC(d) = a·d^−b + c (Eq. 14 with 1/d in the place of β), d the mean √KL of a β's checkpoints from the base."""
+
+    aicc: Number
+    aicc_constant: Number
+    aicc_beta: Annotated[Number, Field(description="of the law in β at the same points, with as many parameters")]
+    beats_constant: bool | None
+    star: DistanceStar
+    missing: NotRequired[Missing]
+
+
+@with_config(CLOSED)
+class LawsOverDistance(TypedDict):
+    """By form of the gap."""
+
+    standardised: LawOverDistance
+    paper: LawOverDistance
+
+
+@with_config(CLOSED)
 class Conservatism(TypedDict):
     """How far the checkpoints are from the base: conservatism as measured, in place of β."""
 
     by_beta: list[StartDistance]
     with_beta: Annotated[SeedMean, Field(description="Spearman's ρ between β and √KL from the base, within seeds")]
     outcomes: Annotated[list[OutcomeOverDistance], Field(description="the primary outcome, and the end change")]
+    laws: Annotated[LawsOverDistance, Field(description="of AUGC over the measured distance")]
     n_seeds: Count
     n_beta: Count
     reason: Reason

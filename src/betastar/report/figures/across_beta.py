@@ -113,13 +113,13 @@ def mechanism(results: Mapping[str, Any]) -> Figure:
 
 
 def variants(results: Mapping[str, Any]) -> Figure:
-    """Variants side by side: their difference in damage and in truth at each β, paired within seeds."""
+    """Variants side by side: their difference in truth and in damage at each β, paired within seeds."""
     title, of_beta = "Variants side by side", labels(results)
     pairs = [p for p in results["differences"] if p["by_beta"]]
     if not pairs:
         return missing("variants", title, "There is only one variant, so there is nothing to compare.")
     rows = []
-    names = {"augc_standardised": "AUGC difference", "true_end": "true reward difference"}
+    names = {"true_end": "true reward difference", "augc_standardised": "AUGC difference"}
     for pair in pairs:
         row = []
         for name, axis_title in names.items():

@@ -1,5 +1,5 @@
-"""Figures of a comparison: both rewards of every run on shared axes, damage by β of all runs, and the differences from
-the first run."""
+"""Figures of a comparison: both rewards of every run on shared axes, end truth and damage by β of all runs, and the
+differences from the first run."""
 
 from __future__ import annotations
 
@@ -42,13 +42,17 @@ SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross"
 SYMBOLS = ("●", "■", "▲", "◆", "▼", "✚")
 APART = 9  # pixels between the marks of runs at the same β
 MOST_PANELS = 4  # beside each other
-DIFFERENCES = {"augc_standardised": "AUGC difference", "true_end": "true reward difference"}
-WORDS = {"augc_standardised": "AUGC, standardised form", "true_end": "true reward at the end"}
+DIFFERENCES = {
+    "true_end": ("true reward difference", "true reward at the end"),
+    "regret": ("regret difference", "regret"),
+    "augc_standardised": ("AUGC difference", "AUGC, standardised form"),
+}
+"""Title of the axis and name of every quantity, the truth first."""
 
 
 def comparison_figures(subjects: Sequence[Subject], comparison: Mapping[str, Any]) -> list[Figure]:
     """The figures of a comparison, the key figure first. Records must know of each other (`points.beside`)."""
-    return [rewards(subjects), damage(subjects), differences(subjects, comparison)]
+    return [rewards(subjects), truth(subjects), damage(subjects), differences(subjects, comparison)]
 
 
 def rewards(subjects: Sequence[Subject]) -> Figure:
@@ -87,26 +91,34 @@ def rewards(subjects: Sequence[Subject]) -> Figure:
     return Figure("rewards", "Proxy and true reward of each run", caption, panels)
 
 
+def truth(subjects: Sequence[Subject]) -> Figure:
+    """True reward at the end by β, all runs in one panel for each variant."""
+    title = "True reward at the end by β, run by run"
+    return _means(subjects, "truth", title, "true_end", "", "The true reward at the end is undefined in every run.")
+
+
 def damage(subjects: Sequence[Subject]) -> Figure:
     """AUGC by β, all runs in one panel for each variant."""
-    title = "Damage by β, run by run"
+    title, what = "Damage by β, run by run", "AUGC, standardised form. "
+    return _means(subjects, "damage", title, "augc_standardised", what, "AUGC is undefined in every run.")
+
+
+def _means(subjects: Sequence[Subject], key: str, title: str, name: str, what: str, undefined: str) -> Figure:
+    """A measure of a summary by β, all runs in one panel for each variant. `what`: said of it in the caption."""
     rows: dict[str, list[Row]] = {variant: [] for variant in _variants(subjects)}
     for place, subject in enumerate(subjects):
         for variant in subject.results["summary"]:
-            found = mean_values(subject.results, variant, "augc_standardised")
+            found = mean_values(subject.results, variant, name)
             rows[variant] += [{**row, "run": subject.name, "place": place} for row in found]
     every = [row for some in rows.values() for row in some]
     if not any(row["value"] is not None for row in every):
-        return missing("damage", title, "AUGC is undefined in every run.")
-    axis = Axis("AUGC (gap × steps)", extent([row[end] for row in every for end in ("value", "low", "high")]))
+        return missing(key, title, undefined)
+    axis = Axis(REGISTRY.summary(name).axis, extent([row[end] for row in every for end in ("value", "low", "high")]))
     names = list(labels(subjects[0].results).values())
     order = [subject.name for subject in subjects]
     row = [Panel(_by_run(some, axis, names, order), f"variant {variant}") for variant, some in rows.items()]
-    caption = (
-        f"{marks(order)}. Means over seeds of the standardised form with 95 % intervals; lines connect the points of a "
-        "run."
-    )
-    return Figure("damage", title, caption, [row])
+    caption = f"{marks(order)}. {what}Means over seeds with 95 % intervals; lines connect the points of a run."
+    return Figure(key, title, caption, [row])
 
 
 def marks(names: Sequence[str]) -> str:
@@ -120,7 +132,7 @@ def differences(subjects: Sequence[Subject], comparison: Mapping[str, Any]) -> F
     of_beta = labels(subjects[0].results)
     by_name = {subject.name: subject for subject in subjects}
     rows = []
-    for name, axis_title in DIFFERENCES.items():
+    for name, (axis_title, words) in DIFFERENCES.items():
         drawn = []
         for entry in comparison["differences"]:
             means = [mean_row(row["beta"], of_beta, _counted(row[name])) for row in entry["by_beta"]]
@@ -131,7 +143,7 @@ def differences(subjects: Sequence[Subject], comparison: Mapping[str, Any]) -> F
             reaches = [reach_of(seeds, means, [0.0]) for _, seeds, means in drawn]
             axis = Axis(axis_title, extent([end for reach in reaches if reach for end in reach]))
             names = list(of_beta.values())
-            rows.append([_difference(entry, (seeds, means), axis, names, WORDS[name]) for entry, seeds, means in drawn])
+            rows.append([_difference(entry, (seeds, means), axis, names, words) for entry, seeds, means in drawn])
     if not rows:
         return missing("differences", title, "No two runs can be compared at an equal β; the section Numbers says why.")
     caption = (

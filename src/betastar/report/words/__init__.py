@@ -10,6 +10,7 @@ from betastar.report.words.secondary import (
     damage_columns,
     damage_rows,
     difference_sentences,
+    distance_conclusions,
     mechanism_columns,
     mechanism_rows,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "damage_columns",
     "damage_rows",
     "difference_sentences",
+    "distance_conclusions",
     "headline",
     "headlines",
     "measure_note",

@@ -126,6 +126,34 @@ def _law(part: Mapping[str, Any]) -> str:
     )
 
 
+def distance_conclusions(found: Mapping[str, Any]) -> list[str]:
+    """Of both forms of AUGC: the law in the measured distance of the checkpoints, and d★. Nothing for one β. `found`: a
+    variant's `distance`."""
+    if len(found["by_beta"]) < 2:
+        return []
+    return [
+        f"AUGC, {form} form, over √KL of the checkpoint from the base (d): {_law_over_distance(law)}"
+        for form, law in found["conservatism"]["laws"].items()
+    ]
+
+
+def _law_over_distance(law: Mapping[str, Any]) -> str:
+    star = law["star"]
+    if not defined(star["value"]):
+        return f"{star['reason']}."
+    low, high = star["interval"]["low"], star["interval"]["high"]
+    interval = f", 95 % interval {low:.3g} to {high:.3g}" if defined(low) and defined(high) else ", no interval"
+    better = ""
+    if defined(law["aicc_beta"]) and defined(law["aicc"]):
+        margin = law["aicc_beta"] - law["aicc"]
+        better = f"; as a predictor, distance {'beats' if margin > 0 else 'loses to'} β by {abs(margin):.1f} in AICc"
+    label = f" ({star['label']})" if star["label"] else ""
+    return (
+        f"≈ {law['a']:.3g}·d^−{law['b']:.3g} + {law['c']:.3g} (R² {law['r_squared']:.2f}); damage exceeds 1.5 × that "
+        f"of the farthest checkpoint below d★ = {star['value']:.3g}{interval}{label}: {star['reason']}{better}."
+    )
+
+
 def _bound(value: float | str) -> str:
     return "beyond 2·β_max" if value == "inf" else f"{float(value):.3g}"
 
