@@ -78,13 +78,27 @@ def plain_disk_errors(folder: Path) -> Iterator[None]:
             named = getattr(error, "filename2", None) or getattr(error, "filename", None) or folder
             what = "is a folder; give a file" if number == errno.EISDIR else "not a folder; give another folder"
             raise BetastarError(f"{named}: {what} with {argument('out')}.") from error
-        if number in (errno.EIO, errno.ESTALE, errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE):
+        if number in (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG, errno.ELOOP):
             named, reason = getattr(error, "filename", None) or folder, os.strerror(number).lower()
+            if number in (errno.ENAMETOOLONG, errno.ELOOP):
+                raise BetastarError(
+                    f"{named}: cannot be used ({reason}); give another path with {argument('out')}."
+                ) from error
             raise InternalError(
-                f"{named}: cannot be used ({reason}); check the path and the disk, then run the same again: finished "
-                "work is kept."
+                f"{named}: cannot be used ({reason}); check the disk, then run the same again: finished work is kept."
             ) from error
         raise
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder with those above it, unless it is there. Raises BetastarError where none can be made."""
+    with plain_disk_errors(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # a file system that makes no folders, such as /proc; a link to nowhere
+            raise BetastarError(
+                f"{folder}: no folder can be made there; give another one with {argument('out')}."
+            ) from error
 
 
 def flush(path: Path) -> None:

@@ -151,10 +151,6 @@ def export(
     if out is None:
         print(text, end="")
         return
-    if out.is_dir() or not out.resolve().parent.is_dir():
-        raise BetastarError(f"--out {out}: not a file in an existing folder; give one.")
-    if out.name == "results.json":
-        raise BetastarError(f"--out {out}: would overwrite the run's results with a table; choose another file.")
     api.write_file(out, text)
 
 

@@ -33,6 +33,7 @@ from betastar.disk import (
     flush,
     is_damage,
     leftover_of,
+    make_folder,
     plain_disk_errors,
     sealed,
     unsealed,
@@ -95,8 +96,8 @@ class Store:
             self.measured += time.monotonic() - started
 
     def __enter__(self) -> Store:
+        make_folder(self.folder / "store")
         with plain_disk_errors(self.folder):
-            (self.folder / "store").mkdir(parents=True, exist_ok=True)
             self._lock = _opened_lock(self.folder / LOCK)
         try:
             # The kernel drops the lock when the process ends, however it ends.

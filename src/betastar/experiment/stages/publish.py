@@ -216,10 +216,21 @@ def _link_adapters(
     for ensemble in ensembles.values():  # its members are beside it
         members = [path for path in ensemble.parent.glob("*") if (path / "adapter_config.json").is_file()]
         wanted |= {folder / "rewards" / path.name: path for path in members}
-    for link in folder.glob("*/*"):
-        if link.is_symlink():
-            link.unlink()
+    run = folder.parent.resolve()
+    for stage in ("offline", "online", "rewards"):
+        for link in (folder / stage).glob("*"):
+            if _is_ours(link, run / "store" / stage):
+                link.unlink()
     for link, target in wanted.items():
         link.parent.mkdir(parents=True, exist_ok=True)
-        if not link.exists():
-            link.symlink_to(os.path.relpath(target, link.parent))
+        if not os.path.lexists(link):  # somebody's own file or link of that name stays
+            link.symlink_to(os.path.relpath(run / target.relative_to(folder.parent), link.parent.resolve()))
+
+
+def _is_ours(link: Path, store: Path) -> bool:
+    """Whether a link is one that `_link_adapters` made: to an adapter of the same name in this part of the store."""
+    if not link.is_symlink():
+        return False
+    target = Path(os.path.normpath(link.parent.resolve() / link.readlink()))
+    home, name = (target.parent, target.parent.name) if target.name == "adapter" else (target, target.name)
+    return name == link.name and home.parent.parent == store
