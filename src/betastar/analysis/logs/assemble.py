@@ -15,6 +15,7 @@ from betastar.analysis.logs.columns import (
     LABELS,
     Identity,
     bare,
+    beta_of,
     choose,
     compiled,
     conditions,
@@ -22,6 +23,7 @@ from betastar.analysis.logs.columns import (
     field_name,
     from_name,
     others,
+    seed_of,
     short_names,
     split,
     step_columns,
@@ -39,6 +41,10 @@ Array = NDArray[np.float64]
 MUCH_MORE_OFTEN = 2
 # A truth above 1 that never passes this is a score; one that does, up to 100, is a percentage.
 LEAST_PERCENT = 10
+
+
+MOST_STEPS = 2**53
+"""Beyond it neighbouring whole numbers are one floating-point number."""
 
 
 class Curve(NamedTuple):
@@ -137,6 +143,11 @@ def step_of_rows(rows: Mapping[str, Array], steps: Sequence[str], where: str) ->
             notes.append(f"no column counts steps, so rows are numbered from 1 ({how} names a column)")
     if lost := int(np.isnan(step).sum()):
         notes.append(f"{lost} rows without a step are skipped")
+    if (np.abs(step[~np.isnan(step)]) > MOST_STEPS).any():
+        raise BetastarError(
+            f"{where}: {steps[0] if steps else 'the step'} goes up to {np.nanmax(np.abs(step)):.3g}, which is no count "
+            f"of steps; name the step with {argument('step')}."
+        )
     if (step[~np.isnan(step)] % 1 != 0).any():
         raise BetastarError(
             f"{where}: {steps[0]} is not a whole number in every row; name the step with {argument('step')}."
@@ -312,7 +323,12 @@ def _runs(log: Log, options: Options, told: Mapping[str, str]) -> list[Run]:
     """The runs of a log, each with what options, columns and names, in this order, say it is."""
     said: dict[str, Any] = {part: getattr(options, part) for part in Identity._fields}
     told_identity = {part: value for part, value in said.items() if value is not None}
-    numbers = Identity(*(None if isinstance(value, str) else value for value in said.values()))
+    told_beta, told_seed = (None if isinstance(said[part], str) else said[part] for part in ("beta", "seed"))
+    numbers = Identity(
+        None,
+        None if told_beta is None else beta_of(told_beta, argument("beta"), "it"),
+        None if told_seed is None else seed_of(told_seed, argument("seed"), "it"),
+    )
     result = []
     for part, by_column in split(log, told_identity):
         identity = _first_known(numbers, by_column, from_name(part.name, options.patterns))

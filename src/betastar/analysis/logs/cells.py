@@ -30,6 +30,7 @@ def numbers(column: Any) -> Numbers:
         return Numbers(_finite(column.to_numpy(dtype=float, na_value=np.nan)), None)
     if column.dtype.kind in "mM":  # dates are no quantity
         return Numbers(np.full(len(column), np.nan), None)
+    column = column.map(_within_floats)
     plain = np.array(pd.to_numeric(column, errors="coerce"), dtype=float)
     text = column[np.isnan(plain) & column.notna().to_numpy()]
     if text.empty:
@@ -62,6 +63,11 @@ def with_points(column: Any) -> Any:
     text = column.astype("string").str.strip()
     found = _decimal_commas(text[text.notna() & (text != "")])
     return column if found is None else text.str.replace(",", ".", regex=False)
+
+
+def _within_floats(value: Any) -> Any:
+    """A whole number of hundreds of digits as infinity, which it is among floating-point numbers."""
+    return np.inf if isinstance(value, int) and abs(value) >= 2**1024 else value
 
 
 def _finite(values: Any) -> Array:

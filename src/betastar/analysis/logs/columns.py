@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -301,8 +302,8 @@ def split(log: Log, told: Mapping[str, str | float]) -> Iterator[tuple[Log, Iden
         variant, beta, seed = (found.get(part) for part in ("variant", "beta", "seed"))
         identity = Identity(
             None if variant is None else str(variant),
-            None if beta is None else _number(beta, log.name, columns["beta"]),
-            None if seed is None else int(_number(seed, log.name, columns["seed"])),
+            None if beta is None else beta_of(beta, log.name, columns["beta"]),
+            None if seed is None else seed_of(seed, log.name, columns["seed"]),
         )
         yield log._replace(name=name, rows=group.drop(columns=keys)), identity
         log = log._replace(note=None)  # once is enough
@@ -317,8 +318,8 @@ def from_name(name: str, patterns: Sequence[str]) -> Identity:
             found |= {part: text for part, text in match.groupdict().items() if text}
     return Identity(
         found.get("variant"),
-        _number(found["beta"].replace("p", "."), name, "beta") if "beta" in found else None,
-        int(_number(found["seed"], name, "seed")) if "seed" in found else None,
+        beta_of(found["beta"].replace("p", "."), name, "beta") if "beta" in found else None,
+        seed_of(found["seed"], name, "seed") if "seed" in found else None,
     )
 
 
@@ -395,8 +396,27 @@ def _column(log: Log, part: str, names: Sequence[str], told: Mapping[str, str | 
     return None
 
 
+def beta_of(value: Any, where: str, what: str) -> float:
+    """A β. Raises BetastarError for what is none."""
+    number = _number(value, where, what)
+    if not 0 <= number < math.inf:
+        raise BetastarError(f"{where}: {what} is {value}, but β is a finite number from 0; correct it.")
+    return number
+
+
+def seed_of(value: Any, where: str, what: str) -> int:
+    """A seed. Raises BetastarError for a number that is not whole, and one that no column of integers holds."""
+    if isinstance(value, str) and value.lstrip("-").isdecimal() and len(value) < 20:
+        value = int(value)
+    number = value if isinstance(value, int) else _number(value, where, what)
+    if number % 1 != 0 or not abs(number) < 2**63:
+        raise BetastarError(f"{where}: {what} is {value}, but a seed is a whole number below 2^63; correct it.")
+    return int(number)
+
+
 def _number(value: Any, where: str, what: str) -> float:
     try:
         return float(value)
-    except (TypeError, ValueError):
-        raise BetastarError(f"{where}: {what} is {value!r}, which is not a number; give one.") from None
+    except (TypeError, ValueError, OverflowError):
+        shown = repr(value)[:60]
+        raise BetastarError(f"{where}: {what} is {shown}, which is not a number; give one.") from None
