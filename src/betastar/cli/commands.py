@@ -105,6 +105,8 @@ def watch(
 
     from betastar.api import look, picture
 
+    if not interval < 1e6:  # seconds; NaN is none
+        raise BetastarError(f"--interval {interval:g}: not a number of seconds to wait; give one.")
     console = Console(highlight=False)
     if once or not sys.stdout.isatty():
         console.print(picture(look(run), console.width))

@@ -58,8 +58,8 @@ def plan(
     if json_file is not None:
         api.check_output(json_file, "json")
     limits = _tokens(tokens)
-    if memory is not None and memory <= 0:
-        raise BetastarError(f"--memory {memory:g}: must be above 0.")
+    if memory is not None and not 0 < memory < inf:
+        raise BetastarError(f"--memory {memory:g}: must be a number above 0.")
     if memory is not None and probe:
         raise BetastarError("--probe measures this machine, but --memory plans for another; remove one of them.")
     made = api.plan(config, memory_gb=memory, tokens=limits, pairs=pairs, out=out, pilot=pilot)

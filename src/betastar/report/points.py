@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from betastar.record.points import counted
 from betastar.report.palette import beta_labels
 
 Row = dict[str, Any]
@@ -28,9 +29,9 @@ def beside(several: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def series_frame(results: Mapping[str, Any]) -> pd.DataFrame:
-    """All evaluation points, one row each."""
+    """All evaluation points of the conditions that did not diverge, one row each; of all, if there are no others."""
     frames = []
-    for record in results["conditions"]:
+    for record in counted(results["conditions"]):
         frame = pd.DataFrame(record["series"], dtype=float)
         frames.append(frame.assign(variant=record["variant"], beta=record["beta"], seed=record["seed"]))
     return pd.concat(frames, ignore_index=True).astype({"beta": float})

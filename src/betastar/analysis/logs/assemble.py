@@ -224,7 +224,7 @@ def _means_since(curve: Curve, grid: Array) -> Array:
 
 
 # Of a run of ours: what is known of a checkpoint beside its points.
-EXTRAS = ("alignment", "base", "again", "log_ratio_noise", *INSIDE)
+EXTRAS = ("alignment", "base", "again", "diverged", "log_ratio_noise", *INSIDE)
 
 
 class Run(NamedTuple):

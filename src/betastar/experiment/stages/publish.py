@@ -4,6 +4,7 @@ conditions, the adapters by name."""
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +19,7 @@ from betastar.experiment.evaluation import held_out, probe_prompts
 from betastar.experiment.making import made
 from betastar.experiment.store import Artefact, copy_out, write_atomically
 from betastar.record.answers import complete, read_answers, write_answers
+from betastar.record.entries import REGISTRY
 from betastar.record.files import ANSWERS, METRICS, RESULTS, SAMPLES, read_points, to_json, to_json_lines
 from betastar.record.points import EvaluationPoint
 from betastar.settings.config import Resolved
@@ -60,10 +62,15 @@ def run(
         from betastar.analysis.results import build_results
 
         points, samples = _points(found.probes, found.online)
+        diverged = diverged_conditions(points)
         answers = _answers(found.probes, found.online)
         results = build_results(
             points,
-            {(o.variant, o.checkpoint.beta, o.checkpoint.seed): _extra(found, o) for o in found.online},
+            {
+                key: {**_extra(found, o), **({"diverged": diverged[key]} if key in diverged else {})}
+                for o in found.online
+                for key in [(o.variant, o.checkpoint.beta, o.checkpoint.seed)]
+            },
             {
                 **_context(ctx, preferences, ensembles, problems),
                 "hyperparameters": hyperparameters,
@@ -105,6 +112,20 @@ def _points(
         kept = [{"step": 0, **s} for s in read_json(probe / "samples.json")] + read_jsonl_rows(folder / "samples.jsonl")
         samples += [{**name, **sample} for sample in kept]
     return rows, samples
+
+
+def diverged_conditions(points: Sequence[Mapping[str, Any]]) -> dict[tuple[Any, ...], str]:
+    """Why nothing of a condition counts, by (variant, β, seed), where a policy no longer computes numbers. A point
+    leaves out what is NaN, so what every sound point has is missing there; the rewards of what such a policy samples
+    may be finite, and mean nothing."""
+    measured = {name for row in points for name in ("proxy", "response_entropy", "policy_entropy", "kl") if name in row}
+    measured |= {"proxy", "policy_entropy"}  # of every policy
+    found: dict[tuple[Any, ...], str] = {}
+    for row in points:
+        if lost := [REGISTRY.get("point", name).words for name in sorted(measured - row.keys())]:
+            key = row["variant"], row["beta"], row["seed"]
+            found.setdefault(key, f"diverged: {', '.join(lost)} not a finite number at step {row['step']}")
+    return found
 
 
 def _answers(probes: Parts[Condition], online: Parts[OnlineCondition]) -> pd.DataFrame:
