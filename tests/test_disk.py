@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -11,7 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from betastar.disk import content_key, plain_disk_errors, sealed, unsealed, write_atomically
+from betastar.disk import (
+    content_key,
+    file_digest,
+    leftover_of,
+    plain_disk_errors,
+    sealed,
+    unsealed,
+    write_atomically,
+)
 from betastar.errors import BetastarError, InternalError
 
 
@@ -84,10 +93,43 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch, cal
 
 
 def test_other_errors_pass_through_unchanged(tmp_path: Path) -> None:
-    for error in (OSError(errno.EIO, "Input/output error"), KeyError("x"), BetastarError("one sentence")):
+    for error in (OSError(errno.EPIPE, "Broken pipe"), KeyError("x"), BetastarError("one sentence")):
         with pytest.raises(type(error)) as caught, plain_disk_errors(tmp_path):
             raise error
         assert caught.value is error
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE])
+def test_a_failing_disk_or_an_impossible_path_is_one_sentence(tmp_path: Path, number: int) -> None:
+    one_sentence = pytest.raises(InternalError, match=r"/x: cannot be used \(.*\); check the path and the disk")
+    with one_sentence, plain_disk_errors(tmp_path):
+        raise OSError(number, os.strerror(number), str(tmp_path / "x"))
+
+
+def test_what_a_killed_write_leaves_is_known_by_its_name(tmp_path: Path) -> None:
+    """A process that still runs is left to its work; a link is nobody's leftover."""
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        dead = pool.apply(os.getpid)
+    for name, expected in (
+        (f".results.json.{dead}.tmp", "results.json"),
+        (f".results.json.{os.getpid()}.tmp", "results.json"),
+        (f".results.json.{os.getppid()}.tmp", None),
+        (".results.json.tmp", None),
+        (f"results.json.{dead}.tmp", None),
+    ):
+        (tmp_path / name).write_text("half")
+        assert leftover_of(tmp_path / name) == expected
+    (tmp_path / f".link.{dead}.tmp").symlink_to(tmp_path / f".results.json.{dead}.tmp")
+    assert leftover_of(tmp_path / f".link.{dead}.tmp") is None
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_only_regular_files_are_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "manifest.json"
+    {"pipe": lambda: os.mkfifo(path), "device": lambda: path.symlink_to("/dev/zero"), "folder": path.mkdir}[kind]()
+    for read in (file_digest, unsealed):
+        with pytest.raises(ValueError, match=r"^manifest\.json is not a regular file$"):
+            read(path)
 
 
 def test_a_file_in_the_place_of_a_folder_is_one_sentence(tmp_path: Path) -> None:

@@ -118,13 +118,14 @@ class Results:
 
     def report(self, page: str | Path | None = None, paper: str | None = None) -> Path:
         """Write `report.html` (or the file `page`) with `figures/` next to it; returns the page. `paper`: "one column"
-        or "two columns" for figures as a paper prints them. Raises BetastarError for an analysis that was not saved, or
-        another `paper`."""
+        or "two columns" for figures as a paper prints them. Raises BetastarError for an analysis that was not saved, a
+        `page` that is a run's own file, or another `paper`."""
+        from betastar.record.outputs import check_file
         from betastar.report.folders import write_report
 
         if self.folder is None:
             raise BetastarError("this analysis was not saved; call bs.analyze with out=FOLDER.")
-        return write_report(self.folder, None if page is None else Path(page), paper)
+        return write_report(self.folder, None if page is None else check_file(Path(page), "out"), paper)
 
     def show(self, details: bool = False, seconds: float | None = None) -> None:
         """Print what the command line prints: tables, conclusions and warnings. `details` adds the tables of warning
@@ -415,11 +416,21 @@ def picture(view: View, width: int, height: int | None = None) -> Group:
     return frame(view, width, height)
 
 
-def write_file(path: Path, text: str) -> None:
-    """Replace a file atomically. Raises BetastarError if the disk is full or not writable."""
+def check_output(path: Path, option: str = "out") -> None:
+    """Raises BetastarError unless a command may write a file there; `option`: the argument that names it."""
+    from betastar.record.outputs import check_file
+
+    if not check_file(path, option).resolve().parent.is_dir():
+        raise BetastarError(f"{argument(option, str(path))}: not a file in an existing folder; give one.")
+
+
+def write_file(path: Path, text: str, option: str = "out") -> None:
+    """Replace a file atomically; `option`: the argument that names it. Raises BetastarError as `check_output` does, or
+    if the disk is full or not writable."""
     from betastar.disk import write_atomically
 
-    write_atomically(path, text.encode())
+    check_output(path, option)
+    write_atomically(path, text.encode("utf-8", "replace"))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

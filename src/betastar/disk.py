@@ -7,8 +7,10 @@ import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,26 @@ def content_key(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def opened(path: Path) -> BufferedReader:
+    """A regular file, open for reading. Raises ValueError for a folder, pipe or device: a pipe would wait for ever, and
+    some devices never end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ValueError(f"{path.name} is not a regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether an error in reading a stored file means that it is not what was written (gone, or something else in its
+    place). Any other one (no permission, a failing disk, too many open files) may be gone the next time."""
+    gone = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+    return isinstance(error, ValueError) or (isinstance(error, OSError) and error.errno in gone)
+
+
 def file_digest(path: Path, first: int | None = None) -> str:
-    """SHA-256 of a file's bytes, or of the `first` ones of them."""
-    with path.open("rb") as file:
+    """SHA-256 of a file's bytes, or of the `first` ones of them. Raises as `opened` does."""
+    with opened(path) as file:
         if first is None:
             return hashlib.file_digest(file, "sha256").hexdigest()
         digest = hashlib.sha256()
@@ -59,7 +78,27 @@ def plain_disk_errors(folder: Path) -> Iterator[None]:
             named = getattr(error, "filename2", None) or getattr(error, "filename", None) or folder
             what = "is a folder; give a file" if number == errno.EISDIR else "not a folder; give another folder"
             raise BetastarError(f"{named}: {what} with {argument('out')}.") from error
+        if number in (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG, errno.ELOOP):
+            named, reason = getattr(error, "filename", None) or folder, os.strerror(number).lower()
+            if number in (errno.ENAMETOOLONG, errno.ELOOP):
+                raise BetastarError(
+                    f"{named}: cannot be used ({reason}); give another path with {argument('out')}."
+                ) from error
+            raise InternalError(
+                f"{named}: cannot be used ({reason}); check the disk, then run the same again: finished work is kept."
+            ) from error
         raise
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder with those above it, unless it is there. Raises BetastarError where none can be made."""
+    with plain_disk_errors(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # a file system that makes no folders, such as /proc; a link to nowhere
+            raise BetastarError(
+                f"{folder}: no folder can be made there; give another one with {argument('out')}."
+            ) from error
 
 
 def flush(path: Path) -> None:
@@ -86,6 +125,23 @@ def write_atomically(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def leftover_of(path: Path) -> str | None:
+    """The name of the file that a killed `write_atomically` was writing here; None if this is no such leftover, or if
+    the process that writes it still runs."""
+    match = re.fullmatch(r"\.(.+)\.(\d+)\.tmp", path.name)
+    if match is None or path.is_symlink() or not path.is_file():
+        return None
+    writer = int(match[2])
+    if writer != os.getpid():  # number of a dead process that this one has been given
+        try:
+            os.kill(writer, 0)
+        except (OSError, OverflowError):
+            pass
+        else:
+            return None
+    return match[1]
+
+
 def sealed(record: Mapping[str, Any]) -> bytes:
     """JSON that holds a digest of itself, so that a changed character is noticed."""
     as_read = json.loads(json.dumps(dict(record)))  # keys become text
@@ -94,11 +150,13 @@ def sealed(record: Mapping[str, Any]) -> bytes:
 
 def unsealed(path: Path) -> dict[str, Any]:
     """The record of a sealed file. Raises ValueError where it is not what was written."""
+    with opened(path) as file:
+        data = file.read()
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(data)
         if record.pop("seal") == content_key(record):
             return record
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     raise ValueError(f"{path.name} has changed")
 

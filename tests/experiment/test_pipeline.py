@@ -290,7 +290,21 @@ def test_variants_start_from_the_same_checkpoint(finished: Path) -> None:
 
 def test_the_same_run_again_makes_nothing_and_changes_nothing(finished: Path) -> None:
     before, listener, started = (finished / "results.json").read_bytes(), Listener(), time.time()
+    elsewhere = finished.parent / "elsewhere"
+    elsewhere.mkdir()
+    own = [finished / "figures" / name for name in ("mine.png", "gap-edited.svg", "notes.html")]
+    links = [finished / "adapters" / name for name in ("offline/mine", "online/beta-7-seed-0", "best/one")]
+    (finished / "adapters" / "best").mkdir()
+    for path in own:
+        path.write_text("mine")
+    for link in links:
+        link.symlink_to(elsewhere)
     pipeline.run(load_config("micro", TINY), finished, listener)
+    assert all(path.read_text() == "mine" for path in own)  # what a person put there stays
+    assert all(link.readlink() == elsewhere for link in links)
+    for path in (*own, *links):
+        path.unlink()
+    (finished / "adapters" / "best").rmdir()
     assert (finished / "results.json").read_bytes() == before
     assert {f"{stage}: reused" for stage in pipeline.STAGES} <= set(listener.said)
     assert time.time() - started < 5

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from betastar.disk import sealed, unsealed
 from betastar.errors import BetastarError, InternalError
 from betastar.experiment.store import Store
 
@@ -48,6 +52,18 @@ def writer_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 def leaves(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
+
+
+def resealed(path: Path, **changes: object) -> None:
+    """A manifest of another shape, with a seal that is right."""
+    manifest = unsealed(path)
+    path.write_bytes(sealed({**manifest, **changes}))
+
+
+def replaced(path: Path, make: Callable[[Path], object]) -> None:
+    """Something else in the place of a file."""
+    path.unlink()
+    make(path)
 
 
 def artefact(store: Store, key: str = KEY, **files: str) -> Path:
@@ -129,6 +145,20 @@ def test_a_second_process_is_refused_and_a_killed_one_holds_no_lock_and_leaves_n
             "manifest.json has changed",
         ),
         ("manifest.json", lambda path: path.unlink(), "manifest.json: No such file or directory"),
+        ("manifest.json", lambda path: path.write_text("[" * 100_000), "manifest.json has changed"),
+        ("manifest.json", lambda path: path.write_bytes(sealed({})), "manifest.json belongs to another artefact"),
+        ("manifest.json", lambda path: resealed(path, files=[]), "manifest.json lists no files"),
+        ("manifest.json", lambda path: resealed(path, files={"../../lock": {}}), "manifest.json lists no files"),
+        ("manifest.json", lambda path: resealed(path, parts=["a"]), "manifest.json lists no files"),
+        ("manifest.json", lambda path: resealed(path, parts={"a": 1}), "manifest.json lists no files"),
+        ("manifest.json", lambda path: resealed(path, files={"words.txt": None}), "words.txt has changed"),
+        ("manifest.json", lambda path: resealed(path, files={"w\0": {}}), "embedded null byte"),
+        ("manifest.json", lambda path: replaced(path, os.mkfifo), "manifest.json is not a regular file"),
+        ("manifest.json", lambda path: replaced(path, Path.mkdir), "manifest.json is not a regular file"),
+        ("words.txt", lambda path: replaced(path, os.mkfifo), "words.txt has changed"),
+        ("words.txt", lambda path: replaced(path, Path.mkdir), "words.txt has changed"),
+        ("words.txt", lambda path: replaced(path, lambda p: p.symlink_to(p)), "words.txt: "),
+        (".", lambda path: (shutil.rmtree(path), path.write_text("")), "not a folder"),
     ],
 )
 def test_a_damaged_artefact_is_named_set_aside_and_can_be_made_again(tmp_path: Path, name, damage, reason) -> None:
@@ -140,12 +170,13 @@ def test_a_damaged_artefact_is_named_set_aside_and_can_be_made_again(tmp_path: P
     said: list[str] = []
     with Store(tmp_path, said.append) as store:
         assert store.find("base", KEY) is None
-        assert said == [f"{folder}: damaged ({reason}); set aside and rebuilt."]
+        assert said[0].startswith(f"{folder}: damaged ({reason}")
+        assert said[0].endswith("); set aside and rebuilt.")
         assert store.find("base", KEY) is None  # and silently so: it is gone
         assert len(said) == 1
         aside = list(folder.parent.glob(".damaged-*"))
         assert len(aside) == 1
-        assert (aside[0] / "numbers.txt").read_text() == "1 2 3"
+        assert name == "." or (aside[0] / "numbers.txt").read_text() == "1 2 3"
         assert store.find("base", "a" * 16)  # its neighbour is not touched
         assert artefact(store) == folder
         assert store.find("base", KEY)
@@ -276,3 +307,139 @@ def test_a_run_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
             Store(folder),
         ):
             pass
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENOMEM])
+@pytest.mark.parametrize("what", ["", "manifest.json", "words.txt"])
+@pytest.mark.parametrize("find", [lambda s: s.find("base", KEY), lambda s: s.find_parts("base")])
+def test_what_cannot_be_read_now_is_one_sentence_and_nothing_is_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, what: str, find: Callable[[Store], object]
+) -> None:
+    """A permission, a failing disk or too many open files cost no trained work: root reads everything, so it is
+    played."""
+    with Store(tmp_path) as store:
+        folder = artefact(store)
+    before = leaves(tmp_path)
+
+    def refusing(call: Callable[..., object]) -> Callable[..., object]:
+        def refused(path: object, *args: object, **kwargs: object) -> object:
+            if path in (folder / what, str(folder / what)):
+                raise OSError(number, os.strerror(number), str(path))
+            return call(path, *args, **kwargs)
+
+        return refused
+
+    said: list[str] = []
+    with Store(tmp_path, said.append) as store:
+        for call in ("lstat", "stat", "open"):
+            monkeypatch.setattr(os, call, refusing(getattr(os, call)))
+        with pytest.raises(BetastarError) as error:
+            find(store)
+        monkeypatch.undo()
+        assert str(error.value) == (
+            f"{folder}: cannot be read ({Path(what or folder).name}: {os.strerror(number)}), and nothing was changed; "
+            "make it readable, then run the same again."
+        )
+        assert (said, leaves(tmp_path)) == ([], before)
+        assert store.find("base", KEY)
+
+
+def test_a_checkpoint_that_cannot_be_read_now_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    with Store(tmp_path) as store:
+        store.checkpoint("online", KEY).append("training", [{"step": 1}])
+        store.checkpoint("online", KEY).save(1, {"x": torch.ones(3)})
+    for name in ("checkpoint.json", "state-1.safetensors", "training.jsonl"):
+        called = os.open
+
+        def refused(path: Any, *args: Any, name: str = name, called: Any = called, **kwargs: Any) -> int:
+            if str(path).endswith(name):
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+            return called(path, *args, **kwargs)
+
+        with Store(tmp_path) as store:
+            monkeypatch.setattr(os, "open", refused)
+            with pytest.raises(BetastarError, match=rf"cannot be read \({name}: .*\), and nothing was changed"):
+                store.checkpoint("online", KEY).load()
+            monkeypatch.undo()
+            saved = store.checkpoint("online", KEY).load()
+            assert saved is not None
+            assert saved[0] == 1
+
+
+def test_what_a_kill_leaves_beside_the_work_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    import torch
+
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        dead = pool.apply(os.getpid)
+    with Store(tmp_path) as store:
+        artefact(store)
+        store.checkpoint("base", KEY).save(1, {"x": torch.ones(3)})  # its artefact had just been renamed
+        store.checkpoint("online", KEY).save(1, {"x": torch.ones(3)})
+    (tmp_path / "figures").mkdir()
+    left = [f".{name}.{dead}.tmp" for name in ("results.json", "metrics.jsonl", "figures/.gap.svg")]
+    left = [*left[:2], f"figures/.gap.svg.{dead}.tmp", ".status.json.tmp", f"store/base/.{'f' * 16}.tmp/half"]
+    own = [f".mine.txt.{dead}.tmp", "notes.tmp", "figures/.mine.tmp", f"figures/.mine.txt.{dead}.tmp"]
+    for name in (*left, *own):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("half")
+    with Store(tmp_path) as store:
+        assert store.find("base", KEY)
+        found = leaves(tmp_path)
+        assert not {*left} & {*found}
+        assert {*own} <= {*found}
+        assert [name for name in found if "partial" in name] == [
+            f"store/partial/online-{KEY}/checkpoint.json",
+            f"store/partial/online-{KEY}/state-1.safetensors",
+        ]
+
+
+@pytest.mark.parametrize("moved", ["folder", "lock", "other lock"])
+@pytest.mark.parametrize("writes", ["artefact", "log", "save"])
+def test_a_folder_that_is_moved_or_unlocked_under_a_run_is_one_sentence(
+    tmp_path: Path, moved: str, writes: str
+) -> None:
+    folder = tmp_path / "run"
+
+    def write() -> None:
+        with Store(folder) as store:
+            checkpoint = store.checkpoint("online", KEY)
+            if moved == "folder":
+                folder.rename(tmp_path / "elsewhere")
+            else:
+                (folder / "lock").unlink()
+            if moved == "other lock":
+                (folder / "lock").touch()
+            {
+                "artefact": lambda: artefact(store),
+                "log": lambda: checkpoint.append("training", [{"step": 1}]),
+                "save": lambda: checkpoint.save(1, {}),
+            }[writes]()
+
+    with pytest.raises(BetastarError, match=r"run: was moved, or its file lock removed, while [^\n]*$"):
+        write()
+    assert folder.exists() == (moved != "folder")  # nothing is begun anew where the folder was
+
+
+def test_a_folder_moved_while_an_artefact_is_written_is_one_sentence(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+
+    def write() -> None:
+        with Store(folder) as store, store.write("base", KEY) as inside:
+            folder.rename(tmp_path / "elsewhere")
+            (inside / "weights").write_text("1 2 3")
+
+    with pytest.raises(BetastarError, match="was moved"):
+        write()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda p: p.symlink_to("nowhere/at/all"), lambda p: p.symlink_to(p), os.mkfifo, Path.mkdir]
+)
+def test_a_lock_that_is_no_file_is_refused_at_once(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    make(tmp_path / "lock")
+    refused = pytest.raises(BetastarError, match=r"lock: not a regular file; remove it, or give another folder")
+    with refused, Store(tmp_path):
+        pass

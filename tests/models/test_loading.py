@@ -85,6 +85,20 @@ def test_an_untied_head_is_loaded(folder: Path) -> None:
     assert torch.equal(logits(base.model), logits(model))
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"model_type": "llama"}, r"k_norm\.weight and \d+ more of its weights"), ({"num_hidden_layers": 1}, "layers.1.")],
+)
+def test_weights_under_the_name_of_another_model_are_refused(folder: Path, change: dict[str, Any], words: str) -> None:
+    """A llama reads all of a Qwen3 but the norms of its queries and keys, and would run as another model."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**{k: v for k, v in config.items() if k != "architectures"}, **change}))
+    with pytest.raises(BetastarError, match=words) as error:
+        load(folder)
+    assert "correct config.json (model_type, number of layers)" in str(error.value)
+
+
 def test_a_home_folder_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder.parent))
     assert load(Path("~") / folder.name).name == str(folder)

@@ -60,10 +60,10 @@ def test_what_no_context_holds_is_said_before_it_is_computed(tmp_path: Path) -> 
     ("arguments", "message"),
     [
         (["paper", "--tokens", "300"], "--tokens 300: write two whole numbers from 1"),
-        (["paper", "--memory", "-1"], "--memory -1: must be above 0"),
+        (["paper", "--memory", "-1"], "--memory -1: must be a number above 0"),
         (["paper", "--memory", "80", "--probe"], "remove one of them"),
         (["paper", "--set", "compute.memory_gb=12"], "online.batch_size: Appendix C gives 1"),
-        (["paper", "--json", "/no/such/folder/plan.json"], "cannot be written"),
+        (["paper", "--json", "/no/such/folder/plan.json"], "not a file in an existing folder"),
     ],
 )
 def test_wrong_options_are_one_sentence(arguments: list[str], message: str) -> None:

@@ -213,9 +213,9 @@ def test_mistakes_are_one_sentence_and_exit_code_2(analysed: Path, tmp_path: Pat
             [tmp_path / "old"],
             "has schema version 1, written by betastar 0.1.0, and this betastar reads 4; repeat",
         ),
-        ([analysed, "--out", tmp_path], "not a file in an existing folder"),
+        ([analysed, "--out", tmp_path], "is a folder; give a file"),
         ([analysed, "--out", tmp_path / "no" / "t.csv"], "not a file in an existing folder"),
-        ([analysed, "--out", analysed / "results.json"], "would overwrite the run's results with a table"),
+        ([analysed, "--out", analysed / "results.json"], "would overwrite what a run keeps in results.json"),
     ]
     for arguments, message in cases:
         done = run(*arguments)

@@ -283,7 +283,10 @@ def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
             "online: {}\nname: a\nonline: {}\n",
             "line 3 not valid YAML (the key online appears twice); correct the file.",
         ),
-        ("name: !!python/name:os.system\n", "line 1 not valid YAML (could not determine a constructor for the tag"),
+        (
+            "name: !!python/name:os.system\n",
+            "line 1 not valid YAML (the tag python/name:os.system is not used in settings",
+        ),
         ("[" * 500, "not valid YAML (maximum recursion depth exceeded"),
     ],
 )

@@ -61,14 +61,15 @@ class Gaps(NamedTuple):
 
 
 class _Condition(NamedTuple):
-    """A condition before its record: its place, points, what is known besides, answers, and whether the proxy is the
-    truth."""
+    """A condition before its record: its place, points, what is known besides, answers, whether the proxy is the
+    truth, and why nothing of it counts, if its training diverged."""
 
     key: tuple[Any, ...]
     points: Any
     extra: Mapping[str, Any]
     grid: Grid | None
     is_the_truth: bool
+    diverged: str | None
 
 
 def condition_records(
@@ -117,7 +118,14 @@ def _condition(
         same = is_the_truth(points["proxy"], points["true_strict"])
     else:
         same = is_the_truth(grid.proxy[[0, -1]], grid.strict[[0, -1]])
-    return _Condition((variant, beta, seed), points, extra, grid, same)
+    diverged = extra.get("diverged") or _without_proxy(points)
+    return _Condition((variant, beta, seed), points, extra, grid, same, diverged)
+
+
+def _without_proxy(points: Any) -> str | None:
+    """That the proxy is no number at some point, which is how a diverged policy looks; None if it always is."""
+    lost = points["step"][~np.isfinite(points["proxy"].to_numpy(dtype=float))]
+    return f"diverged: the proxy reward is not a finite number at step {lost.iloc[0]}" if len(lost) else None
 
 
 def _at(grid: Grid | None, steps: np.ndarray) -> Grid | None:
@@ -140,7 +148,7 @@ def _gaps(condition: _Condition, pooled: Mapping[tuple[Any, ...], Scale]) -> Gap
     undefined = "a mean reward is undefined at some evaluation point"
     by_form, reasons = {}, {}
     for form, scale in scales.items():
-        if reason := PROXY_IS_TRUTH if condition.is_the_truth else scale.reason:
+        if reason := condition.diverged or (PROXY_IS_TRUTH if condition.is_the_truth else scale.reason):
             by_form[form], reasons[form] = np.full(len(points), math.nan), reason
             continue
         rises = (proxy - proxy[0]) / scale.proxy, (true - true[0]) / scale.truth
@@ -204,6 +212,8 @@ def _pooled_starts(conditions: Sequence[_Condition]) -> dict[tuple[Any, ...], Sc
     found: dict[tuple[Any, ...], list[Scale]] = {}
     for condition in conditions:
         variant, _, seed = condition.key
+        if condition.diverged:
+            continue
         found.setdefault((variant, seed), []).append(_own_scale(condition.points.iloc[0]))
     result = {}
     for key, scales in found.items():
@@ -230,6 +240,8 @@ def _repeats(conditions: Sequence[_Condition], gaps: Sequence[Gaps]) -> dict[str
     found: dict[str, dict[str, list[float]]] = {}
     for condition, gap in zip(conditions, gaps, strict=True):
         mine = found.setdefault(condition.key[0], {})
+        if condition.diverged:
+            continue
         again, start = condition.extra.get("again"), condition.points.iloc[0]
         if not isinstance(again, Mapping) or again.get("proxy") is None or again.get("true_strict") is None:
             continue
@@ -262,7 +274,7 @@ def _record(
     large: bool,
 ) -> dict[str, Any]:
     """`large`: its series stay arrays."""
-    key, points, extra, grid, same = condition
+    key, points, extra, grid, same, diverged = condition
     # What was not logged is added for one condition at a time: of a large log, all together would fill the memory.
     absent = [m.name for m in REGISTRY.logged if m.kind != "numbers" and m.name not in points]
     points = pd.DataFrame(
@@ -270,7 +282,7 @@ def _record(
     )
     start = points.iloc[0]
     run = Trajectory(points, gaps.by_form, gaps.reasons, threshold, extra, gaps.scales, repeats, grid, same)
-    found = {m.name: COMPUTED[m.name](run) for m in REGISTRY.at("condition")}
+    found = {m.name: Undefined(diverged) if diverged else COMPUTED[m.name](run) for m in REGISTRY.at("condition")}
     estimates = {name: value for name, value in found.items() if isinstance(value, Estimate)}
     series = {
         "step": points["step"].to_numpy(dtype=np.int64),
@@ -279,7 +291,7 @@ def _record(
     }
     near_zero = _near_zero(start)
     missing = {
-        **not_logged(points),
+        **not_logged(points, diverged),
         **{f"gap_{form}": why for form, why in gaps.reasons.items() if why},
         **{name: value.reason for name, value in found.items() if isinstance(value, Undefined)},
     }
@@ -294,6 +306,7 @@ def _record(
         **{m.name: _written(found[m.name], m) for m in REGISTRY.at("condition")},
         **{m.name: {part: float(PARTS[part](points[m.name])) for part in m.kept} for m in REGISTRY.kept},
         **extra,
+        **({"diverged": diverged} if diverged else {}),
         "start_near_zero": near_zero,
         "proxy_is_truth": same,
         "common_scale": gaps.scales["common"]._asdict(),
@@ -382,15 +395,16 @@ def _of_the_inside(run: Trajectory, name: str) -> Value:
     )
 
 
-def not_logged(points: Any) -> dict[str, str]:
-    """The measures of evaluation points that are absent, wholly or at some points, with the reason."""
+def not_logged(points: Any, diverged: str | None = None) -> dict[str, str]:
+    """The measures of evaluation points that are absent, wholly or at some points, with the reason, which may be that
+    the run `diverged`."""
     total, missing = len(points), {}
     for measure in (REGISTRY.get("point", "n"), *(m for m in REGISTRY.series if not m.derived)):
         absent = int(points[measure.name].isna().sum())
         if absent == total:
             missing[measure.name] = measure.unlogged
         elif absent:
-            missing[measure.name] = f"not logged at {absent} of {total} points"
+            missing[measure.name] = diverged or f"not logged at {absent} of {total} points"
     return missing
 
 

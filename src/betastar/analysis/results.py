@@ -19,14 +19,17 @@ from betastar.analysis.signals import warning_signs
 from betastar.analysis.summary import paired_differences, summarise
 from betastar.maths.goodhart import HACKING_PERCENTILE
 from betastar.record.answers import grids
+from betastar.record.points import counted
 from betastar.record.series import MOST_IN_JSON, POINTS
 from betastar.record.shapes.results import SCHEMA_VERSION
+
+MOST_NAMED = 5  # conditions in a sentence
 
 
 def warnings(results: Mapping[str, Any]) -> list[str]:
     """One sentence for everything that limits what `results` can show."""
     found: list[str] = []
-    records: Sequence[Mapping[str, Any]] = results["conditions"]
+    records = counted(results["conditions"])
     if all(r["n_points"] == 1 for r in records):
         return ["Of every run one evaluation point is known: nothing here says how a run changed, and there is no gap."]
     for reward, name in (("true_strict", "true reward"), ("proxy", "proxy reward")):
@@ -69,7 +72,20 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
         )
     if results.get("prompt_split") == "test":
         found.append("Online prompts come from the test split, as in the paper, so the evaluation is not held out.")
-    return found + _of_outcomes(records) + _of_logs(records)
+    return _of_divergence(results["conditions"]) + found + _of_outcomes(records) + _of_logs(records)
+
+
+def _of_divergence(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which conditions diverged."""
+    names = [f"{r['variant']}, β {r['beta']:g}, seed {r['seed']}" for r in records if "diverged" in r]
+    if not names:
+        return []
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    left_out = "so there is no result" if len(names) == len(records) else "left out of every mean, test and figure"
+    return [
+        f"{len(names)} of {len(records)} conditions diverged, {left_out}: {'; '.join(names[:MOST_NAMED])}{more}. Lower "
+        "the learning rate."
+    ]
 
 
 def _of_outcomes(records: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -102,7 +118,7 @@ def _grades_differ(record: Mapping[str, Any]) -> bool:
 def _of_logs(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a log that was not written for this analysis may lack."""
     found: list[str] = []
-    missing = [{} if r["proxy_is_truth"] else r.get("missing", {}) for r in records]
+    missing = [{} if r["proxy_is_truth"] or "diverged" in r else r.get("missing", {}) for r in records]
     for form, name in (("gap_standardised", "standardised"), ("gap_paper", "paper-form")):
         for reason in dict.fromkeys(m[form] for m in missing if form in m):
             count = sum(m.get(form) == reason for m in missing)
@@ -151,7 +167,8 @@ def build_results(
     by_condition = None if answers is None else grids(answers)
     records = condition_records(pd.DataFrame(points), extras, by_condition)
     variants = list(dict.fromkeys(r["variant"] for r in records.conditions))
-    of = {variant: [r for r in records.conditions if r["variant"] == variant] for variant in variants}
+    of = {variant: counted([r for r in records.conditions if r["variant"] == variant]) for variant in variants}
+    sound = [record for variant in variants for record in of[variant]]
     decision = decide(of, primary=primary, smallest_effect=smallest_effect, answers=by_condition, root_seed=root_seed)
     results: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -166,11 +183,9 @@ def build_results(
             for variant in variants
         },
         "decision": decision,
-        "differences": paired_differences(
-            [r for r in records.conditions if r["variant"] not in unknown_beta], root_seed=root_seed
-        ),
-        "warning_signs": warning_signs(records.conditions, answers=by_condition),
-        "chain": chains(records.conditions, root_seed=root_seed),
+        "differences": paired_differences([r for r in sound if r["variant"] not in unknown_beta], root_seed=root_seed),
+        "warning_signs": warning_signs(sound, answers=by_condition),
+        "chain": chains(sound, root_seed=root_seed),
         "distance": {
             variant: distance(of[variant], primary=decision[variant]["measure"], root_seed=root_seed)
             for variant in variants

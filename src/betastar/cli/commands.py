@@ -105,6 +105,8 @@ def watch(
 
     from betastar.api import look, picture
 
+    if not interval < 1e6:  # seconds; NaN is none
+        raise BetastarError(f"--interval {interval:g}: not a number of seconds to wait; give one.")
     console = Console(highlight=False)
     if once or not sys.stdout.isatty():
         console.print(picture(look(run), console.width))
@@ -151,10 +153,6 @@ def export(
     if out is None:
         print(text, end="")
         return
-    if out.is_dir() or not out.resolve().parent.is_dir():
-        raise BetastarError(f"--out {out}: not a file in an existing folder; give one.")
-    if out.name == "results.json":
-        raise BetastarError(f"--out {out}: would overwrite the run's results with a table; choose another file.")
     api.write_file(out, text)
 
 

@@ -55,9 +55,11 @@ def plan(
     from betastar import api
 
     config = api.load_config(source, overrides or [])
+    if json_file is not None:
+        api.check_output(json_file, "json")
     limits = _tokens(tokens)
-    if memory is not None and memory <= 0:
-        raise BetastarError(f"--memory {memory:g}: must be above 0.")
+    if memory is not None and not 0 < memory < inf:
+        raise BetastarError(f"--memory {memory:g}: must be a number above 0.")
     if memory is not None and probe:
         raise BetastarError("--probe measures this machine, but --memory plans for another; remove one of them.")
     made = api.plan(config, memory_gb=memory, tokens=limits, pairs=pairs, out=out, pilot=pilot)
@@ -73,10 +75,7 @@ def plan(
     _print_power(console, made.power)
     if json_file is not None:
         text = json.dumps(api.plan_record(made, timing), indent=1, ensure_ascii=False)
-        try:
-            json_file.write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise BetastarError(f"--json {json_file}: cannot be written ({error.strerror}).") from None
+        api.write_file(json_file, text + "\n", "json")
 
 
 def _tokens(text: str | None) -> tuple[int, int] | None:

@@ -33,6 +33,7 @@ from betastar.experiment.store import Store
 from betastar.live.status import followed
 from betastar.progress import STAGES, Reporter
 from betastar.record.files import read_results
+from betastar.record.outputs import check_run_folder
 from betastar.settings.config import Config
 
 
@@ -43,6 +44,7 @@ def run(config: Config, folder: Path, reporter: Reporter | None = None, command:
     Raises BetastarError where the input or the machine does not allow it; what was finished before stays.
     """
     teller = reporter or Reporter()
+    check_run_folder(folder)
     with (
         Store(folder, teller.say, config.compute.checkpoint_seconds) as store,
         followed(config, folder, teller, command) as everyone,

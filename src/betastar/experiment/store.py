@@ -11,29 +11,44 @@ later run with one more condition finds the others.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import platform
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from threading import Thread
 from typing import Any
 
 from betastar import __version__
-from betastar.disk import content_key, file_digest, flush, plain_disk_errors, sealed, unsealed, write_atomically
+from betastar.disk import (
+    content_key,
+    file_digest,
+    flush,
+    is_damage,
+    leftover_of,
+    make_folder,
+    plain_disk_errors,
+    sealed,
+    unsealed,
+    write_atomically,
+)
 from betastar.errors import BetastarError, argument
 from betastar.progress import MEASURING
+from betastar.record.files import PUBLISHED
 
 __all__ = ["Artefact", "Checkpoint", "Store", "content_key", "copy_out", "file_digest", "write_atomically"]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint.json"
+LOCK = "lock"
 CHECKPOINT_SECONDS = 30.0
 
 
@@ -81,9 +96,9 @@ class Store:
             self.measured += time.monotonic() - started
 
     def __enter__(self) -> Store:
+        make_folder(self.folder / "store")
         with plain_disk_errors(self.folder):
-            (self.folder / "store").mkdir(parents=True, exist_ok=True)
-            self._lock = (self.folder / "lock").open("a")
+            self._lock = _opened_lock(self.folder / LOCK)
         try:
             # The kernel drops the lock when the process ends, however it ends.
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,9 +107,35 @@ class Store:
             busy = "another betastar is writing to this run directory; wait for it"
             reason = busy if isinstance(error, BlockingIOError) else f"cannot be locked ({error.strerror})"
             raise BetastarError(f"{self.folder}: {reason} or give another folder with {argument('out')}.") from None
+        self._sweep()
+        return self
+
+    def _sweep(self) -> None:
+        """Remove what killed processes were writing."""
         for leftover in (self.folder / "store").glob("*/.*.tmp"):
             shutil.rmtree(leftover, ignore_errors=True)
-        return self
+        with suppress(OSError):  # what cannot be removed does no harm
+            (self.folder / ".status.json.tmp").unlink(missing_ok=True)
+            for path in self.folder.glob(".*.tmp"):
+                if leftover_of(path) in PUBLISHED:
+                    path.unlink(missing_ok=True)
+            for path in (self.folder / "figures").glob(".*.tmp"):
+                if str(leftover_of(path)).endswith((".svg", ".pdf", ".png")):
+                    path.unlink(missing_ok=True)
+
+    def check_place(self) -> None:
+        """Raises BetastarError where the folder was moved or its lock removed since it was locked: what is written now
+        would go astray, or beside another process."""
+        try:
+            mine, there = os.fstat(self._lock.fileno()), os.stat(self.folder / LOCK)
+            if (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino):
+                return
+        except FileNotFoundError:
+            pass
+        raise BetastarError(
+            f"{self.folder}: was moved, or its file {LOCK} removed, while betastar was writing to it; finished work is "
+            f"kept: run the same again with {argument('out')} naming where it is now."
+        )
 
     def __exit__(self, *exc: object) -> None:
         try:
@@ -114,7 +155,14 @@ class Store:
     def find_parts(self, stage: str) -> dict[str, Path]:
         """Folders of all parts, by part key, over the undamaged artefacts of a stage."""
         found: dict[str, Path] = {}
-        for folder in sorted((self.folder / "store" / stage).glob("[0-9a-f]*")):
+        place = self.folder / "store" / stage
+        try:
+            names = sorted(name for name in os.listdir(place) if name[0] in "0123456789abcdef")
+        except (FileNotFoundError, NotADirectoryError):
+            names = []
+        except OSError as error:
+            raise _unreadable(place, error) from error
+        for folder in (place / name for name in names):
             artefact = self._read(folder)
             if artefact:
                 found |= {key: folder / name for key, name in artefact.parts.items() if key not in found}
@@ -126,6 +174,7 @@ class Store:
         final = self.place(stage, key)
         temporary = final.with_name(f".{key}.tmp")
         started, measured = time.time(), self.measured
+        self.check_place()
         with plain_disk_errors(self.folder):
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
@@ -153,9 +202,13 @@ class Store:
                 for path in [*temporary.rglob("*"), temporary]:
                     flush(path)
                 self._verified.pop(final, None)
+                self.check_place()
                 shutil.rmtree(final, ignore_errors=True)  # a crash in here leaves a damaged one, noticed when read
                 os.replace(temporary, final)
                 flush(final.parent)
+            except FileNotFoundError:
+                self.check_place()
+                raise
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         self.checkpoint(stage, key).discard()
@@ -164,31 +217,79 @@ class Store:
         """The checkpoint of an artefact that is still being made."""
         folder = self.folder / "store" / "partial" / f"{stage}-{key}"
         if folder not in self._checkpoints:
-            self._checkpoints[folder] = Checkpoint(folder, self.say, self.checkpoint_seconds)
+            self._checkpoints[folder] = Checkpoint(folder, self.say, self.checkpoint_seconds, self.check_place)
         return self._checkpoints[folder]
 
     def _read(self, folder: Path) -> Artefact | None:
+        """The artefact in a folder; None if it is absent, or damaged and set aside. Raises BetastarError where nobody
+        can tell, as without permission or on a failing disk: hours of work are not given up for that."""
         if folder in self._verified:
             return self._verified[folder]
-        if not folder.is_dir():
-            return None
         try:
-            manifest = unsealed(folder / MANIFEST)
-            if (manifest["format"], manifest["stage"], manifest["key"]) != (FORMAT, folder.parent.name, folder.name):
-                raise ValueError(f"{MANIFEST} belongs to another artefact or format")
-            for name, expected in manifest["files"].items():
-                path = folder / name
-                if path.stat().st_size != expected["bytes"] or file_digest(path) != expected["sha256"]:
-                    raise ValueError(f"{name} has changed")
-            artefact = Artefact(manifest["stage"], manifest["key"], folder, manifest["parts"])
+            if not stat.S_ISDIR(os.lstat(folder).st_mode):
+                raise ValueError("not a folder")
+            artefact = _verified(folder)
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.filename == str(folder) and error.errno == errno.ENOENT:
+                return None
+            if not is_damage(error):
+                raise _unreadable(folder, error) from error
             self.say(f"{folder}: damaged ({_reason(error)}); set aside and rebuilt.")
             damaged = folder.with_name(f".damaged-{folder.name}-{time.time_ns()}")
             with plain_disk_errors(self.folder):
                 os.replace(folder, damaged)
             return None
         self._verified[folder] = artefact
+        # A crash just after an artefact is done leaves its checkpoint behind.
+        shutil.rmtree(self.folder / "store" / "partial" / f"{artefact.stage}-{artefact.key}", ignore_errors=True)
         return artefact
+
+
+def _opened_lock(path: Path) -> Any:
+    """The lock, open. Raises BetastarError where it is a link, which may lead out of the run directory, or no file."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise
+    else:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return os.fdopen(descriptor, "r+b", buffering=0)
+        os.close(descriptor)
+    raise BetastarError(f"{path}: not a regular file; remove it, or give another folder with {argument('out')}.")
+
+
+def _verified(folder: Path) -> Artefact:
+    """The artefact in a folder. Raises ValueError or OSError where it is not what was written."""
+    manifest = unsealed(folder / MANIFEST)
+    if (manifest.get("format"), manifest.get("stage"), manifest.get("key")) != (
+        FORMAT,
+        folder.parent.name,
+        folder.name,
+    ):
+        raise ValueError(f"{MANIFEST} belongs to another artefact or format")
+    files, parts = manifest.get("files"), manifest.get("parts")
+    if not (isinstance(files, dict) and isinstance(parts, dict) and all(map(_is_inside, (*files, *parts.values())))):
+        raise ValueError(f"{MANIFEST} lists no files")
+    for name, expected in files.items():
+        path = folder / name
+        size, digest = (expected.get("bytes"), expected.get("sha256")) if isinstance(expected, dict) else (None, None)
+        if path.stat().st_size != size or file_digest(path) != digest:
+            raise ValueError(f"{name} has changed")
+    return Artefact(folder.parent.name, folder.name, folder, parts)
+
+
+def _is_inside(name: Any) -> bool:
+    """Whether this is a path in a folder, not out of it."""
+    return isinstance(name, str) and not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
+
+
+def _unreadable(folder: Path, error: Exception) -> BetastarError:
+    return BetastarError(
+        f"cannot be read ({_reason(error)}), and nothing was changed",
+        where=str(folder),
+        remedy="make it readable, then run the same again",
+    )
 
 
 class Checkpoint:
@@ -205,15 +306,20 @@ class Checkpoint:
     SHARE = 20
 
     def __init__(
-        self, folder: Path, say: Callable[[str], None] = lambda text: None, seconds: float = CHECKPOINT_SECONDS
+        self,
+        folder: Path,
+        say: Callable[[str], None] = lambda text: None,
+        seconds: float = CHECKPOINT_SECONDS,
+        check_place: Callable[[], None] = lambda: None,
     ):
-        self.folder, self.say, self.seconds = folder, say, seconds
+        self.folder, self.say, self.seconds, self.check_place = folder, say, seconds, check_place
         self._due = time.monotonic() + seconds
         self._writer: Thread | None = None
         self._failure: BaseException | None = None
 
     def append(self, log: str, rows: list[dict[str, Any]]) -> None:
         """Add rows to the log of that name."""
+        self.check_place()
         with plain_disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / f"{log}.jsonl").open("ab") as file:
@@ -261,6 +367,7 @@ class Checkpoint:
         """Write a save. The logs may have grown since: only their first bytes, as many as there were, belong to it."""
         from safetensors.torch import save_file
 
+        self.check_place()
         with plain_disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             for log in logs:
@@ -290,10 +397,12 @@ class Checkpoint:
         from safetensors.torch import load_file
 
         self.wait()
-        if not (self.folder / CHECKPOINT).exists():
-            self.discard()
-            return None
         try:
+            try:
+                os.lstat(self.folder / CHECKPOINT)
+            except (FileNotFoundError, NotADirectoryError):
+                self.discard()
+                return None
             record = unsealed(self.folder / CHECKPOINT)
             for log in self.folder.glob("*.jsonl"):
                 os.truncate(log, min(log.stat().st_size, record["logs"].get(log.name, {"bytes": 0})["bytes"]))
@@ -302,7 +411,9 @@ class Checkpoint:
                 if file_digest(self.folder / name) != digest:
                     raise ValueError(f"{name} has changed")
             return record["step"], load_file(self.folder / record["state"])
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # a record of another shape
+            if isinstance(error, OSError) and not is_damage(error):
+                raise _unreadable(self.folder, error) from error
             self.say(f"{self.folder}: damaged checkpoint ({_reason(error)}); restarting this stage.")
             self.discard()
             return None

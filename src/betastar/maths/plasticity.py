@@ -14,11 +14,13 @@ def singular_values(states: Tensor) -> Tensor:
     """Singular values `[..., min(N, d)]` of feature matrices `[..., N, d]`, float64, the largest first.
 
     From the eigenvalues of the smaller Gram matrix: d can be thousands. In float64 what that loses, values below 1e-8
-    of the largest, counts for nothing in a rank.
+    of the largest, counts for nothing in a rank. NaN where a feature is not finite, as after training has diverged.
     """
     wide = states.double()
     gram = wide @ wide.mT if wide.shape[-2] <= wide.shape[-1] else wide.mT @ wide
-    return torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().flip(-1)
+    finite = gram.isfinite().all(dim=-1, keepdim=True).all(dim=-2, keepdim=True)
+    values = torch.linalg.eigvalsh(gram.where(finite, 0.0)).clamp(min=0).sqrt().flip(-1)
+    return values.where(finite.squeeze(-1), float("nan"))
 
 
 def effective_rank(values: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import re
+from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -155,6 +157,13 @@ def _load_model(
         raise BetastarError(
             f"{location.where}: its weights lack {min(report['missing_keys'])}; give a complete causal language model."
         )
+    unread = [] if location.gguf_file else _unread_in_layers(report["unexpected_keys"], model.config)
+    if unread:
+        more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
+        raise BetastarError(
+            f"{location.where}: {unread[0]}{more} of its weights have no place in a model of type "
+            f"{config.model_type} with this configuration; correct config.json (model_type, number of layers)."
+        )
     if getattr(model, "_hf_peft_config_loaded", False):
         raise BetastarError(
             f"{location.where}: it contains a PEFT adapter; merge it into the model first (merge_and_unload)."
@@ -165,6 +174,22 @@ def _load_model(
             # with gradients cannot use.
             module.support_avx512bf16_for_cpu = False
     return model.eval().requires_grad_(False)
+
+
+def _unread_in_layers(names: Iterable[str], config: Any) -> list[str]:
+    """The weights of a decoder's layers that its model does not read, such as q_norm of Qwen3 under the name of
+    llama: the model would run, and be another one. Constants that old checkpoints hold, and layers that predict further
+    tokens, are read by nobody."""
+    text = config.get_text_config()
+    own = text.num_hidden_layers
+    further = range(own, own + (getattr(text, "num_nextn_predict_layers", None) or 0))
+    return sorted(
+        name
+        for name in names
+        if (match := re.search(r"\.(?:layers|h|blocks)\.(\d+)\.", f".{name}"))
+        and int(match[1]) not in further
+        and not name.endswith((".inv_freq", ".masked_bias", ".attn.bias", ".attention.bias"))
+    )
 
 
 def weights_dtype(setting: str, device: torch.device) -> torch.dtype:

@@ -88,6 +88,7 @@ CONDITION_FIELDS = {
     "again": "the t=0 evaluation repeated with fresh sampling noise, which shows the instrument's own noise",
     "start_near_zero": "whether a reward at t=0 is within 10 standard errors of zero, which makes the paper's form "
     "unreliable",
+    "diverged": "why nothing of this run counts, if its training diverged: it is left out of means, tests and figures",
     "proxy_is_truth": "whether the proxy is the true reward, perhaps on another scale: then nothing can run ahead",
     "common_scale": "what the common form of the gap divides by, for all β of the seed: standard deviations of `proxy` "
     "and `truth`, and whose they are (`source`)",

@@ -26,6 +26,8 @@ from betastar.record.shapes.results import SCHEMA_VERSION, ResultsRecord
 
 RESULTS, METRICS, SAMPLES, CONFIG = "results.json", "metrics.jsonl", "samples.jsonl", "config.yaml"
 ANSWERS = "answers.parquet"
+PUBLISHED = (RESULTS, METRICS, SAMPLES, CONFIG, ANSWERS, "report.html", "status.json")
+"""What a run writes into its folder, beside `store/`, `figures/`, `adapters/` and its lock."""
 AGAIN = "repeat the run or the analysis (finished work is reused)"
 
 Json = dict[str, Any]

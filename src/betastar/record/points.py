@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from math import inf, isnan, nan
 from typing import Any
@@ -286,6 +286,11 @@ class KeptResponse:
     def row(self) -> dict[str, Any]:
         """The row of `samples.jsonl`, without the condition and step."""
         return dict(vars(self))
+
+
+def counted(conditions: Sequence[Any]) -> list[Any]:
+    """The records of conditions whose training did not diverge; all of them, if there are no others."""
+    return [record for record in conditions if "diverged" not in record] or list(conditions)
 
 
 def measures_of(kind: type[EvaluationPoint] | type[KeptResponse]) -> list[Measure]:

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from betastar.disk import plain_disk_errors, write_atomically
+from betastar.disk import make_folder, plain_disk_errors, write_atomically
 from betastar.errors import BetastarError, argument
-from betastar.record.files import METRICS, RESULTS, is_analysis, read_results, read_run, to_json, to_json_lines
+from betastar.record.files import METRICS, RESULTS, read_results, read_run, to_json, to_json_lines
+from betastar.record.outputs import check_analysis_folder, check_file, check_kind
 from betastar.record.series import POINTS, outside, write_series
 from betastar.report.responses import visible
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from betastar.analysis.analyze import Analysis
 
 
-REPORT, FIGURES, SUFFIXES = "report.html", "figures", (".svg", ".pdf", ".png")
+REPORT, FIGURES = "report.html", "figures"
 
 
 def write_report(source: Path, target: Path | None = None, paper: str | None = None) -> Path:
@@ -36,10 +37,11 @@ def write_report(source: Path, target: Path | None = None, paper: str | None = N
 
     size = None if paper is None else check_paper(paper)
     file = target or source / REPORT
+    check_kind(file.parent / FIGURES, is_folder=True)
     with debug_mode(False):  # charts are checked against the schema in the tests; here it would take seconds
         figures = [drawn(figure) for figure in all_figures(run.results)]
+    make_folder(file.parent)
     with plain_disk_errors(file.parent):
-        file.parent.mkdir(parents=True, exist_ok=True)
         write_figures(figures, run.results, file.parent / FIGURES, size)
         write_atomically(file, page([(run, figures)]).encode("utf-8", "replace"))
     return file
@@ -49,23 +51,20 @@ def write_analysis(analysis: Analysis, folder: Path) -> dict[str, Any]:
     """Write `results.json`, `metrics.jsonl` (of a large analysis `points.parquet`), `report.html` and `figures/`, and
     return the record as a reader of the file has it.
 
-    Raises BetastarError where the folder holds a run's own results, which would be lost.
+    Raises BetastarError where the folder holds a run's own results or somebody's logs, which would be lost.
     """
-    target = folder / RESULTS
-    if target.is_file() and not is_analysis(folder):
-        raise BetastarError(f"{folder} holds the results of a run; name another folder with {argument('out')}.")
+    check_analysis_folder(folder)
     text = to_json(analysis.results)
-    with plain_disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        earlier = target.is_file()
-        if outside(analysis.results):
-            write_series(folder / POINTS, analysis.results, analysis.frame)
-        else:
-            points = analysis.frame.astype(object).where(analysis.frame.notna(), None).to_dict(orient="records")
-            write_atomically(folder / METRICS, to_json_lines(points).encode())
-        write_atomically(target, text.encode())
-        if earlier:  # an analysis was here: its points are not those of this one
-            (folder / (METRICS if outside(analysis.results) else POINTS)).unlink(missing_ok=True)
+    make_folder(folder)
+    large = outside(analysis.results)
+    # The record first: from then on the folder is an analysis, which the next one may write over.
+    write_atomically(folder / RESULTS, text.encode())
+    if large:
+        write_series(folder / POINTS, analysis.results, analysis.frame)
+    else:
+        points = analysis.frame.astype(object).where(analysis.frame.notna(), None).to_dict(orient="records")
+        write_atomically(folder / METRICS, to_json_lines(points).encode())
+    (folder / (METRICS if large else POINTS)).unlink(missing_ok=True)  # of an analysis that was here before
     write_report(folder)
     return dict(read_results(folder))
 
@@ -91,10 +90,9 @@ def write_comparison(places: Sequence[str], page: Path = PAGE) -> Written:
     numbers = page.with_suffix(".json")
     if page.suffix != ".html" or page.is_dir():
         raise BetastarError(f"{argument('out', str(page))}: name a file that ends in .html.")
-    if numbers.name == "results.json":
-        raise BetastarError(
-            f"{argument('out', str(page))}: its numbers would replace results.json; give the page another name."
-        )
+    check_file(page, "out")
+    check_file(numbers, "out", replaces="comparison")
+    check_kind(page.parent / FIGURES, is_folder=True)
     runs = {name: read_run(folder) for name, folder in named(places).items()}
     # Slow to import.
     from altair.utils.schemapi import debug_mode
@@ -116,8 +114,8 @@ def write_comparison(places: Sequence[str], page: Path = PAGE) -> Written:
     with debug_mode(False):  # charts are checked against the schema in the tests; here it would take seconds
         figures = [drawn(figure) for figure in comparison_figures(subjects, comparison)]
         own = [(run, [drawn(figure) for figure in all_figures(run.results)]) for run in runs.values()]
+    make_folder(page.parent)
     with plain_disk_errors(page.parent):
-        page.parent.mkdir(parents=True, exist_ok=True)
         print_figures(figures, ", ".join(runs)[:200], len(betas), page.parent / FIGURES, f"{page.stem}-")
         write_atomically(numbers, text.encode())
         text = html(own, Beside(list(runs), comparison, figures, betas))

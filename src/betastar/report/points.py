@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from betastar.record.points import counted
 from betastar.report.palette import beta_labels
 
 Row = dict[str, Any]
@@ -31,8 +32,9 @@ def beside(several: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def series_frame(results: Mapping[str, Any]) -> pd.DataFrame:
-    """Evaluation points, one row each; of a condition with more than `MOST_DRAWN`, so many evenly chosen ones."""
-    conditions = results["conditions"]
+    """Evaluation points of the conditions that did not diverge, one row each (of all, if there are no others); of a
+    condition with more than `MOST_DRAWN`, so many evenly chosen ones."""
+    conditions = counted(results["conditions"])
     places = [_places(len(record["series"]["step"]), MOST_DRAWN) for record in conditions]
     sizes = [len(at) for at in places]
     columns: dict[str, Any] = {

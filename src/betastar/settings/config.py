@@ -18,6 +18,7 @@ from betastar.errors import BetastarError, InternalError
 from betastar.settings.sections import (
     ADAPTER,
     LOOP,
+    MOST,
     Adapter,
     Analysis,
     BaseModelChoice,
@@ -41,13 +42,20 @@ from betastar.settings.sections import (
 PRESETS = Path(__file__).parents[1] / "presets"
 TASKS = PRESETS / "tasks"  # ready-made settings of `task`
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # names become folder names
+LONGEST_NAME = 100  # with β and seed behind it
+LARGEST_TEXT = 2**20  # bytes of settings
+MOST_NODES = 100_000  # of settings once every alias is followed
+LONGEST_NUMBER = 400  # characters
 
 
 class Config(Section):
-    name: str = Field(description="name of the experiment", pattern=NAME)
-    root_seed: int = Field(default=0, ge=0, description="seed from which every random stream is derived")
-    seeds: tuple[int, ...] = Field(
-        default=(0, 1, 2), min_length=1, description="random seeds; each is one block of the experiment"
+    name: str = Field(description="name of the experiment", pattern=NAME, max_length=LONGEST_NAME)
+    root_seed: int = Field(default=0, ge=0, lt=2**63, description="seed from which every random stream is derived")
+    seeds: tuple[Annotated[int, Field(gt=-(2**63), lt=2**63)], ...] = Field(
+        default=(0, 1, 2),
+        min_length=1,
+        max_length=MOST,
+        description="random seeds; each is one block of the experiment",
     )
     compute: Compute = Field(default_factory=Compute, description="device, memory and batch limits")
     base: BaseModelChoice = Field(description="the base policy π⁽⁰⁾: trained here, random, or pretrained")
@@ -67,8 +75,11 @@ class Config(Section):
     grid: Grid = Field(default_factory=Grid, description="the conservatism grid (Eq. 6-7)")
     offline: Offline = Field(default_factory=Offline, description="offline DPO (Eq. 1)")
     online: Online = Field(default_factory=Online, description="online adaptation (Eq. 8-10)")
-    variants: dict[Annotated[str, Field(pattern=NAME)], dict[str, Any]] = Field(
-        default_factory=lambda: {"paper": {}}, min_length=1, description="named overrides of `online`; null removes one"
+    variants: dict[Annotated[str, Field(pattern=NAME, max_length=LONGEST_NAME)], dict[str, Any]] = Field(
+        default_factory=lambda: {"paper": {}},
+        min_length=1,
+        max_length=MOST,
+        description="named overrides of `online`; null removes one",
     )
     evaluation: Evaluation = Field(default_factory=Evaluation, description="what is measured, and how often")
     analysis: Analysis = Field(default_factory=Analysis, description="the answer over β: what it is judged by")
@@ -185,7 +196,7 @@ def load_config(source: str = "micro", overrides: Sequence[str] = ()) -> Config:
     """
     if source in preset_names():
         path = PRESETS / f"{source}.yaml"
-    elif (path := Path(source)).suffix not in (".yaml", ".yml"):
+    elif "\0" in source or (path := Path(source)).suffix not in (".yaml", ".yml"):
         near = difflib.get_close_matches(source, preset_names(), 1)
         hint = f"did you mean {near[0]}?" if near else f"the presets are {', '.join(preset_names())}."
         raise BetastarError(f"{source}: neither a preset nor a .yaml file; {hint}")
@@ -280,6 +291,14 @@ class _Loader(yaml.SafeLoader):
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def construct_yaml_int(self, node: Any) -> int:
+        _check_number(node)
+        return super().construct_yaml_int(node)
+
+    def construct_yaml_float(self, node: Any) -> float:
+        _check_number(node)
+        return super().construct_yaml_float(node)
+
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
@@ -291,10 +310,61 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
+PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "null", "merge", "value")}
+
+
+def _check_number(node: Any) -> None:
+    """YAML 1.1 reads 1:30 as 90, and hexadecimal numbers of any length, which Python then cannot even print."""
+    problem = None
+    if ":" in node.value:
+        problem = f"{node.value[:60]} would be read in base 60; put it in quotes or write the number"
+    elif len(node.value) > LONGEST_NUMBER:
+        problem = f"a number of {len(node.value)} characters"
+    if problem:
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
+def _check_size(node: Any) -> None:
+    """Raises a YAMLError for settings that hold themselves, or that aliases make too large: a text of a few lines can
+    stand for billions of values."""
+    sizes: dict[int, int] = {}
+    above: set[int] = set()
+
+    def refuse(part: Any, problem: str) -> Exception:
+        return yaml.constructor.ConstructorError(None, None, problem, part.start_mark)
+
+    def size(part: Any) -> int:
+        if id(part) in above:
+            raise refuse(part, "an alias that holds itself")
+        if id(part) not in sizes:
+            if part.tag not in PLAIN:
+                tag = part.tag.removeprefix("tag:yaml.org,2002:")[:60]
+                raise refuse(part, f"the tag {tag} is not used in settings")
+            inner = part.value if isinstance(part, yaml.CollectionNode) else []
+            above.add(id(part))
+            parts = [each for entry in inner for each in (entry if isinstance(entry, tuple) else (entry,))]
+            sizes[id(part)] = 1 + sum(map(size, parts))
+            above.discard(id(part))
+        if sizes[id(part)] > MOST_NODES:
+            raise refuse(part, f"more than {MOST_NODES:,} values, aliases followed")
+        return sizes[id(part)]
+
+    size(node)
+
+
 def _parsed(text: str, before: str, after: str = "") -> Any:
     """The value of a YAML text. Raises BetastarError in one line, between `before` and `after`."""
+    if len(text) > LARGEST_TEXT:
+        raise BetastarError(f"{before}: {len(text):,} characters are no settings (at most {LARGEST_TEXT:,}){after}")
     try:
-        return yaml.load(text, _Loader)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_size(node)
+        return loader.construct_document(node)
     # Beside its own errors PyYAML lets some of Python's through: a number too long, brackets nested too deep.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
@@ -305,11 +375,15 @@ def _parsed(text: str, before: str, after: str = "") -> Any:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        if not path.is_file() and path.exists():
+            raise ValueError("not a regular file")
+        with path.open("rb") as file:
+            text = file.read(LARGEST_TEXT + 1).decode("utf-8").removeprefix("\ufeff")
     except FileNotFoundError:
         raise BetastarError(f"{path}: no such file; `betastar presets` lists the built-in presets.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BetastarError(f"{path}: cannot be read ({error}); give a text file in UTF-8.") from None
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise BetastarError(f"{path}: cannot be read ({reason}); give a text file in UTF-8.") from None
     values = _parsed(text, str(path), "; correct the file.")
     if not isinstance(values, dict):
         raise BetastarError(
@@ -406,8 +480,16 @@ def _fault(fault: Any, root: type[BaseModel], prefix: str) -> Fault:
         message = "should be a list, as in [a, b]"
     elif kind == "string_pattern_mismatch":
         message = "should consist of letters, digits, dots, hyphens and underscores, and start with a letter or digit"
-    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) or given is None else ""
+    shown = f" (given: {_short(given)})" if isinstance(given, str | int | float | bool) or given is None else ""
     return Fault(where, f"{message[0].lower() + message[1:]}{shown}")
+
+
+def _short(value: Any) -> str:
+    """A value as Python writes it, cut where it is long."""
+    if isinstance(value, int) and abs(value) >= 10**60:
+        return f"a number of {len(str(value)) if abs(value) < 10**4000 else 'thousands of'} digits"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}… ({len(text):,} characters)"
 
 
 def _hint(path: str, known: Sequence[str], prefix: str) -> str:

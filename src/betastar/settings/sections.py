@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -95,7 +97,7 @@ class Data(Section):
 class MicroTask(Section):
     kind: Literal["micro"] = Field(description="micro: word problems of the built-in micro world")
     largest: int = Field(default=20, ge=2, le=200, description="largest number in a problem")
-    test_problems: int = positive("held-out problems", 400)
+    test_problems: int = positive("held-out problems", 400, le=10**6)
 
 
 class DatasetTask(Section):
@@ -128,10 +130,13 @@ Task = Annotated[MicroTask | DatasetTask | CustomTask, Field(discriminator="kind
 class MicroPreferences(Section):
     kind: Literal["micro"] = Field(description="micro: pairs of the base's answers, labelled by the micro annotator")
     prompts: int = Field(
-        default=3400, ge=20, description="number of prompts; the base answers each twice and the annotator picks one"
+        default=3400,
+        ge=20,
+        le=10**6,
+        description="number of prompts; the base answers each twice and the annotator picks one",
     )
     request_share: float = Field(default=0.3, ge=0, le=1, description="share of small talk among the prompts")
-    max_new_tokens: int = positive("longest sampled response in tokens", 40)
+    max_new_tokens: int = positive("longest sampled response in tokens", 40, le=10**5)
 
 
 class PairColumns(Section):
@@ -162,11 +167,19 @@ class Lengths(Section):
     )
 
 
+def _known_device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", text):
+        raise ValueError("should be auto, cpu, mps, cuda, or one of several GPUs as in cuda:1")
+    return text
+
+
 class Compute(Section):
-    device: str = Field(default="auto", description="cpu, cuda, cuda:1 or mps; auto: a GPU if there is one")
-    threads: int | None = positive("CPU threads; empty: one per core", None)
-    tokens_per_forward: int = positive("maximum tokens in one forward pass; larger batches are split", 4096)
-    rows_per_decode: int = positive("maximum number of responses sampled at once, over all conditions", 2048)
+    device: Annotated[str, AfterValidator(_known_device)] = Field(
+        default="auto", description="cpu, cuda, cuda:1 or mps; auto: a GPU if there is one"
+    )
+    threads: int | None = positive("CPU threads; empty: one per core", None, le=4096)
+    tokens_per_forward: int = positive("maximum tokens in one forward pass; larger batches are split", 4096, le=10**9)
+    rows_per_decode: int = positive("maximum number of responses sampled at once, over all conditions", 2048, le=10**7)
     decoding: Literal["auto", "plain"] = Field(
         default="auto",
         description="how a GPU samples responses; auto: each step is replayed as a CUDA graph, and 4-bit weights are "
@@ -198,14 +211,19 @@ class Compute(Section):
 class Geometry(Section):
     """Shape of a Qwen3-architecture model."""
 
-    hidden_size: int = positive("hidden width; must be a multiple of 64 for 4-bit quantisation", 128, multiple_of=8)
-    intermediate_size: int = positive("width of the feed-forward layers", 384)
-    layers: int = Field(
-        default=2, ge=2, description="number of layers; at least 2, because embeddings are read before the last"
+    hidden_size: int = positive(
+        "hidden width; must be a multiple of 64 for 4-bit quantisation", 128, multiple_of=8, le=2**16
     )
-    heads: int = positive("attention heads", 4)
-    key_value_heads: int = positive("key-value heads", 4)
-    context: int = positive("longest sequence in tokens", 2048)
+    intermediate_size: int = positive("width of the feed-forward layers", 384, le=2**20)
+    layers: int = Field(
+        default=2,
+        ge=2,
+        le=1024,
+        description="number of layers; at least 2, because embeddings are read before the last",
+    )
+    heads: int = positive("attention heads", 4, le=1024)
+    key_value_heads: int = positive("key-value heads", 4, le=1024)
+    context: int = positive("longest sequence in tokens", 2048, le=2**24)
     initializer_range: float = positive("standard deviation of the initial weights", 0.05)
 
     @model_validator(mode="after")
@@ -401,7 +419,7 @@ class Offline(Training):
 
 
 class Rewards(Training):
-    members: int = Field(default=3, ge=2, description="number of reward models K in an ensemble")
+    members: int = Field(default=3, ge=2, le=100, description="number of reward models K in an ensemble")
     per: Literal["seed", "run"] = Field(
         default="seed",
         description="seed: each seed trains its own ensemble, so that intervals over seeds cover it; run: one for all",
@@ -411,23 +429,41 @@ class Rewards(Training):
     )
 
 
+MOST = 1000  # values of β, or seeds
+SMALLEST_BETA, LARGEST_BETA = 1e-12, 1e12
+
+
+def _in_range(beta: float) -> float:
+    if not SMALLEST_BETA <= beta <= LARGEST_BETA:
+        raise ValueError(
+            f"a β should be between {SMALLEST_BETA:g} and {LARGEST_BETA:g}, because single precision computes with it"
+        )
+    return beta
+
+
+BetaSetting = Annotated[float, Field(gt=0), AfterValidator(_in_range)]
+
+
 class Grid(Section):
     method: Literal["percentiles", "list", "geometric"] = Field(
         default="percentiles", description="how the values of β are chosen"
     )
     percentiles: tuple[Annotated[float, Field(gt=0, lt=100)], ...] = Field(
-        default=(20, 50, 80), min_length=1, description="for percentiles: p_j of Eq. 7"
+        default=(20, 50, 80), min_length=1, max_length=MOST, description="for percentiles: p_j of Eq. 7"
     )
-    values: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(), description="for list: the values of β")
-    low: float | None = positive("for geometric: smallest β", None)
-    high: float | None = positive("for geometric: largest β", None)
-    n: int | None = Field(default=None, ge=2, description="for geometric: number of values")
+    values: tuple[BetaSetting, ...] = Field(default=(), max_length=MOST, description="for list: the values of β")
+    low: BetaSetting | None = Field(default=None, description="for geometric: smallest β")
+    high: BetaSetting | None = Field(default=None, description="for geometric: largest β")
+    n: int | None = Field(default=None, ge=2, le=MOST, description="for geometric: number of values")
 
     @model_validator(mode="after")
     def _complete(self) -> Grid:
         for name in ("percentiles", "values"):
             if len(set(getattr(self, name))) != len(getattr(self, name)):
                 raise ValueError(f"{name} lists the same number twice; list each once")
+        written = [f"{beta:.6g}" for beta in self.values]  # as folders and tables name it
+        if twice := next((text for text in written if written.count(text) > 1), None):
+            raise ValueError(f"two values of β are {twice} to six digits; move them apart or remove one")
         if self.method == "list" and not self.values:
             raise ValueError("method list needs values, for example values: [0.1, 0.3, 1.0]")
         if self.method != "list" and self.values:
@@ -439,6 +475,8 @@ class Grid(Section):
                 raise ValueError("method geometric needs low, high and n, for example low: 0.1, high: 10, n: 7")
             if self.low >= self.high:
                 raise ValueError("low must be smaller than high")
+            if (self.high / self.low) ** (1 / (self.n - 1)) < 1 + 1e-5:
+                raise ValueError("low and high are so close that values of β are equal to six digits; move them apart")
         return self
 
 

@@ -72,3 +72,31 @@ def test_a_mistake_that_has_a_sentence_keeps_it(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(report_folder, "write_report", fails(BetastarError("no space left")))
     with pytest.raises(BetastarError, match="no space left"):
         run_stage(tmp_path)
+
+
+def test_figures_that_only_an_earlier_report_had_go_and_what_a_person_put_there_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_folder(tmp_path, {})
+
+    def draws(*names: str) -> Any:
+        def write_report(source: Path, target: Path) -> Path:
+            (target.parent / "figures").mkdir()
+            for name in names:
+                (target.parent / "figures" / name).write_text("drawn")
+            target.write_text("page")
+            return target
+
+        return write_report
+
+    monkeypatch.setattr(report_folder, "write_report", draws("gap.svg", "law.svg", "law.png"))
+    run_stage(tmp_path)
+    own = {"mine.svg", "gap-edited.png", "notes.html"}
+    for name in own:
+        (tmp_path / "figures" / name).write_text("mine")
+    (tmp_path / "figures" / "law.png").unlink()
+    (tmp_path / "figures" / "law.png").symlink_to(tmp_path / "figures" / "mine.svg")
+    monkeypatch.setattr(report_folder, "write_report", draws("gap.svg"))
+    monkeypatch.setattr(report, "VERSION", report.VERSION + 1)
+    run_stage(tmp_path)
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {*own, "gap.svg", "law.png"}

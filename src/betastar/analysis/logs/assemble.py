@@ -15,6 +15,7 @@ from betastar.analysis.logs.columns import (
     LABELS,
     Identity,
     bare,
+    beta_of,
     choose,
     compiled,
     conditions,
@@ -24,6 +25,7 @@ from betastar.analysis.logs.columns import (
     found_by,
     from_name,
     others,
+    seed_of,
     short_names,
     split,
     step_columns,
@@ -43,6 +45,9 @@ MUCH_MORE_OFTEN = 2
 LARGEST_STEP = 2**53
 # A truth above 1 that never passes this is a score; one that does, up to 100, is a percentage.
 LEAST_PERCENT = 10
+
+
+"""Beyond it neighbouring whole numbers are one floating-point number."""
 
 
 class Curve(NamedTuple):
@@ -229,7 +234,7 @@ def _means_since(curve: Curve, grid: Array) -> Array:
 
 
 # Of a run of ours: what is known of a checkpoint beside its points.
-EXTRAS = ("alignment", "base", "again", "log_ratio_noise", *INSIDE)
+EXTRAS = ("alignment", "base", "again", "diverged", "log_ratio_noise", *INSIDE)
 
 
 class Run(NamedTuple):
@@ -328,7 +333,12 @@ def _runs(log: Log, options: Options, told: Mapping[str, str]) -> list[Run]:
     """The runs of a log, each with what options, columns and names, in this order, say it is."""
     said: dict[str, Any] = {part: getattr(options, part) for part in Identity._fields}
     told_identity = {part: value for part, value in said.items() if value is not None}
-    numbers = Identity(*(None if isinstance(value, str) else value for value in said.values()))
+    told_beta, told_seed = (None if isinstance(said[part], str) else said[part] for part in ("beta", "seed"))
+    numbers = Identity(
+        None,
+        None if told_beta is None else beta_of(told_beta, argument("beta"), "it"),
+        None if told_seed is None else seed_of(told_seed, argument("seed"), "it"),
+    )
     result = []
     finished = [] if has_responses(log.rows) else finished_runs(log, {**told_identity, **told})
     for part, by_column in finished or split(log, told_identity):

@@ -341,15 +341,10 @@ def _named_column(log: Log, part: str, names: Sequence[str], told: Mapping[str, 
 def _identity(found: Mapping[str, Any], where: str, columns: Mapping[str, str]) -> Identity:
     """The identity in the values of columns."""
     variant, beta, seed = (found.get(part) for part in ("variant", "beta", "seed"))
-    number = None if seed is None else _number(seed, where, columns["seed"])
-    if number is not None and (number != number // 1 or abs(number) > 2**53):
-        raise BetastarError(f"{where}: {columns['seed']} is {seed!r}, which is not a whole number; give one.")
-    if beta is not None and not 0 <= _number(beta, where, columns["beta"]) < math.inf:
-        raise BetastarError(f"{where}: {columns['beta']} is {beta!r}; β is a finite number of at least 0.")
     return Identity(
         None if variant is None else str(variant),
-        None if beta is None else _number(beta, where, columns["beta"]),
-        None if number is None else int(number),
+        None if beta is None else beta_of(beta, where, columns["beta"]),
+        None if seed is None else seed_of(seed, where, columns["seed"]),
     )
 
 
@@ -365,8 +360,8 @@ def from_name(name: str, patterns: Sequence[str]) -> Identity:
             found |= {part: part_text for part, part_text in groups.items() if part_text}
     return Identity(
         found.get("variant"),
-        _number(found["beta"].replace("p", "."), name, "beta") if "beta" in found else None,
-        int(_number(found["seed"], name, "seed")) if "seed" in found else None,
+        beta_of(found["beta"].replace("p", "."), name, "beta") if "beta" in found else None,
+        seed_of(found["seed"], name, "seed") if "seed" in found else None,
     )
 
 
@@ -460,8 +455,27 @@ def _column(log: Log, part: str, names: Sequence[str], told: Mapping[str, str | 
     return None
 
 
+def beta_of(value: Any, where: str, what: str) -> float:
+    """A β. Raises BetastarError for what is none."""
+    number = _number(value, where, what)
+    if not 0 <= number < math.inf:
+        raise BetastarError(f"{where}: {what} is {value}, but β is a finite number from 0; correct it.")
+    return number
+
+
+def seed_of(value: Any, where: str, what: str) -> int:
+    """A seed. Raises BetastarError for a number that is not whole, and one that no column of integers holds."""
+    if isinstance(value, str) and value.lstrip("-").isdecimal() and len(value) < 20:
+        value = int(value)
+    number = value if isinstance(value, int) else _number(value, where, what)
+    if number % 1 != 0 or not abs(number) < 2**63:
+        raise BetastarError(f"{where}: {what} is {value}, but a seed is a whole number below 2^63; correct it.")
+    return int(number)
+
+
 def _number(value: Any, where: str, what: str) -> float:
     try:
         return float(value)
-    except (TypeError, ValueError):
-        raise BetastarError(f"{where}: {what} is {value!r}, which is not a number; give one.") from None
+    except (TypeError, ValueError, OverflowError):
+        shown = repr(value)[:60]
+        raise BetastarError(f"{where}: {what} is {shown}, which is not a number; give one.") from None

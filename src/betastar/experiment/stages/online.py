@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from betastar.disk import write_jsonl
+from betastar.disk import read_json, write_jsonl
+from betastar.errors import BetastarError
 from betastar.experiment import readers
 from betastar.experiment.conditions import Condition, Inputs, OnlineCondition, Parts
 from betastar.experiment.context import Context
@@ -49,6 +50,7 @@ def run(
         config.lengths.generated,
         config.root_seed,
     ]
+    _check_finite(probes)
     banks: dict[str, list[str]] = {}
     for name in config.variants:
         # Variants that differ only in the penalty go through the same batches and can share a bank.
@@ -69,6 +71,19 @@ def run(
         folders |= made_parts(ctx, STAGE, mine, build, settings.conditions_at_once)
         keys |= mine
     return Parts(folders, keys)
+
+
+def _check_finite(probes: Parts[Condition]) -> None:
+    """Raises BetastarError where a checkpoint's policy computes no numbers: training on from it would only say so of
+    the online phase."""
+    lost = [str(c) for c, folder in probes.items() if "policy_entropy" not in read_json(folder / "point.json")["start"]]
+    if lost:
+        others = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        raise BetastarError(
+            f"the checkpoint of {lost[0]}{others} has diverged: its policy gives no finite probabilities",
+            where="offline",
+            remedy="lower offline.learning_rate, or take this β out of the grid",
+        )
 
 
 class _Bank(NamedTuple):

@@ -4,6 +4,7 @@ conditions, the adapters by name."""
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +19,7 @@ from betastar.experiment.evaluation import held_out, probe_prompts
 from betastar.experiment.making import made
 from betastar.experiment.store import Artefact, copy_out, write_atomically
 from betastar.record.answers import complete, read_answers, write_answers
+from betastar.record.entries import REGISTRY
 from betastar.record.files import ANSWERS, METRICS, RESULTS, SAMPLES, read_points, to_json, to_json_lines
 from betastar.record.points import EvaluationPoint
 from betastar.record.series import POINTS, outside, write_series
@@ -63,10 +65,15 @@ def run(
         from betastar.analysis.results import build_results
 
         points, samples = _points(found.probes, found.online)
+        diverged = diverged_conditions(points)
         answers = _answers(found.probes, found.online)
         results = build_results(
             points,
-            {(o.variant, o.checkpoint.beta, o.checkpoint.seed): _extra(found, o) for o in found.online},
+            {
+                key: {**_extra(found, o), **({"diverged": diverged[key]} if key in diverged else {})}
+                for o in found.online
+                for key in [(o.variant, o.checkpoint.beta, o.checkpoint.seed)]
+            },
             {
                 **_context(ctx, preferences, ensembles, problems),
                 "hyperparameters": hyperparameters,
@@ -110,6 +117,20 @@ def _points(
         kept = [{"step": 0, **s} for s in read_json(probe / "samples.json")] + read_jsonl_rows(folder / "samples.jsonl")
         samples += [{**name, **sample} for sample in kept]
     return rows, samples
+
+
+def diverged_conditions(points: Sequence[Mapping[str, Any]]) -> dict[tuple[Any, ...], str]:
+    """Why nothing of a condition counts, by (variant, β, seed), where a policy no longer computes numbers. A point
+    leaves out what is NaN, so what every sound point has is missing there; the rewards of what such a policy samples
+    may be finite, and mean nothing."""
+    measured = {name for row in points for name in ("proxy", "response_entropy", "policy_entropy", "kl") if name in row}
+    measured |= {"proxy", "policy_entropy"}  # of every policy
+    found: dict[tuple[Any, ...], str] = {}
+    for row in points:
+        if lost := [REGISTRY.get("point", name).words for name in sorted(measured - row.keys())]:
+            key = row["variant"], row["beta"], row["seed"]
+            found.setdefault(key, f"diverged: {', '.join(lost)} not a finite number at step {row['step']}")
+    return found
 
 
 def _answers(probes: Parts[Condition], online: Parts[OnlineCondition]) -> pd.DataFrame:
@@ -221,10 +242,21 @@ def _link_adapters(
     for ensemble in ensembles.values():  # its members are beside it
         members = [path for path in ensemble.parent.glob("*") if (path / "adapter_config.json").is_file()]
         wanted |= {folder / "rewards" / path.name: path for path in members}
-    for link in folder.glob("*/*"):
-        if link.is_symlink():
-            link.unlink()
+    run = folder.parent.resolve()
+    for stage in ("offline", "online", "rewards"):
+        for link in (folder / stage).glob("*"):
+            if _is_ours(link, run / "store" / stage):
+                link.unlink()
     for link, target in wanted.items():
         link.parent.mkdir(parents=True, exist_ok=True)
-        if not link.exists():
-            link.symlink_to(os.path.relpath(target, link.parent))
+        if not os.path.lexists(link):  # somebody's own file or link of that name stays
+            link.symlink_to(os.path.relpath(run / target.relative_to(folder.parent), link.parent.resolve()))
+
+
+def _is_ours(link: Path, store: Path) -> bool:
+    """Whether a link is one that `_link_adapters` made: to an adapter of the same name in this part of the store."""
+    if not link.is_symlink():
+        return False
+    target = Path(os.path.normpath(link.parent.resolve() / link.readlink()))
+    home, name = (target.parent, target.parent.name) if target.name == "adapter" else (target, target.name)
+    return name == link.name and home.parent.parent == store

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from betastar.errors import BetastarError
 from betastar.experiment import readers
 from betastar.experiment.context import Context
 from betastar.experiment.making import made
@@ -43,4 +44,9 @@ def beta_grid(settings: Grid, reference: Artefact) -> list[float]:
     else:
         chosen, rejected = readers.base_logprobs(reference)["train"].double().numpy()
         grid = percentile_grid(log_ratio_magnitude(chosen, rejected), settings.percentiles)
-    return [float(f"{beta:.6g}") for beta in grid]
+    betas = [float(f"{beta:.6g}") for beta in grid]
+    if twice := next((beta for beta in betas if betas.count(beta) > 1), None):
+        raise BetastarError(
+            f"two values of β are {twice:g} to six digits", where="grid", remedy="move the percentiles apart"
+        )
+    return betas

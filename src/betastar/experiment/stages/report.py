@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from betastar.disk import unsealed
 from betastar.errors import BetastarError
 from betastar.experiment.context import Context
 from betastar.experiment.making import made
-from betastar.experiment.store import Artefact, copy_out
-from betastar.report.folders import FIGURES, REPORT, SUFFIXES
+from betastar.experiment.store import Artefact, Store, copy_out
+from betastar.report.folders import FIGURES, REPORT
 from betastar.settings.config import Config
 
 VERSION = 1
@@ -35,14 +36,23 @@ def run(ctx: Context[Config], results: Artefact) -> None:
             f"The report could not be drawn ({type(error).__name__}{f': {first}' if first else ''}); results.json is "
             f"complete, and `betastar report {ctx.store.folder}` tries again."
         )
-        _remove(ctx.store.folder, set())  # of earlier results: it would be taken for a report of these
+        # Of earlier results: they would be taken for a report of these.
+        (ctx.store.folder / REPORT).unlink(missing_ok=True)
+        _remove(ctx.store, set())
         return
     copy_out(drawn, ctx.store.folder)
-    _remove(ctx.store.folder, {path.name for path in drawn.folder.rglob("*")})  # what only earlier results had
+    _remove(ctx.store, {str(path.relative_to(drawn.folder)) for path in drawn.folder.rglob("*")})  # only earlier ones
 
 
-def _remove(folder: Path, keep: set[str]) -> None:
-    """Delete the page and the figures of a run directory but for these names."""
-    for path in [folder / REPORT, *(folder / FIGURES).glob("*")]:
-        if path.suffix in (*SUFFIXES, Path(REPORT).suffix) and path.name not in keep:
-            path.unlink(missing_ok=True)
+def _remove(store: Store, keep: set[str]) -> None:
+    """Delete the page and the figures that an earlier report of this run put into its folder, but for these; what a
+    person put there stays."""
+    for manifest in (store.folder / "store" / STAGE).glob("*/manifest.json"):
+        try:
+            names = set(unsealed(manifest)["files"]) - keep
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # damaged: what it listed is not known
+        for name in names:
+            path = store.folder / name
+            if path.parent in (store.folder, store.folder / FIGURES) and path.is_file() and not path.is_symlink():
+                path.unlink()

@@ -100,6 +100,9 @@ class Condition(TypedDict):
     start_near_zero: Annotated[
         StartNearZero, Field(description="whether the reward at t=0 is within 10 standard errors of zero")
     ]
+    diverged: NotRequired[
+        Annotated[Text, Field(description="why nothing of this run counts, if its training diverged")]
+    ]
     proxy_is_truth: Annotated[
         bool, Field(description="whether the proxy is the true reward on another scale: there is no gap then")
     ]

@@ -122,11 +122,16 @@ def _slim(rows: Sequence[Row], name: str) -> list[Row]:
             "mean": row[name],
             "low": row[f"{name}_low"],
             "high": row[f"{name}_high"],
-            "error": None if row[name] is None else float(f"{row[f'{name}_high'] - row[name]:.3g}"),
+            "error": _error(row[name], row[f"{name}_high"]),
             "n": row["n"],
         }
         for row in rows
     ]
+
+
+def _error(mean: float | None, high: float | None) -> float | None:
+    """One standard error; None where an end is not known, or no finite number."""
+    return None if mean is None or high is None else float(f"{high - mean:.3g}")
 
 
 def line_rows(

@@ -124,6 +124,9 @@ def path(results: Mapping[str, Any]) -> Figure:
     both = ["proxy", "true_strict"]
     means, seeds = over_seeds(points, both, of_beta), of_seeds(points, both, of_beta)
     x_domain, y_domain = (extent([row[name] for row in seeds]) for name in both)
+    title = "Proxy against true reward over time"
+    if x_domain is None or y_domain is None:
+        return Figure("path", title, "No evaluation point has both rewards as finite numbers.", [])
     axis = Axis("true reward", y_domain)
     row = [
         Panel(
@@ -135,7 +138,7 @@ def path(results: Mapping[str, Any]) -> Figure:
         "Each line runs from the circle (t = 0) to the triangle (last step), one dot per evaluation; thick: mean over "
         "seeds, thin: each seed. Up and right is honest improvement; right and down is hacking."
     )
-    return Figure("path", "Proxy against true reward over time", caption, [row])
+    return Figure("path", title, caption, [row])
 
 
 def _path(means: Sequence[Row], seeds: Sequence[Row], names: Sequence[str], x_domain: Any, axis: Axis) -> Any:
