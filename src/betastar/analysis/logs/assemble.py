@@ -386,7 +386,7 @@ def _runs(log: Log, options: Options, told: Mapping[str, str]) -> list[Run]:
 
 
 def _kl_per_response(
-    table: pd.DataFrame, fields: Mapping[str, str], log: Log, options: Options
+    table: Any, fields: Mapping[str, str], log: Log, options: Options
 ) -> tuple[pd.DataFrame, list[str]]:
     """The points with KL in nats per response, and what was done: a KL per token is multiplied by the mean number of
     tokens, where that is logged."""
