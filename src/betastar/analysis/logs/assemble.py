@@ -369,8 +369,8 @@ def _runs(log: Log, options: Options, told: Mapping[str, str]) -> list[Run]:
         if finished and not steps:
             rows, steps = rows | {FINISHED: np.zeros(len(part.rows))}, [FINISHED]
         points = evaluation_points(rows, fields, steps, part.name, options.until, 1 if finished or single else 2)
-        table, said = _kl_per_response(points.table, fields, part, options)
-        points = Points(table, [*points.notes, *said])
+        table, about_kl = _kl_per_response(points.table, fields, part, options)
+        points = Points(table, [*points.notes, *about_kl])
         guessed = {field: column for field, column in columns.items() if field not in own}
         if steps and "step" not in own and steps != [FINISHED]:
             guessed["step"] = " or ".join(steps)
