@@ -107,7 +107,7 @@ def _listed(run: Mapping[str, Any]) -> dict[str, Any]:
     return {**run, **({"missing": {"beta": BETA_UNKNOWN}} if run["beta"] is None else {})}
 
 
-def best_of_n_of(answers: pd.DataFrame, unknown: set[str]) -> dict[str, Any]:
+def best_of_n_of(answers: Any, unknown: set[str]) -> dict[str, Any]:
     """Best-of-n of the first checkpoint of every run that has several answers to each problem, as a part of the record;
     empty where none has, or runs differ in more than β and seed. `unknown`: the variants whose β is not known."""
     if answers["variant"].nunique() > 1:

@@ -274,6 +274,7 @@ def _record(
     large: bool,
 ) -> dict[str, Any]:
     """`large`: its series stay arrays."""
+    points: Any
     key, points, extra, grid, same, diverged = condition
     # What was not logged is added for one condition at a time: of a large log, all together would fill the memory.
     absent = [m.name for m in REGISTRY.logged if m.kind != "numbers" and m.name not in points]

@@ -78,10 +78,11 @@ def of_seeds(points: pd.DataFrame, names: Sequence[str], of_beta: Mapping[float 
     """One row per variant, β, seed and step, with the values of these names. Of more than `MOST_LINES` conditions, so
     many evenly chosen ones: more lines cannot be told apart, and take minutes to draw."""
     rows: list[Row] = []
+    shown: Any = points
     keys: Any = points.groupby(["variant", "beta", "seed"], dropna=False, sort=False)
     if keys.ngroups > MOST_LINES:
-        points = points[keys.ngroup().isin(_places(keys.ngroups, MOST_LINES))]
-    groups: Any = points.groupby(["variant", "beta", "seed"], dropna=False, sort=False)
+        shown = points[keys.ngroup().isin(_places(keys.ngroups, MOST_LINES))]
+    groups: Any = shown.groupby(["variant", "beta", "seed"], dropna=False, sort=False)
     most = most_points(groups.ngroups)
     for (variant, beta, seed), group in groups:
         frame = thinned(group[["step", *names]], most)

@@ -198,12 +198,14 @@ def test_a_training_with_trl(trained: dict[str, Any], name: str) -> None:
         "proxy": "eval_rewards/distinct/mean",
         "proxy_std": "eval_rewards/distinct/std",
         "true_strict": "eval_rewards/correct/mean",
-        "kl": "eval_kl",
         "response_entropy": "eval_entropy",
         "response_tokens": "eval_completions/mean_length",
         "at_limit": "eval_completions/clipped_ratio",
     }.items():
         assert frame[field].tolist() == [entry[column] for entry in evaluated], field
+    # GRPO logs a mean over tokens; RLOO the sum over a response.
+    tokens = [entry["eval_completions/mean_length"] if name == "grpo" else 1 for entry in evaluated]
+    assert frame["kl"].tolist() == [entry["eval_kl"] * n for entry, n in zip(evaluated, tokens, strict=True)]
     assert frame[["beta", "seed"]].drop_duplicates().to_numpy().tolist() == [[0.04, 1]]
     # Of training batches instead, where every step has both: one told column of training, and the truth follows.
     frame = assemble(collect([folder]).logs, Options(columns={"proxy": "rewards/distinct/mean"})).frame

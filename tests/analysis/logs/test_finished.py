@@ -66,7 +66,7 @@ def responses(n: int = 4) -> pd.DataFrame:
 
 
 def test_one_checkpoint_says_what_can_be_said(tmp_path: Path) -> None:
-    (tmp_path / "base.jsonl").write_text(responses().to_json(orient="records", lines=True))
+    (tmp_path / "base.jsonl").write_text(str(responses().to_json(orient="records", lines=True)))
     found = betastar.analyze(tmp_path / "base.jsonl", out=tmp_path / "out")
     record: Any = check(found.record)
     (condition,) = record["conditions"]

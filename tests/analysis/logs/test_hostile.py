@@ -25,10 +25,10 @@ SOUND = pd.DataFrame({"step": [0, 1], "reward": [1.0, 2.0], "acc": [0.5, 0.4]})
 
 @pytest.fixture(autouse=True)
 def quick() -> object:
-    """No case takes longer than ten seconds (alone: well under one)."""
-    started = time.monotonic()
+    """No case takes more than ten seconds of a processor (alone: well under one)."""
+    started = time.process_time()
     yield
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10
 
 
 def test_only_regular_files_are_opened(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_seed_that_is_no_whole_number_is_not_rounded() -> None:
     for seed in (0.5, float("inf"), "one"):
         with pytest.raises(BetastarError, match=r"not a (whole )?number"):
             assemble([Log("a", SOUND.assign(seed=seed), "CSV table")], Options())
-    with pytest.raises(BetastarError, match="β is a finite number of at least 0"):
+    with pytest.raises(BetastarError, match="β is a finite number from 0"):
         assemble([Log("a", SOUND.assign(beta=-1.0), "CSV table")], Options())
 
 

@@ -379,8 +379,8 @@ def _runs(log: Log, options: Options, told: Mapping[str, str]) -> list[Run]:
         if finished and not steps:
             rows, steps = rows | {FINISHED: np.zeros(len(part.rows))}, [FINISHED]
         points = evaluation_points(rows, fields, steps, part.name, options.until, 1 if finished or single else 2)
-        table, said = _kl_per_response(points.table, fields, part, options)
-        points = Points(table, [*points.notes, *said])
+        table, about_kl = _kl_per_response(points.table, fields, part, options)
+        points = Points(table, [*points.notes, *about_kl])
         guessed = {field: column for field, column in columns.items() if field not in own}
         if steps and "step" not in own and steps != [FINISHED]:
             guessed["step"] = " or ".join(steps)
@@ -396,7 +396,7 @@ def _runs(log: Log, options: Options, told: Mapping[str, str]) -> list[Run]:
 
 
 def _kl_per_response(
-    table: pd.DataFrame, fields: Mapping[str, str], log: Log, options: Options
+    table: Any, fields: Mapping[str, str], log: Log, options: Options
 ) -> tuple[pd.DataFrame, list[str]]:
     """The points with KL in nats per response, and what was done: a KL per token is multiplied by the mean number of
     tokens, where that is logged."""
