@@ -203,9 +203,8 @@ def test_a_training_with_trl(trained: dict[str, Any], name: str) -> None:
         "at_limit": "eval_completions/clipped_ratio",
     }.items():
         assert frame[field].tolist() == [entry[column] for entry in evaluated], field
-    # GRPO logs a mean over tokens; RLOO the sum over a response.
-    tokens = [entry["eval_completions/mean_length"] if name == "grpo" else 1 for entry in evaluated]
-    assert frame["kl"].tolist() == [entry["eval_kl"] * n for entry, n in zip(evaluated, tokens, strict=True)]
+    # TRL logs a mean over tokens.
+    assert frame["kl"].tolist() == [entry["eval_kl"] * entry["eval_completions/mean_length"] for entry in evaluated]
     assert frame[["beta", "seed"]].drop_duplicates().to_numpy().tolist() == [[0.04, 1]]
     # Of training batches instead, where every step has both: one told column of training, and the truth follows.
     frame = assemble(collect([folder]).logs, Options(columns={"proxy": "rewards/distinct/mean"})).frame
