@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from betastar.disk import plain_disk_errors, write_atomically
 from betastar.errors import BetastarError, argument
 from betastar.record.files import METRICS, RESULTS, is_analysis, read_results, read_run, to_json, to_json_lines
+from betastar.record.monitored import is_monitored
 from betastar.report.responses import visible
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def write_analysis(analysis: Analysis, folder: Path) -> dict[str, Any]:
     Raises BetastarError where the folder holds a run's own results, which would be lost.
     """
     target = folder / RESULTS
-    if target.is_file() and not is_analysis(folder):
+    if is_monitored(folder) or (target.is_file() and not is_analysis(folder)):
         raise BetastarError(f"{folder} holds the results of a run; name another folder with {argument('out')}.")
     text = to_json(analysis.results)
     with plain_disk_errors(folder):

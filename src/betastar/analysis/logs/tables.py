@@ -16,6 +16,7 @@ from betastar.analysis.logs.cells import with_points
 from betastar.analysis.logs.log import Log, flat
 from betastar.analysis.logs.text import bare_suffix, read_text
 from betastar.errors import BetastarError
+from betastar.record.monitored import FIRST, answers_in
 
 WANDB_KIND = "Weights & Biases export"
 WANDB = re.compile(r"(?P<run>.+) - (?P<metric>.+?)(?P<range>__MIN|__MAX)?")
@@ -121,17 +122,21 @@ def _is_number(text: str) -> bool:
 
 def _json_lines(text: str, path: Path, name: str) -> Log:
     rows: list[dict[str, Any]] = []
+    monitored: list[dict[str, Any]] = []
     note = None
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     for place, (number, line) in enumerate(lines):
         record = _parsed(line)
         if isinstance(record, dict):
             rows.append(flat(record))
+            if monitored or FIRST in record:
+                monitored.append(record)
         elif place == len(lines) - 1 and rows and not text.endswith("\n"):
             note = f"line {number} is incomplete and skipped"
         else:
             raise BetastarError(f"{path}, line {number}: not a JSON object; put one on each line.")
-    return Log(name, pd.DataFrame(rows), "JSON Lines", note=note)
+    answers = answers_in(monitored) if monitored else None
+    return Log(name, pd.DataFrame(rows), "JSON Lines", answers=answers, note=note)
 
 
 def logs_of(table: pd.DataFrame, name: str, kind: str) -> list[Log]:
