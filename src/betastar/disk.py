@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -10,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from betastar.errors import BetastarError, InternalError, argument
 
@@ -60,6 +61,20 @@ def plain_disk_errors(folder: Path) -> Iterator[None]:
             what = "is a folder; give a file" if number == errno.EISDIR else "not a folder; give another folder"
             raise BetastarError(f"{named}: {what} with {argument('out')}.") from error
         raise
+
+
+def lock(folder: Path, busy: str) -> IO[str]:
+    """Hold the folder's lock until the file that is returned is closed or the process ends, however it ends. Raises
+    BetastarError where another has it, with `busy` and a remedy."""
+    with plain_disk_errors(folder):
+        held = (folder / "lock").open("a")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        held.close()
+        reason = busy if isinstance(error, BlockingIOError) else f"cannot be locked ({error.strerror})"
+        raise BetastarError(f"{folder}: {reason} or give another folder with {argument('out')}.") from None
+    return held
 
 
 def flush(path: Path) -> None:

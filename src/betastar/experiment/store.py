@@ -11,7 +11,6 @@ later run with one more condition finds the others.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
@@ -25,8 +24,7 @@ from threading import Thread
 from typing import Any
 
 from betastar import __version__
-from betastar.disk import content_key, file_digest, flush, plain_disk_errors, sealed, unsealed, write_atomically
-from betastar.errors import BetastarError, argument
+from betastar.disk import content_key, file_digest, flush, lock, plain_disk_errors, sealed, unsealed, write_atomically
 from betastar.progress import MEASURING
 
 __all__ = ["Artefact", "Checkpoint", "Store", "content_key", "copy_out", "file_digest", "write_atomically"]
@@ -83,15 +81,7 @@ class Store:
     def __enter__(self) -> Store:
         with plain_disk_errors(self.folder):
             (self.folder / "store").mkdir(parents=True, exist_ok=True)
-            self._lock = (self.folder / "lock").open("a")
-        try:
-            # The kernel drops the lock when the process ends, however it ends.
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            busy = "another betastar is writing to this run directory; wait for it"
-            reason = busy if isinstance(error, BlockingIOError) else f"cannot be locked ({error.strerror})"
-            raise BetastarError(f"{self.folder}: {reason} or give another folder with {argument('out')}.") from None
+        self._lock = lock(self.folder, "another betastar is writing to this run directory; wait for it")
         for leftover in (self.folder / "store").glob("*/.*.tmp"):
             shutil.rmtree(leftover, ignore_errors=True)
         return self

@@ -17,8 +17,8 @@ from betastar.errors import BetastarError
 from betastar.monitor import rows as record
 from betastar.monitor.answering import digest, generation_settings, held_out, reference_of
 from betastar.monitor.evaluation import ALWAYS, Evaluation, Instrument, TrueReward, evaluate, sampled, shown
-from betastar.monitor.gaps import Start, rate_of, start_of
-from betastar.monitor.measuring import LABELS, is_above, logged, row_of
+from betastar.monitor.gaps import Start, planned_looks, rate_of, start_of
+from betastar.monitor.measuring import check_labels, is_above, logged, row_of
 from betastar.monitor.scoring import RewardFunction, given_proxy, trainer_proxy
 
 SAMPLING = ("max_new_tokens", "do_sample", "temperature", "top_p", "top_k", "min_p", "repetition_penalty")
@@ -191,8 +191,7 @@ class GoodhartMonitor(TrainerCallback):
 
     def _looks(self, state: Any, start: int) -> int:
         """How many evaluations the run plans after step `start`."""
-        later = range(start + 1, state.max_steps + 1)
-        return max(1, sum(step % self.every == 0 or step == state.max_steps for step in later))
+        return max(1, planned_looks(start, state.max_steps, self.every))
 
 
 def _check_trainer(trainer: Any) -> None:
@@ -240,5 +239,4 @@ def _check_settings(
             "GoodhartMonitor: stop_above='auto' is calibrated on sampling noise, which needs at least 2 replicates "
             "or answers and a temperature above 0; give a number."
         )
-    if unknown := labels.keys() - LABELS:
-        raise BetastarError(f"GoodhartMonitor: labels has {min(unknown)}; it may have variant, beta and seed.")
+    check_labels("GoodhartMonitor", labels)

@@ -82,6 +82,11 @@ def _defined(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return scores[:, np.isfinite(scores).all(axis=0)]
 
 
+def planned_looks(start: int, last: int, every: int) -> int:
+    """How many evaluations follow step `start` in a run to step `last` that evaluates every `every` steps and last."""
+    return last // every - start // every + (last % every != 0) if last > start else 0
+
+
 class Start(NamedTuple):
     """The evaluation that gaps are measured from: `proxy` and `true` rewards of n responses, [n].
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from betastar.errors import BetastarError
 from betastar.maths.answers import divergence, ranking
 from betastar.monitor.gaps import Start, gap_fields, is_binary
 from betastar.monitor.rows import Row, plain
@@ -147,6 +148,17 @@ def row_of(
             **({"missing": missing} if missing else {}),
         }
     )
+
+
+def check_labels(whose: str, labels: Mapping[str, Any]) -> None:
+    """Raises BetastarError for a label that a run cannot have."""
+    if unknown := labels.keys() - LABELS:
+        raise BetastarError(f"{whose}: labels has {min(unknown)}; it may have variant, beta and seed.")
+    beta, seed = labels.get("beta", 0.0), labels.get("seed", 0)
+    if isinstance(beta, bool) or not isinstance(beta, int | float) or not 0 <= beta < math.inf:
+        raise BetastarError(f"{whose}: the label beta is {beta!r:.40}; give a number from 0.")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise BetastarError(f"{whose}: the label seed is {seed!r:.40}; give a whole number.")
 
 
 def is_above(row: Mapping[str, Any]) -> bool:

@@ -27,7 +27,7 @@ def append(path: Path, row: Mapping[str, Any]) -> None:
     with _plain_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
-            file.write(_line(row))
+            file.write(line(row))
             file.flush()
             os.fsync(file.fileno())
         flush(path.parent)
@@ -59,9 +59,9 @@ def resume(path: Path, step: int) -> list[Row]:
         del lines[-1]
     kept: list[Row] = []
     dropped: list[int] = []
-    for number, line in enumerate(lines, start=1):
+    for number, text in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
+            row = json.loads(text)
             if row["step"] <= step:
                 kept.append(row)
             else:
@@ -74,7 +74,7 @@ def resume(path: Path, step: int) -> list[Row]:
         steps = f"step {dropped[0]}" if len(dropped) == 1 else f"steps {dropped[0]} to {dropped[-1]}"
         count = f"{len(dropped)} evaluation{'s' * (len(dropped) > 1)}"
         logger.warning("%s: %s (%s) will be measured again; the old lines are removed.", path, count, steps)
-    data = b"".join(_line(row) for row in kept)
+    data = b"".join(line(row) for row in kept)
     if data != path.read_bytes():
         write_atomically(path, data)
     return kept
@@ -87,11 +87,12 @@ def _plain_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise BetastarError(
-            f"{path}: cannot be written ({reason}); fix that, or give GoodhartMonitor another path."
+            f"{path}: cannot be written ({reason}); fix that, or give the monitor another path."
         ) from error
 
 
-def _line(row: Mapping[str, Any]) -> bytes:
+def line(row: Mapping[str, Any]) -> bytes:
+    """A row as it is written."""
     return json.dumps(plain(row), ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
