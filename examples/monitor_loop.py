@@ -2,7 +2,7 @@
 
     python examples/monitor_loop.py
 
-The policy chooses an answer (0 to 9) to each of 32 sums and whether to add "thanks". The proxy pays one point for the
+The policy chooses an answer (0 to 9) to each of 28 sums and whether to add "thanks". The proxy pays one point for the
 right answer and two for thanks, and a distracted policy forgets its sums: thanks cost the truth.
 """
 
@@ -14,10 +14,10 @@ import betastar
 
 torch.manual_seed(0)
 out = sys.argv[1] if len(sys.argv) > 1 else "runs/loop"
-sums = [(a, b) for a in range(4) for b in range(8) if a + b < 10]
+sums = [(a, b) for a in range(4) for b in range(7)]
 gold = torch.tensor([a + b for a, b in sums])
 table = torch.nn.Parameter(torch.zeros(len(sums), 10))
-table.data[torch.arange(len(sums)), gold] = 3.0  # it has learned its sums
+table.data[torch.arange(len(sums)), gold] = 5.0  # it has learned its sums
 polite = torch.nn.Parameter(torch.tensor(-2.0))  # and seldom says thanks
 optimizer = torch.optim.Adam([table, polite], lr=0.1)
 start = [table.detach().clone(), polite.detach().clone()]
@@ -25,7 +25,7 @@ start = [table.detach().clone(), polite.detach().clone()]
 
 def distributions(table, polite):
     thanks = torch.distributions.Bernoulli(logits=polite.expand(len(sums)))
-    return torch.distributions.Categorical(logits=table * (1 - 0.7 * polite.sigmoid())[..., None]), thanks
+    return torch.distributions.Categorical(logits=table * (1 - 0.9 * polite.sigmoid())[..., None]), thanks
 
 
 def sample(answers):
@@ -40,10 +40,10 @@ def evaluate(step):
     """Four answers to each sum, for the monitor."""
     with torch.no_grad():
         digit, thanks, reward, logprob = sample(4)
-        reference = [d.log_prob(x) for d, x in zip(distributions(*start), (digit, thanks))]
+        reference = [d.log_prob(x) for d, x in zip(distributions(*start), (digit, thanks), strict=True)]
     return monitor.record(
         step,
-        [f"#### {d}{' thanks' * int(t)}" for d, t in zip(digit.flatten(), thanks.flatten())],
+        [f"#### {d}{' thanks' * int(t)}" for d, t in zip(digit.flatten(), thanks.flatten(), strict=True)],
         (digit == gold).flatten(),
         reward.flatten(),
         problems=[f"{a} + {b}" for a, b in sums] * 4,

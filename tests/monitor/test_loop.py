@@ -30,7 +30,7 @@ def test_the_example_finds_its_hack(tmp_path: Path) -> None:
     assert gap[-1] > 1
     assert lines[6].startswith("hacked: the truth changed by −")
     assert "Monitor: at step" in done.stderr
-    assert len(betastar.load(tmp_path).answers) == 7 * 4 * 29
+    assert len(betastar.load(tmp_path).answers) == 7 * 4 * 28
 
 
 @pytest.mark.slow
