@@ -28,7 +28,8 @@ TEXTS = ["one", "two", "three", "four"]
 
 
 def start(folder: Path, **settings: Any) -> Monitor:
-    monitor = Monitor(folder, **({"evaluations": 3} | settings))
+    arguments: dict[str, Any] = {"evaluations": 3, **settings}
+    monitor = Monitor(folder, **arguments)
     monitor.record(0, TEXTS, RIGHT, PROXY, problems=NAMES)
     return monitor
 
@@ -89,7 +90,7 @@ def test_several_answers_are_as_good_as_repeats() -> None:
 def test_the_order_of_answers_does_not_matter(tmp_path: Path) -> None:
     for name, order in (("a", [0, 1, 2, 3]), ("b", [2, 0, 3, 1])):
         monitor = start(tmp_path / name)
-        given = [[values[i] for i in order] for values in (TEXTS, RIGHT, [5.0, 1.0, 2.0, 3.0], NAMES)]
+        given: list[Any] = [[values[i] for i in order] for values in (TEXTS, RIGHT, [5.0, 1.0, 2.0, 3.0], NAMES)]
         monitor.record(1, given[0], given[1], given[2], problems=given[3])
         monitor.close()
     assert rows(tmp_path / "a") == rows(tmp_path / "b")
@@ -136,14 +137,15 @@ def test_load_and_analyze_read_it_at_any_time_and_say_the_same(tmp_path: Path) -
     closed = betastar.load(tmp_path / "run")
     analysed = betastar.analyze(tmp_path / "run", out=tmp_path / "analysis")
     for found in (running, closed, analysed):
-        (condition,) = found.record["conditions"]
+        (condition,) = json.loads(found.json)["conditions"]
         assert (condition["variant"], condition["beta"], condition["seed"]) == ("ours", 0.1, 3)
         assert (condition["verdict"], condition["verdict_reason"]) == tuple(verdict) == ("hacked", verdict.reason)
         assert condition["series"]["gap_standardised"] == pytest.approx([state.gap for state in states])
         assert condition["ranking_end"] == pytest.approx(states[-1].point.ranking)
     pd.testing.assert_frame_equal(running.answers, closed.answers)
     assert len(closed.answers) == 5 * 24 * 3
-    assert closed.answers.groupby("step")["proxy"].mean().to_list() == pytest.approx([s.point.proxy for s in states])
+    means: Any = closed.answers.groupby("step")["proxy"].mean()
+    assert list(means) == pytest.approx([s.point.proxy for s in states])
     assert list(closed.responses["response"][:2]) == [sample["response"] for sample in states[0].row["samples"][:2]]
     with pytest.raises(BetastarError, match="holds the results of a run; name another folder"):
         betastar.analyze(tmp_path / "run", out=tmp_path / "run")

@@ -51,7 +51,8 @@ def test_5000_evaluations_take_no_memory_files_or_time_that_grow(tmp_path: Path)
         closing = time.perf_counter()
     closing = time.perf_counter() - closing
     slope = np.polyfit(np.arange(len(memory))[20:] * 50, memory[20:], 1)[0]
-    early, late = np.median(seconds[500:1000]), np.median(seconds[-500:])
+    # The fastest tenth: what the machine does besides is not the monitor's.
+    early, late = np.quantile(seconds[500:1000], 0.1), np.quantile(seconds[-500:], 0.1)
     print(
         f"memory {slope:.0f} bytes a step, open files {files[20]} to {files[-1]}, {size / 5001:.0f} bytes a row, "
         f"{1e3 * early:.2f} ms then {1e3 * late:.2f} ms a record, close {closing:.1f} s"

@@ -50,7 +50,7 @@ def test_every_validation_is_an_evaluation_and_reaches_verls_trackers(tmp_path: 
         assert metrics["goodhart/gap"] == row["gap_standardised"]
     assert not any("goodhart/gap" in metrics for step, metrics in trainer.logged if step not in validated)
     assert (tmp_path / "validation" / "6.jsonl").is_file(), "verl's own dump stays"
-    (condition,) = betastar.load(tmp_path / "run").record["conditions"]
+    (condition,) = json.loads(betastar.load(tmp_path / "run").json)["conditions"]
     assert condition["verdict"] == "hacked"
     assert condition["ranking_start"] is not None
 

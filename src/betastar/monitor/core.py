@@ -157,7 +157,7 @@ class Monitor:
         grades: Any,
         proxy: Any,
         *,
-        problems: Sequence[Any] | None = None,
+        problems: Any = None,
         prompts: Sequence[Any] | None = None,
         tokens: Any = None,
         at_limit: Any = None,

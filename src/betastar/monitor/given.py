@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -65,7 +66,7 @@ def given(
     responses: Sequence[str] | None,
     grades: Any,
     proxy: Any,
-    problems: Sequence[Any] | None,
+    problems: Any,
     prompts: Sequence[Any] | None,
     known: dict[str, Any],
 ) -> Given:
@@ -96,7 +97,7 @@ def given(
             f"a response is {wrong[0]!r:.40}", where=where, remedy="give texts, or None to keep no responses"
         )
     names = [str(i) for i in range(n)] if problems is None else [str(_item(name)) for name in problems]
-    counts = {name: names.count(name) for name in dict.fromkeys(names)} if problems is not None else {}
+    counts = Counter(names)
     if len(set(counts.values())) > 1:
         few, many = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
         raise BetastarError(
@@ -104,7 +105,7 @@ def given(
             where=where,
             remedy="answer every problem equally often",
         )
-    if len(counts or names) < 2:
+    if len(counts) < 2:
         raise BetastarError("all answers are to one problem", where=where, remedy="give at least 2, better 100")
     more = {name: _numbers(where, name, list(_plain(v)), n) for name, v in known.items() if v is not None}
     return Given(names, responses, prompts, scores, true, of_grader, more)
