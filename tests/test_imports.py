@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "planning": {"errors", "randomness", "maths", "record", "settings", "data", "models"},
     "analysis": {"errors", "randomness", "maths", "record"},
     "live": {"errors", "progress", "disk", "maths", "settings"},
-    "monitor": {"errors", "randomness", "disk", "maths", "record", "data"},
+    "monitor": {"errors", "randomness", "disk", "maths", "record", "data", "analysis"},
     "report": {"errors", "disk", "maths", "record", "settings", "analysis", "live"},
     "experiment": {
         "errors",

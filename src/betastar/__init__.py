@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from betastar import stats
     from betastar.api import Comparison, Results, analyze, compare, load, plan, presets, run, schema
     from betastar.errors import BetastarError
-    from betastar.monitor import GoodhartMonitor
+    from betastar.monitor import GoodhartMonitor, Monitor
     from betastar.settings.config import Config, load_config
 
 __version__ = "0.1.0"
@@ -28,6 +28,7 @@ __all__ = [
     "Comparison",
     "Config",
     "GoodhartMonitor",
+    "Monitor",
     "Results",
     "analyze",
     "compare",
@@ -45,6 +46,7 @@ _HOMES = {
     "BetastarError": "betastar.errors",
     "Config": "betastar.settings.config",
     "GoodhartMonitor": "betastar.monitor",
+    "Monitor": "betastar.monitor",
     "load_config": "betastar.settings.config",
 }
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from betastar.errors import BetastarError, argument
 from betastar.progress import Reporter
-from betastar.record.files import ANSWERS, RESULTS, Run, read_comparison, read_run, to_json
+from betastar.record.files import RESULTS, Run, read_comparison, read_run, to_json
 from betastar.record.frames import conditions_frame, points_frame, responses_frame, summary_frame
+from betastar.record.monitored import is_complete, is_monitored, monitored_rows, samples_in
 from betastar.record.shapes.comparison import ComparisonRecord
 from betastar.record.shapes.results import ResultsRecord
 from betastar.settings.config import PRESETS, Config, load_config, preset_names
@@ -86,10 +87,10 @@ class Results:
         """One row per answer to a held-out problem, without its text: rewards, length, log-ratios; columns in
         docs/results.md. Empty for an analysis, and for a run of an earlier version. Raises BetastarError if the file is
         damaged."""
-        from betastar.record.answers import no_answers, read_answers
+        from betastar.record.answers import no_answers
+        from betastar.record.monitored import kept_answers
 
-        place = None if self.folder is None else self.folder / ANSWERS
-        return read_answers(place) if place is not None and place.is_file() else no_answers()
+        return no_answers() if self.folder is None else kept_answers(self.folder)
 
     @property
     def json(self) -> str:
@@ -207,14 +208,23 @@ def load(path: str | Path, kind: Literal["comparison"]) -> Comparison: ...
 def load(path: str | Path, kind: Literal["run", "comparison"] = "run") -> Results | Comparison:
     """Load a run, an analysis or a comparison from its folder, or a comparison from its page or JSON file.
 
-    A comparison is recognised by its file; `kind="comparison"` also tells a type checker. Raises BetastarError, naming
-    file and field, if there is nothing to load or it is damaged or of another version.
+    A comparison is recognised by its file; `kind="comparison"` also tells a type checker. The folder of a `Monitor` is
+    analysed as it is now, during training too, if its results are not those of its last evaluation.
+
+    Raises BetastarError, naming file and field, if there is nothing to load or it is damaged or of another version.
     """
     place = Path(path)
     if place.name in (RESULTS, REPORT):
         place = place.parent
     if kind == "comparison" or (place.suffix in (".html", ".json") and place.is_file()):
         return Comparison(read_comparison(place.with_suffix(".json")), place.with_suffix(".html"))
+    if is_monitored(place) and not is_complete(place):
+        from betastar.analysis.analyze import analyze_paths
+        from betastar.analysis.logs.log import Options
+
+        analysis = analyze_paths([place], Options(), place.name)
+        samples = samples_in(monitored_rows(place))
+        return Results(Run(json.loads(to_json(analysis.results)), samples, {}, []), place, analysis.notes)
     return Results(read_run(place), place)
 
 

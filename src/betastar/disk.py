@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from betastar.errors import BetastarError, InternalError, argument
 
@@ -99,6 +100,37 @@ def make_folder(folder: Path) -> None:
             raise BetastarError(
                 f"{folder}: no folder can be made there; give another one with {argument('out')}."
             ) from error
+
+
+LOCK = "lock"
+
+
+def lock(folder: Path, busy: str) -> IO[bytes]:
+    """Hold the folder's lock until the file that is returned is closed or the process ends, however it ends. Raises
+    BetastarError where another has it, with `busy` and a remedy."""
+    with plain_disk_errors(folder):
+        held = _opened_lock(folder / LOCK)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        held.close()
+        reason = busy if isinstance(error, BlockingIOError) else f"cannot be locked ({error.strerror})"
+        raise BetastarError(f"{folder}: {reason} or give another folder with {argument('out')}.") from None
+    return held
+
+
+def _opened_lock(path: Path) -> IO[bytes]:
+    """The lock, open. Raises BetastarError where it is a link, which may lead out of the folder, or no file."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise
+    else:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return os.fdopen(descriptor, "r+b", buffering=0)
+        os.close(descriptor)
+    raise BetastarError(f"{path}: not a regular file; remove it, or give another folder with {argument('out')}.")
 
 
 def flush(path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from betastar.errors import BetastarError
-from betastar.monitor.evaluation import append, begin, resume
+from betastar.monitor.rows import append, begin, resume
 
 
 def steps(path: Path) -> list[int]:

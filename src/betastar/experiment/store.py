@@ -12,7 +12,6 @@ later run with one more condition finds the others.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import platform
@@ -28,11 +27,13 @@ from typing import Any
 
 from betastar import __version__
 from betastar.disk import (
+    LOCK,
     content_key,
     file_digest,
     flush,
     is_damage,
     leftover_of,
+    lock,
     make_folder,
     plain_disk_errors,
     sealed,
@@ -48,7 +49,6 @@ __all__ = ["Artefact", "Checkpoint", "Store", "content_key", "copy_out", "file_d
 FORMAT = 1
 MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint.json"
-LOCK = "lock"
 CHECKPOINT_SECONDS = 30.0
 
 
@@ -97,16 +97,7 @@ class Store:
 
     def __enter__(self) -> Store:
         make_folder(self.folder / "store")
-        with plain_disk_errors(self.folder):
-            self._lock = _opened_lock(self.folder / LOCK)
-        try:
-            # The kernel drops the lock when the process ends, however it ends.
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            busy = "another betastar is writing to this run directory; wait for it"
-            reason = busy if isinstance(error, BlockingIOError) else f"cannot be locked ({error.strerror})"
-            raise BetastarError(f"{self.folder}: {reason} or give another folder with {argument('out')}.") from None
+        self._lock = lock(self.folder, "another betastar is writing to this run directory; wait for it")
         self._sweep()
         return self
 
@@ -243,20 +234,6 @@ class Store:
         # A crash just after an artefact is done leaves its checkpoint behind.
         shutil.rmtree(self.folder / "store" / "partial" / f"{artefact.stage}-{artefact.key}", ignore_errors=True)
         return artefact
-
-
-def _opened_lock(path: Path) -> Any:
-    """The lock, open. Raises BetastarError where it is a link, which may lead out of the run directory, or no file."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-            raise
-    else:
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return os.fdopen(descriptor, "r+b", buffering=0)
-        os.close(descriptor)
-    raise BetastarError(f"{path}: not a regular file; remove it, or give another folder with {argument('out')}.")
 
 
 def _verified(folder: Path) -> Artefact:

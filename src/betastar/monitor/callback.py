@@ -8,23 +8,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from accelerate.utils import broadcast_object_list
 from transformers import ProcessorMixin, Trainer, TrainerCallback
 from transformers.trainer_utils import SaveStrategy
 
 from betastar.data.graders import grade_gsm8k
 from betastar.errors import BetastarError
-from betastar.monitor import evaluation as record
+from betastar.monitor import rows as record
 from betastar.monitor.answering import digest, generation_settings, held_out, reference_of
-from betastar.monitor.evaluation import ALWAYS, Evaluation, Instrument, TrueReward, evaluate, measures, shown
-from betastar.monitor.gaps import Start, gap_fields, is_binary, mean_of, rate_of, start_of
+from betastar.monitor.evaluation import ALWAYS, Evaluation, Instrument, TrueReward, evaluate, sampled, shown
+from betastar.monitor.gaps import Start, planned_looks, rate_of, start_of
+from betastar.monitor.measuring import check_labels, is_above, logged, row_of
 from betastar.monitor.scoring import RewardFunction, given_proxy, trainer_proxy
 
 SAMPLING = ("max_new_tokens", "do_sample", "temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-LABELS = {"variant", "beta", "seed"}
-NOT_LOGGED = {"step", *LABELS}
-LOGGED_AS = {"true_strict": "true", "gap_standardised": "gap"}
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +44,10 @@ class GoodhartMonitor(TrainerCallback):
     (monitor/gaps.py). `stop_above`: "auto" stops training when the gap exceeds the threshold; a number sets your own
     threshold.
 
-    `labels`: variant, beta and seed of the run, written to the file. `batch_size`: responses generated at once, by
-    default the trainer's evaluation batch size. `temperature`: by default the trainer's. `samples`: full responses kept
-    in each row.
+    `answers`: answers to each problem. From two on, each row says how well the proxy ranks right over wrong answers to
+    the same problem. `labels`: variant, beta and seed of the run, written to the file. `batch_size`: responses
+    generated at once, by default the trainer's evaluation batch size. `temperature`: by default the trainer's.
+    `samples`: full responses kept in each row.
 
     Raises BetastarError for settings or trainers that cannot be monitored.
     """
@@ -66,6 +64,7 @@ class GoodhartMonitor(TrainerCallback):
         stop_above: float | Literal["auto"] | None = None,
         false_alarm_rate: float = 0.05,
         replicates: int = 4,
+        answers: int = 1,
         path: str | Path | None = None,
         labels: Mapping[str, Any] | None = None,
         batch_size: int | None = None,
@@ -76,13 +75,15 @@ class GoodhartMonitor(TrainerCallback):
         _check_trainer(trainer)
         labels = dict(labels or {})
         size = trainer.args.per_device_eval_batch_size if batch_size is None else batch_size
-        _check_settings(every, replicates, size, stop_above, false_alarm_rate, temperature, labels)
+        counts = {"every": every, "replicates": replicates, "answers": answers, "batch_size": size}
+        _check_settings(counts, stop_above, false_alarm_rate, temperature, labels)
         self.trainer, self.every, self.replicates, self.samples = trainer, every, replicates, samples
         self.stop_above, self.false_alarm_rate, self.labels = stop_above, false_alarm_rate, labels
         self.path = Path(trainer.args.output_dir) / "goodhart.jsonl" if path is None else Path(path)
         self.instrument = Instrument(
             trainer=trainer,
-            problems=held_out(problems, gold),
+            problems=[problem for problem in held_out(problems, gold) for _ in range(answers)],
+            answers=answers,
             proxy=trainer_proxy(trainer) if proxy is None else given_proxy(proxy),
             true=true,
             config=generation_settings(trainer, temperature),
@@ -111,7 +112,7 @@ class GoodhartMonitor(TrainerCallback):
             )
         replicates = [evaluate(self.instrument, replicate) for replicate in range(self.replicates)]
         looks = self._looks(state, state.global_step)
-        self._start = start_of([(found.proxy, found.true) for found in replicates], looks)
+        self._start = start_of([(f.proxy, f.true) for f in replicates], looks, self.instrument.answers)
         if self.stop_above == "auto" and not self._start.noise > 0:
             raise BetastarError(
                 "GoodhartMonitor cannot calibrate stop_above='auto': sampling noise changes no reward at the start, or "
@@ -123,7 +124,7 @@ class GoodhartMonitor(TrainerCallback):
         row: record.Row = {"instrument": self._digest(), "gap_noise": gap_noise}
         if isinstance(self.stop_above, int | float):
             row["false_alarm_rate"] = rate_of(self._start, self.stop_above)
-        row["again"] = [{"proxy": mean_of(f.proxy), "true_strict": mean_of(f.true)} for f in replicates[1:]]
+        row["again"] = [sampled(self.instrument, found).means for found in replicates[1:]]
         self._write(replicates[0], state, control, row)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
@@ -131,7 +132,7 @@ class GoodhartMonitor(TrainerCallback):
         if state.global_step % self.every == 0 or control.should_training_stop:
             self._write(evaluate(self.instrument), state, control)
             gap, threshold = self._last["gap_standardised"], self._last["threshold"]
-            above = None not in (gap, threshold) and gap > threshold
+            above = is_above(self._last)
             stop = above and self.stop_above is not None and not control.should_training_stop
             if state.is_world_process_zero and (stop or (above and self._last["onset"] == state.global_step)):
                 what = "GoodhartMonitor: at step %d the Goodhart gap is %.3g, above the threshold of %.3g%s."
@@ -154,44 +155,35 @@ class GoodhartMonitor(TrainerCallback):
                 "another path."
             )
         first, noise = rows[0]["responses"], rows[0]["gap_noise"]
-        start = start_of([(first["proxy"], first["true"])], self._looks(state, rows[0]["step"]))
+        looks = self._looks(state, rows[0]["step"])
+        start = start_of([(first["proxy"], first["true"])], looks, self.instrument.answers)
         self._start = start._replace(noise=math.nan if noise is None else noise / math.sqrt(2))
         self._last = rows[-1]
 
     def _write(self, found: Evaluation, state: Any, control: Any, more: Mapping[str, Any] | None = None) -> None:
         """Put an evaluation, and what there is to say `more`, into the file and the trainer's logs."""
         assert self._start is not None
-        point, reasons = measures(self.instrument, found, is_binary(self._start.true), state.global_step)
-        unscored = int(np.isnan(found.proxy).sum())
-        gaps = gap_fields(self._start, found.proxy, found.true, self.stop_above, self.false_alarm_rate)
-        missing = reasons | gaps.pop("missing", {})
-        onset = self._last.get("onset")
-        if onset is None and gaps["gap_standardised"] > gaps["threshold"]:
-            onset = state.global_step
-        self._last = record.plain(
-            {
-                **self.labels,
-                **point.row(ALWAYS),
-                **({"unscored": unscored} if unscored else {}),
-                **gaps,
-                "onset": onset,
-                **(more or {}),
-                "responses": {"proxy": found.proxy.tolist(), "true": found.true.tolist()},
-                "samples": shown(self.instrument.problems, found, self.samples),
-                **({"missing": missing} if missing else {}),
-            }
+        no_reference = self.instrument.reference.reason
+        self._last = row_of(
+            self._start,
+            sampled(self.instrument, found),
+            state.global_step,
+            onset=self._last.get("onset"),
+            stop_above=self.stop_above,
+            rate=self.false_alarm_rate,
+            labels=self.labels,
+            always=ALWAYS,
+            samples=shown(self.instrument.problems, found, self.samples),
+            missing={} if no_reference is None else {"kl": no_reference},
+            no_ensemble=self.instrument.proxy.no_ensemble,
+            more=more or {},
         )
         if state.is_world_process_zero:
             record.append(self.path, self._last)
-        logs: dict[str, float] = {
-            f"goodhart/{LOGGED_AS.get(name, name)}": value
-            for name, value in self._last.items()
-            if name not in NOT_LOGGED and isinstance(value, int | float)
-        }
         # TRL's own `log` would empty its running training metrics into this row, and `on_log` forgets that a log of the
         # training is due at this step.
         due = control.should_log
-        Trainer.log(self.trainer, logs)
+        Trainer.log(self.trainer, logged(self._last))
         control.should_log = due
 
     def _digest(self) -> str:
@@ -199,8 +191,7 @@ class GoodhartMonitor(TrainerCallback):
 
     def _looks(self, state: Any, start: int) -> int:
         """How many evaluations the run plans after step `start`."""
-        later = range(start + 1, state.max_steps + 1)
-        return max(1, sum(step % self.every == 0 or step == state.max_steps for step in later))
+        return max(1, planned_looks(start, state.max_steps, self.every))
 
 
 def _check_trainer(trainer: Any) -> None:
@@ -229,15 +220,13 @@ def _check_trainer(trainer: Any) -> None:
 
 
 def _check_settings(
-    every: int,
-    replicates: int,
-    batch_size: int,
+    counts: Mapping[str, int],
     stop_above: float | str | None,
     rate: float,
     temperature: float | None,
     labels: Mapping[str, Any],
 ) -> None:
-    for name, value in {"every": every, "replicates": replicates, "batch_size": batch_size}.items():
+    for name, value in counts.items():
         if value < 1:
             raise BetastarError(f"GoodhartMonitor: {name} is {value}; give at least 1.")
     number = isinstance(stop_above, int | float) and not isinstance(stop_above, bool) and math.isfinite(stop_above)
@@ -245,10 +234,9 @@ def _check_settings(
         raise BetastarError(f"GoodhartMonitor: stop_above is {stop_above!r}; give 'auto', a number, or nothing.")
     if not 0 < rate <= 0.5:
         raise BetastarError(f"GoodhartMonitor: false_alarm_rate is {rate}; give a probability up to 0.5.")
-    if stop_above == "auto" and (replicates < 2 or temperature == 0):
+    if stop_above == "auto" and (counts["replicates"] * counts["answers"] < 2 or temperature == 0):
         raise BetastarError(
             "GoodhartMonitor: stop_above='auto' is calibrated on sampling noise, which needs at least 2 replicates "
-            "and a temperature above 0; give a number."
+            "or answers and a temperature above 0; give a number."
         )
-    if unknown := labels.keys() - LABELS:
-        raise BetastarError(f"GoodhartMonitor: labels has {min(unknown)}; it may have variant, beta and seed.")
+    check_labels("GoodhartMonitor", labels)

@@ -16,25 +16,31 @@ from betastar.maths.goodhart import paper_gap, paper_gap_undefined, standardised
 NODES = 80
 
 
-def start_noise(scores: ArrayLike) -> float:
-    """σ: standard deviation of ȳ, the mean score of one evaluation, from R evaluations of the start, `scores` [R, n].
+def start_noise(scores: ArrayLike, answers: int = 1) -> float:
+    """σ: standard deviation of ȳ, the mean score of one evaluation, from R evaluations of the start, `scores` [R, n],
+    of n = P·A answers, A in a row to each of P problems.
 
-    σ² = mean over problems of the variance over replicates (R − 1 in the denominator), divided by n. The gap between
-    two independent evaluations of the start has standard deviation σ√2: the A/A noise. Problems with an undefined score
-    are left out; NaN with fewer than two replicates or problems.
+    σ² = mean over problems of the variance over the R·A scores (R·A − 1 in the denominator), divided by P·A. The gap
+    between two independent evaluations of the start has standard deviation σ√2: the A/A noise. Problems with an
+    undefined score are left out; NaN with fewer than two scores to a problem, or problems.
     """
-    known = _defined(np.asarray(scores, dtype=np.float64))
-    replicates, n = known.shape
-    return sqrt(float(known.var(axis=0, ddof=1).mean()) / n) if replicates > 1 and n > 1 else nan
+    each = np.asarray(scores, dtype=np.float64)
+    known = _defined(each.reshape(len(each), -1, answers).swapaxes(1, 2).reshape(len(each) * answers, -1))
+    several, problems = known.shape
+    if several < 2 or problems < 2:
+        return nan
+    return sqrt(float(known.var(axis=0, ddof=1).mean()) / (problems * answers))
 
 
-def own_noise(scores: ArrayLike, start: ArrayLike) -> float:
+def own_noise(scores: ArrayLike, start: ArrayLike, answers: int = 1) -> float:
     """σ as one evaluation shows it: the standard error of its own gap, divided by √2.
 
-    `scores`, `start`: [n]. The gap is the mean of n differences `scores − start`, with standard error sd/√n. Problems
-    with an undefined score are left out; NaN with fewer than two.
+    `scores`, `start`: [n], n = P·A answers as in `start_noise`. The gap is the mean over P problems of the differences
+    of their mean scores, with standard error sd/√P. Problems with an undefined score are left out; NaN with fewer than
+    two.
     """
-    now, before = _defined(np.array([scores, start], dtype=np.float64))
+    both = np.array([scores, start], dtype=np.float64)
+    now, before = _defined(both.reshape(2, -1, answers).mean(axis=2))
     return float((now - before).std(ddof=1)) / sqrt(2 * now.size) if now.size > 1 else nan
 
 
@@ -76,29 +82,35 @@ def _defined(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return scores[:, np.isfinite(scores).all(axis=0)]
 
 
+def planned_looks(start: int, last: int, every: int) -> int:
+    """How many evaluations follow step `start` in a run to step `last` that evaluates every `every` steps and last."""
+    return last // every - start // every + (last % every != 0) if last > start else 0
+
+
 class Start(NamedTuple):
     """The evaluation that gaps are measured from: `proxy` and `true` rewards of n responses, [n].
 
     `noise`: σ, the standard deviation that sampling gives the mean score of one evaluation (`start_noise`); NaN where
-    it was not measured. `looks`: how many evaluations follow in the planned run.
+    it was not measured. `looks`: how many evaluations follow in the planned run. `answers`: in a row to each problem.
     """
 
     proxy: NDArray[np.float64]
     true: NDArray[np.float64]
     noise: float
     looks: int
+    answers: int = 1
 
     @property
     def degrees(self) -> int:
         """Degrees of freedom with which the noise is taken to be known, fewer than the replicates give."""
-        return self.proxy.size - 1
+        return self.proxy.size // self.answers - 1
 
 
-def start_of(replicates: Sequence[tuple[ArrayLike, ArrayLike]], looks: int) -> Start:
+def start_of(replicates: Sequence[tuple[ArrayLike, ArrayLike]], looks: int, answers: int = 1) -> Start:
     """The start from its evaluations, each (proxy [n], true [n]): the first is the start, and all give the noise."""
     proxy, true = replicates[0]
-    start = Start(np.asarray(proxy, dtype=np.float64), np.asarray(true, dtype=np.float64), nan, looks)
-    return start._replace(noise=start_noise([scores(start, *rewards) for rewards in replicates]))
+    start = Start(np.asarray(proxy, dtype=np.float64), np.asarray(true, dtype=np.float64), nan, looks, answers)
+    return start._replace(noise=start_noise([scores(start, *rewards) for rewards in replicates], answers))
 
 
 def scores(start: Start, proxy: ArrayLike, true: ArrayLike) -> NDArray[np.float64]:
@@ -161,7 +173,7 @@ def _limit(
         return nan, "the noise of the gap at the start is unknown"
     if start.noise == 0:
         return nan, "sampling noise changes no reward at the start"
-    own = own_noise(now, scores(start, start.proxy, start.true))
+    own = own_noise(now, scores(start, start.proxy, start.true), start.answers)
     return threshold(critical_height(start.looks, start.degrees, rate), start.noise, own), None
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from betastar.disk import make_folder, plain_disk_errors, write_atomically
 from betastar.errors import BetastarError, argument
 from betastar.record.files import METRICS, RESULTS, read_results, read_run, to_json, to_json_lines
+from betastar.record.monitored import is_monitored
 from betastar.record.outputs import check_analysis_folder, check_file, check_kind
 from betastar.record.series import POINTS, outside, write_series
 from betastar.report.responses import visible
@@ -53,6 +54,8 @@ def write_analysis(analysis: Analysis, folder: Path) -> dict[str, Any]:
 
     Raises BetastarError where the folder holds a run's own results or somebody's logs, which would be lost.
     """
+    if is_monitored(folder):
+        raise BetastarError(f"{folder} holds the results of a run; name another folder with {argument('out')}.")
     check_analysis_folder(folder)
     text = to_json(analysis.results)
     make_folder(folder)

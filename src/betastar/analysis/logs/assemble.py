@@ -425,12 +425,12 @@ FINISHED = "step of a finished run"
 
 
 def _answers(answers: pd.DataFrame | None, identity: Identity, points: pd.DataFrame) -> pd.DataFrame | None:
-    """Of a table of answers, those of one condition at its evaluation points."""
+    """Of a table of answers, those of one condition at its evaluation points. What no column says tells none apart."""
     if answers is None:
         return None
     of_it = answers["step"].isin(points["step"]).to_numpy()
     for part, value in identity._asdict().items():
-        of_it = of_it & (answers[part] == value).to_numpy()
+        of_it = of_it & (True if value is None else (answers[part] == value).to_numpy())
     return answers.loc[of_it] if of_it.any() else None
 
 
@@ -537,5 +537,5 @@ def _again(rows: pd.DataFrame) -> dict[str, Any]:
     column: Any = rows.get("again", ())
     for kept in column:
         if isinstance(kept, list) and kept and isinstance(kept[0], Mapping):
-            return {"again": dict(kept[0])}
+            return {"again": {name: kept[0].get(name) for name in ("proxy", "true_strict")}}
     return {}

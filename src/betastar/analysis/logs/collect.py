@@ -16,7 +16,8 @@ from betastar.analysis.logs.states import NAME, read_run_directory, read_trainer
 from betastar.analysis.logs.tables import WANDB_KIND, read_csv, read_json, read_parquet
 from betastar.analysis.logs.text import PACKED, bare_suffix, shown_path
 from betastar.errors import BetastarError
-from betastar.record.files import holds_results, is_analysis
+from betastar.record.files import METRICS, holds_results, is_analysis
+from betastar.record.monitored import is_monitored
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 CONSOLES = (".log", ".txt", ".out")
@@ -72,6 +73,9 @@ def _sources(folder: Path, top: bool = True) -> Iterator[Path]:
 
     A trainer's output folder counts once, as its state, which holds what its checkpoints and event files repeat.
     """
+    if is_monitored(folder):  # what else lies there follows from its rows
+        yield folder / METRICS
+        return
     if holds_results(folder):
         if top or not is_analysis(folder):  # an earlier analysis in a searched folder would count its runs again
             yield folder

@@ -24,6 +24,7 @@ from betastar.analysis.logs.text import (
     too_large,
 )
 from betastar.errors import BetastarError
+from betastar.record.monitored import FIRST, answers_in
 
 WANDB_KIND = "Weights & Biases export"
 WANDB = re.compile(r"(?P<run>.+) - (?P<metric>.+?)(?P<range>__MIN|__MAX)?")
@@ -130,7 +131,8 @@ def _arrow_rows(data: bytes) -> pd.DataFrame | None:
     import pyarrow as pa
     import pyarrow.json as arrow_json
 
-    if not data[:200].lstrip().startswith(b"{"):
+    first = data[: data.find(b"\n")].strip()
+    if not first.startswith(b"{") or f'"{FIRST}"'.encode() in first:  # a monitor's rows hold single answers
         return None
     try:
         table = arrow_json.read_json(
@@ -231,6 +233,7 @@ def _is_number(text: str) -> bool:
 def _json_lines(text: str, name: str, where: str) -> Log:
     tables: list[pd.DataFrame] = []
     rows: list[dict[str, Any]] = []
+    monitored: list[dict[str, Any]] = []
     unread = None
     for number, line in enumerate(_lines(text), start=1):
         if not line.strip():
@@ -245,13 +248,17 @@ def _json_lines(text: str, name: str, where: str) -> Log:
             unread = number
             continue
         rows.append(flat(record))
+        if monitored or FIRST in record:
+            monitored.append(record)
         if len(rows) == BATCH:  # as columns they need a tenth of the memory
             tables, rows = [*tables, pd.DataFrame(rows)], []
     else:
         if unread is None or ((rows or tables) and not text.endswith("\n")):
             tables = [*tables, pd.DataFrame(rows)]
             note = None if unread is None else f"line {unread} is incomplete and skipped"
-            return Log(name, pd.concat(tables, ignore_index=True) if tables[1:] else tables[0], "JSON Lines", note=note)
+            table = pd.concat(tables, ignore_index=True) if tables[1:] else tables[0]
+            answers = answers_in(monitored) if monitored else None
+            return Log(name, table, "JSON Lines", answers=answers, note=note)
     raise BetastarError(f"{where}, line {unread}: not a JSON object; put one on each line.")
 
 
