@@ -23,8 +23,8 @@ from .statistics import LEVEL, Interval, Resamples, mean_and_standard_error, see
 Array = NDArray[np.float64]
 
 FEWEST_FOR_BOOTSTRAP = 5
-"""With three seeds 1/9 of the resamples repeat one seed three times and have no spread to studentise by. With four the
-studentised interval is wider than Student's t with three: a seed more would have cost precision."""
+"""With three seeds 1/9 of the resamples repeat one seed three times and have no spread to studentise by. With four, one
+studentised interval in twenty is more than twice as wide as Student's t."""
 
 N_RESAMPLES = 2000
 """Resamples of the studentised bootstrap; up to 7 seeds have no more distinct ones, which are then all listed."""
