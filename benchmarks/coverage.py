@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from betastar.maths.choice import best_columns, problem_variance, spread_of_means, widened
 from betastar.maths.conservatism import conservatism_law, definition_beta_star
@@ -28,10 +29,11 @@ from betastar.maths.intervals import (
     mean_limits,
     root_mean_square_interval,
     seed_mean,
+    studentised_limits,
     weighted_quantiles,
 )
 from betastar.maths.power_law import first_above, fit_power_law, fit_power_laws
-from betastar.maths.statistics import Interval, seed_resamples, spearman_exact
+from betastar.maths.statistics import Interval, Resamples, seed_resamples, spearman_exact
 from betastar.maths.trend import slope_within, spearman_within, trend_test
 from betastar.randomness import numpy_generator
 
@@ -118,6 +120,74 @@ def mean_coverage(draw: Sampler, mean: float, n: int, repeats: int, rng: np.rand
         name: Cell(float(np.concatenate(covered[name]).mean()), float(np.median(np.concatenate(widths[name]))))
         for name in methods
     }
+
+
+def hall_limits(values: Array) -> tuple[Array, Array]:
+    """Hall's (1992) cubic transformation, which takes the skewness out, with Student's quantiles; `values` [N, n]."""
+    n, mean = values.shape[1], values.mean(axis=1)
+    deviation = values - mean[:, None]
+    spread = np.sqrt((deviation**2).mean(axis=1))
+    skewness = (deviation**3).mean(axis=1) / spread**3
+    skewness = np.where(np.abs(skewness) < 1e-6, 1e-6, skewness)
+    reach = stats.t.ppf(1 - LEVEL / 2, n - 1) / np.sqrt(n - 1)
+
+    def inverse(x: float) -> Array:
+        return 3 / skewness * (np.cbrt(1 + skewness * (x - skewness / (6 * n))) - 1)
+
+    return mean - spread * inverse(reach), mean - spread * inverse(-reach)
+
+
+def bca_limits(values: Array, resamples: Resamples) -> tuple[Array, Array]:
+    """The bias-corrected and accelerated bootstrap (Efron 1987); `values` [N, n]."""
+    mean = values.mean(axis=1)
+    deviation = values - mean[:, None]
+    acceleration = (deviation**3).sum(axis=1) / (6 * (deviation**2).sum(axis=1) ** 1.5)
+    means = values @ resamples.counts.T / values.shape[1]
+    tie = np.abs(means - mean[:, None]) <= 1e-12
+    below = ((means < mean[:, None]) & ~tie) @ resamples.weights + tie @ resamples.weights / 2
+    bias = stats.norm.ppf(below)
+    order = np.argsort(means, axis=1)
+    cumulated, ordered = np.cumsum(resamples.weights[order], axis=1), np.take_along_axis(means, order, axis=1)
+    found = []
+    for z in stats.norm.ppf([LEVEL / 2, 1 - LEVEL / 2]):
+        level = stats.norm.cdf(bias + (bias + z) / (1 - acceleration * (bias + z)))
+        place = np.minimum((cumulated < level[:, None] - 1e-12).sum(axis=1), means.shape[1] - 1)
+        found.append(np.take_along_axis(ordered, place[:, None], axis=1)[:, 0])
+    return found[0], found[1]
+
+
+def print_alternatives(repeats: int) -> None:
+    """Ways to an interval of a mean: coverage, and the 95th percentile of its width against that of Student's t."""
+    print(f"### Alternatives for means: coverage in %, 95th percentile of width/width of t; {repeats} data sets\n")
+    rng, rows, columns = numpy_generator(0, "alternatives"), [], []
+    for truth in TRUTHS:
+        mean = true_mean(truth, rng)
+        for n in (3, 5, 10):
+            resamples = seed_resamples(n, rng, N_RESAMPLES)
+            values = truth.draw(rng, (repeats, n))
+            values = values[np.ptp(values, axis=1) > 0]
+            methods: Mapping[str, Callable[[Array], tuple[Array, Array]]] = {
+                "t": lambda some: mean_limits(some, None),
+                "studentised, floor 0.1": lambda some: studentised_limits(some, resamples, 0.1),  # noqa: B023
+                "floor 0.25": lambda some: studentised_limits(some, resamples, 0.25),  # noqa: B023
+                "floor 0.4": lambda some: studentised_limits(some, resamples, 0.4),  # noqa: B023
+                "Hall": hall_limits,
+                "BCa": lambda some: bca_limits(some, resamples),  # noqa: B023
+            }
+            columns = list(methods)
+            pieces = [values[i : i + 250] for i in range(0, len(values), 250)]
+            found = {
+                name: np.concatenate([np.stack(limits(piece)) for piece in pieces], axis=1)
+                for name, limits in methods.items()
+            }
+            width = {name: high - low for name, (low, high) in found.items()}
+            cells = [
+                f"{percent(float(((low <= mean) & (mean <= high)).mean()))}, "
+                f"{np.quantile(width[name] / width['t'], 0.95):.1f}"
+                for name, (low, high) in found.items()
+            ]
+            rows.append([truth.name, str(n), *cells])
+    print_table(["truth", "seeds", *columns], rows)
 
 
 class Curves(NamedTuple):
@@ -480,6 +550,7 @@ def main() -> None:
     arguments = parser.parse_args()
     repeats = arguments.repeats // (10 if arguments.quick else 1)
     rng, started = numpy_generator(0, "coverage"), time.process_time()
+    print_alternatives(repeats // 2)
     missed = print_means(repeats, rng)
     missed += print_curves(max(repeats // 8, 20), rng)
     print_noise(repeats, rng)

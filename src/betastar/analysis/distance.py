@@ -298,7 +298,7 @@ def _law(
     if not undefined and not (far.mean(axis=0) > 0).all():
         undefined = "a checkpoint's distance from the base is 0, which has no inverse"
     if undefined:
-        law = _no_law(undefined, values.shape)
+        law = _no_law(undefined, len(seeds), len(betas))
     else:
         rng = numpy_generator(root_seed, "law over distance", form)
         law = distance_law(betas, far.mean(axis=0), values, rng=rng, refusal=refusal)
@@ -322,10 +322,10 @@ def _law(
     }
 
 
-def _no_law(reason: str, shape: tuple[int, int]) -> DistanceLaw:
+def _no_law(reason: str, n_seeds: int, n_beta: int) -> DistanceLaw:
     none = Interval(nan, nan, reason)
-    fit = PowerLawFit(nan, nan, nan, nan, 0, shape[1], nan, nan, None, "undefined AUGC", reason)
-    star = DistanceStar(nan, none, "refused", "", f"no d★: {reason}", shape[0])
+    fit = PowerLawFit(nan, nan, nan, nan, 0, n_beta, nan, nan, None, "undefined AUGC", reason)
+    star = DistanceStar(nan, none, "refused", "", f"no d★: {reason}", n_seeds)
     return DistanceLaw(fit, dict.fromkeys("abc", none), nan, star, "")
 
 
