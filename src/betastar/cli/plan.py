@@ -127,8 +127,9 @@ def _inputs(config: Config, made: Plan) -> Iterator[str]:
     reward = _model(config.reward_base, facts.reward) if config.reward_base else "the same base"
     yield f"{config.name}: policies on {policy}; reward models on {reward}"
     variants = "1 variant" if len(config.variants) == 1 else f"{len(config.variants)} variants"
+    methods = "" if config.default_methods else f" of {len(config.methods)} offline methods"
     yield (
-        f"{counts.checkpoints // len(config.seeds)} values of β × {len(config.seeds)} "
+        f"{counts.checkpoints // len(config.seeds)} values of β{methods} × {len(config.seeds)} "
         f"seed{'s' * (len(config.seeds) > 1)}: {counts.checkpoints} checkpoints; {variants}: {counts.adapted} "
         f"conditions online, {counts.at_once} at once"
     )

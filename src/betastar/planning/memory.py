@@ -130,9 +130,7 @@ class Counts(NamedTuple):
 
 def counts(config: Config) -> Counts:
     """How many adapters of each kind an experiment trains."""
-    grid = config.grid
-    betas = grid.n or len(grid.values or grid.percentiles)
-    checkpoints = betas * len(config.seeds)
+    checkpoints = sum(config.method(name).grid.count for name in config.methods) * len(config.seeds)
     adapted = checkpoints * len(config.variants)
     judge = not isinstance(config.preferences, MicroPreferences)
     limit = config.online.conditions_at_once or adapted

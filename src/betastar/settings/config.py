@@ -7,14 +7,24 @@ Input is refused or accepted, never silently adjusted; all faults are reported a
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple, final
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from betastar.errors import BetastarError, InternalError
+from betastar.maths.methods import OBJECTIVES, objective_named
+from betastar.settings.phases import Grid, Offline, Online
 from betastar.settings.sections import (
     ADAPTER,
     LOOP,
@@ -25,22 +35,31 @@ from betastar.settings.sections import (
     Compute,
     Data,
     Evaluation,
-    Grid,
     Law,
     Lengths,
-    Offline,
-    Online,
     Preferences,
     ResolvedAdapter,
     Rewards,
     Section,
     Task,
     Tracking,
+    without_defaults,
 )
 
 PRESETS = Path(__file__).parents[1] / "presets"
 TASKS = PRESETS / "tasks"  # ready-made settings of `task`
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # names become folder names
+
+
+class Method(NamedTuple):
+    """An offline method: how it trains, and the grid of its strength."""
+
+    offline: Offline
+    grid: Grid
+
+
+# Of `offline`, what all methods share: how many conditions are trained together, and when they are looked at.
+SHARED = ("conditions_at_once", "evaluate_every")
 
 
 class Config(Section):
@@ -66,6 +85,11 @@ class Config(Section):
     rewards: Rewards = Field(default_factory=Rewards, description="the reward ensemble (Eq. 5)")
     grid: Grid = Field(default_factory=Grid, description="the conservatism grid (Eq. 6-7)")
     offline: Offline = Field(default_factory=Offline, description="offline DPO (Eq. 1)")
+    methods: dict[Annotated[str, Field(pattern=NAME)], dict[str, Any]] = Field(
+        default_factory=lambda: {"dpo": {}},
+        min_length=1,
+        description="named overrides of `offline`, each with a `grid` of its own if it needs one; null removes one",
+    )
     online: Online = Field(default_factory=Online, description="online adaptation (Eq. 8-10)")
     variants: dict[Annotated[str, Field(pattern=NAME)], dict[str, Any]] = Field(
         default_factory=lambda: {"paper": {}}, min_length=1, description="named overrides of `online`; null removes one"
@@ -75,12 +99,16 @@ class Config(Section):
     law: Law = Field(default_factory=Law, description="the conservatism law (Eq. 14-15, Def. 6.1)")
     tracking: Tracking = Field(default_factory=Tracking, description="experiment trackers; they never change a result")
 
-    @field_validator("variants", mode="before")
+    @field_validator("variants", "methods", mode="before")
     @classmethod
-    def _without_dropped(cls, variants: Any) -> Any:
-        if not isinstance(variants, dict):
-            return variants
-        return {name: override for name, override in variants.items() if override is not None}
+    def _without_dropped(cls, named: Any) -> Any:
+        if not isinstance(named, dict):
+            return named
+        return {name: override for name, override in named.items() if override is not None}
+
+    @model_serializer(mode="wrap")
+    def _as_before_there_were_methods(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(self, dump(self), {"methods"})
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
@@ -105,9 +133,74 @@ class Config(Section):
                 self.variant(name)
             except Faults as error:
                 faults += error.faults
+        for name in self.methods:
+            try:
+                self._fitting(name, self.method(name), fault)
+            except Faults as error:
+                faults += error.faults
+        if not faults:
+            labels = [self.label(method, variant) for method in self.methods for variant in self.variants]
+            if twice := next((label for label in labels if labels.count(label) > 1), None):
+                fault("methods", f"two conditions would be called {twice}; rename a method or a variant")
         if faults:
             raise Faults(faults)
         return self
+
+    def _fitting(self, name: str, method: Method, fault: Callable[[str, str], None]) -> None:
+        """Faults of the grid of a method whose strength is of another kind than DPO's β."""
+        entry, override = objective_named(method.offline.objective), self.methods[name]
+        is_beta = entry.strength == "β" and entry.reference
+        if name in OBJECTIVES and method.offline.objective != name:
+            fault(
+                f"methods.{name}",
+                f"trains {method.offline.objective} under another objective's name; call it something else, as in "
+                f"methods: {{mine: {{objective: {method.offline.objective}}}}}",
+            )
+            return
+        if not is_beta and "grid" not in override:
+            fault(
+                f"methods.{name}.grid",
+                f"missing; the strength of {method.offline.objective} is {entry.strength}, on a scale of its own: give "
+                "it a grid, for example {method: list, values: [0.1, 1]}",
+            )
+        elif not is_beta and method.grid.method == "percentiles":
+            what = "has no reference" if not entry.reference else f"has the strength {entry.strength}, not β"
+            fault(
+                f"methods.{name}.grid.method",
+                f"percentiles come from log-ratios to the reference (Eq. 6), but {method.offline.objective} {what}; "
+                "choose list, geometric or target_kl",
+            )
+
+    def method(self, name: str) -> Method:
+        """How a method trains: `offline` with the method's overrides laid over it; and its grid, `grid` unless it has
+        its own."""
+        override = {key: value for key, value in self.methods[name].items() if key != "grid"}
+        if shared := [key for key in SHARED if key in override]:
+            raise Faults(
+                [Fault(f"methods.{name}.{key}", f"the same for all methods; set offline.{key}") for key in shared]
+            )
+        grid = merged({"grid": self.grid.model_dump()}, {"grid": self.methods[name].get("grid", {})})["grid"]
+        where, root = f"methods.{name}.", Offline
+        shared = self.offline.model_dump()
+        if override.get("objective", self.offline.objective) != self.offline.objective:
+            shared.pop("options", None)  # they belong to the other objective
+        try:
+            offline = Offline.model_validate(merged(shared, override))
+            where, root = f"methods.{name}.grid.", Grid
+            return Method(offline, Grid.model_validate(grid))
+        except ValidationError as error:
+            raise Faults(faults_found(error, root, where)) from None
+
+    @property
+    def default_methods(self) -> bool:
+        """Whether nothing is said of methods: the run has DPO alone, and no name of a method is shown."""
+        return len(self.methods) == 1 and self.method(next(iter(self.methods))).offline.objective == "dpo"
+
+    def label(self, method: str, variant: str) -> str:
+        """What conditions of a method and a variant are called in the record, where each is one `variant`."""
+        if self.default_methods:
+            return variant
+        return method if len(self.variants) == 1 else f"{variant}-{method}"
 
     def variant(self, name: str) -> Online:
         """The online settings of a variant: `online` with the variant's overrides laid over it."""
@@ -121,6 +214,7 @@ def needs_deriving(config: Config) -> bool:
     """Whether any setting that Appendix C derives says `auto`. A warm-up may: it is ⌊√T⌋ of whichever loop uses it."""
     adapters = [config.adapter, *([config.reward_adapter] if config.reward_adapter else [])]
     loops = [config.rewards, config.offline, config.online, *(config.variant(name) for name in config.variants)]
+    loops += [config.method(name).offline for name in config.methods]
     found = [getattr(a, name) for a in adapters for name in ADAPTER]
     found += [getattr(loop, name) for loop in loops for name in LOOP]
     return "auto" in found
@@ -385,7 +479,7 @@ def _fault(fault: Any, root: type[BaseModel], prefix: str) -> Fault:
     if len(loc) > 1 + (not whole) and loc[1] in TAGS:  # pydantic's location also names the chosen kind, which is no key
         del loc[1]
     path = ".".join(map(str, loc))
-    where, kind, context = prefix + path, fault["type"], fault.get("ctx", {})
+    where, kind, context = (prefix + path).rstrip("."), fault["type"], fault.get("ctx", {})
     if kind == "extra_forbidden":
         return Fault(where, f"unknown key; {_hint(path, sorted(set(key_paths(root))), prefix)}")
     if kind == "missing":
@@ -448,6 +542,6 @@ def _lines(section: BaseModel, indent: str) -> Iterator[str]:
             yield f"{indent}{name}:{comment}"
             yield from _lines(value, indent + "  ")
         else:
-            plain: Any = section.model_dump(mode="json").get(name)  # None may be left out
+            plain: Any = section.model_dump(mode="json").get(name, value)  # a default may be left out
             text = yaml.safe_dump(plain, default_flow_style=True, width=10**6).strip().removesuffix("\n...").strip()
             yield f"{indent}{name}: {text}{comment}"

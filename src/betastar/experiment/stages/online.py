@@ -33,7 +33,8 @@ from betastar.randomness import numpy_generator, stream_key
 from betastar.record.answers import answer_rows, write_answers
 from betastar.record.files import ANSWERS
 from betastar.settings.config import Resolved
-from betastar.settings.sections import Evaluation, Kl, Numbers, Online
+from betastar.settings.phases import Kl, Online
+from betastar.settings.sections import Evaluation, Numbers
 
 VERSION = 4
 STAGE = "online"

@@ -14,12 +14,38 @@ from betastar.record.shapes.kinds import CLOSED, Beta, Count, Missing, Number, R
 class Grid(TypedDict):
     """How the β were found (Eq. 6 and 7); settings that are not used are left out."""
 
-    method: Literal["percentiles", "list", "geometric"]
+    method: Literal["percentiles", "list", "geometric", "target_kl"]
     percentiles: NotRequired[list[Setting]]
     values: NotRequired[list[Setting]]
     low: NotRequired[Setting]
     high: NotRequired[Setting]
     n: NotRequired[Count]
+
+
+@with_config(CLOSED)
+class Tried(TypedDict):
+    """A strength that was tried in search of a distance."""
+
+    strength: Setting
+    kl: Annotated[Number, Field(description="KL from the base on the evaluation problems, nats per response")]
+    error: Annotated[Size, Field(description="its standard error")]
+
+
+@with_config(CLOSED)
+class MethodSettings(TypedDict):
+    """An offline method. Where records say β, they mean its strength."""
+
+    objective: Annotated[str, Field(description="the loss, built in or a user's own")]
+    strength: Annotated[str, Field(description="symbol of the knob that the grid sets")]
+    closer: Annotated[Literal["larger", "smaller"], Field(description="which strengths stay closer to the base")]
+    options: Annotated[dict[str, Setting], Field(description="what the objective takes beside its strength")]
+    beta_schedule: NotRequired[
+        Annotated[dict[str, Setting], Field(description="β-DPO's slope and momentum, if β follows each batch")]
+    ]
+    grid: Grid
+    strengths: Annotated[list[Setting], Field(description="the strengths in use, ascending")]
+    variants: Annotated[list[str], Field(description="the names of its conditions in this record")]
+    searched: NotRequired[Annotated[list[Tried], Field(description="of a grid by distance: what was tried")]]
 
 
 @with_config(CLOSED)

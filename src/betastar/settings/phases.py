@@ -1,0 +1,194 @@
+"""The sections of the configuration that say how policies are trained: the offline phase, its grid, and the online
+phase."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from importlib.metadata import entry_points
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from betastar.maths.methods import GROUP as OBJECTIVE_GROUP
+from betastar.maths.methods import OBJECTIVES, objective_named
+from betastar.settings.sections import (
+    APPENDIX_C,
+    CountOrAuto,
+    Optimisation,
+    Section,
+    Training,
+    positive,
+    without_defaults,
+)
+
+
+class BetaSchedule(Section):
+    """β-DPO: β follows how far apart the pairs of a batch are already."""
+
+    slope: float = Field(
+        default=0.6, ge=0, description="a of β₀(1 + a(M̄ − M₀)), M̄ the batch mean of Δw − Δl before the step"
+    )
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="share of M₀, the running mean of M̄, kept at a step")
+
+
+class Offline(Training):
+    """Settings of offline training on preference pairs."""
+
+    objective: str = Field(
+        default="dpo",
+        min_length=1,
+        description=f"loss of a pair: {', '.join(OBJECTIVES)}; or your own, as path/to/file.py:function or the name of "
+        f"an entry point in the group {OBJECTIVE_GROUP}",
+    )
+    options: dict[str, float] = Field(
+        default_factory=dict, description="what the objective takes beside its strength, for example {epsilon: 0.1}"
+    )
+    beta_schedule: BetaSchedule | None = Field(
+        default=None, description="β of each batch from its log-ratios (β-DPO); empty: the same β throughout"
+    )
+
+    conditions_at_once: int | None = positive("maximum number of conditions in one bank; empty: all", None)
+    evaluate_every: int | None = positive(
+        "optimiser steps between evaluations on the way to each checkpoint; empty: none", None
+    )
+
+    LOSS: ClassVar[set[str]] = {"objective", "options", "beta_schedule"}
+    """Settings that change the loss of a pair and nothing else of the training."""
+
+    @model_validator(mode="after")
+    def _an_objective(self) -> Offline:
+        if ":" not in self.objective and self.objective not in OBJECTIVES:
+            own = sorted(point.name for point in entry_points(group=OBJECTIVE_GROUP))
+            if self.objective not in own:
+                near = difflib.get_close_matches(self.objective, [*OBJECTIVES, *own], 1)
+                hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join([*OBJECTIVES, *own])}"
+                raise ValueError(f"objective {self.objective} does not exist; {hint}")
+            return self
+        if self.objective not in OBJECTIVES:
+            return self
+        entry = OBJECTIVES[self.objective]
+        for name, value in self.options.items():
+            if name not in entry.options:
+                others = ", ".join(entry.options) or "none"
+                raise ValueError(
+                    f"options.{name}: objective {self.objective} has no {name}; its strength {entry.strength} comes "
+                    f"from the grid, and its options are: {others}"
+                )
+            option = entry.options[name]
+            if not option.low <= value < option.high:
+                limit = "" if option.high == math.inf else f" and below {option.high:g}"
+                raise ValueError(f"options.{name}: should be at least {option.low:g}{limit}, not {value:g}")
+        if entry.mismatched and self.batch_size == 1:
+            raise ValueError(
+                f"batch_size must be at least 2 with objective {self.objective}, whose z₀ pairs each prompt with the "
+                "responses to another one of the batch"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_schedule_of_beta(self) -> Offline:
+        entry = objective_named(self.objective)
+        if self.beta_schedule is not None and (not entry.reference or entry.strength != "β"):
+            what = f"strength is {entry.strength}" if entry.reference else "loss has no reference"
+            raise ValueError(
+                f"beta_schedule follows log-ratios to the reference and changes β, but with objective {self.objective} "
+                f"the {what}; leave beta_schedule empty"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _an_objective_of_trl(self) -> Offline:
+        if self.engine == "trl" and (objective_named(self.objective).trl is None or self.beta_schedule is not None):
+            what = f"objective {self.objective}" if self.beta_schedule is None else "a beta_schedule"
+            able = ", ".join(name for name, entry in OBJECTIVES.items() if entry.trl is not None)
+            raise ValueError(f"engine trl cannot train {what}, only {able} at a fixed strength; set engine: bank")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before_there_were_objectives(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(self, dump(self), self.LOSS)
+
+    @model_validator(mode="after")
+    def _adapters_on_the_way(self) -> Offline:
+        if self.evaluate_every is not None and self.engine == "trl":
+            raise ValueError(
+                "evaluate_every needs engine bank, because TRL's trainer keeps no adapters on the way; set engine: "
+                "bank or leave evaluate_every empty"
+            )
+        return self
+
+
+class Grid(Section):
+    method: Literal["percentiles", "list", "geometric", "target_kl"] = Field(
+        default="percentiles", description="how the values of β (or of another objective's strength) are chosen"
+    )
+    percentiles: tuple[Annotated[float, Field(gt=0, lt=100)], ...] = Field(
+        default=(20, 50, 80), min_length=1, description="for percentiles: p_j of Eq. 7"
+    )
+    values: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        default=(),
+        description="for list: the values of β; for target_kl: the distances "
+        "KL(π‖π⁽⁰⁾) that checkpoints should have, nats per response",
+    )
+    low: float | None = positive("for geometric: smallest β; for target_kl: smallest one tried in the search", None)
+    high: float | None = positive("for geometric: largest β; for target_kl: largest one tried", None)
+    n: int | None = Field(
+        default=None, ge=2, description="for geometric: number of values; for target_kl: of those tried"
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Grid:
+        for name in ("percentiles", "values"):
+            if len(set(getattr(self, name))) != len(getattr(self, name)):
+                raise ValueError(f"{name} lists the same number twice; list each once")
+        if self.method in ("list", "target_kl") and not self.values:
+            raise ValueError(f"method {self.method} needs values, for example values: [0.1, 0.3, 1.0]")
+        if self.method not in ("list", "target_kl") and self.values:
+            raise ValueError(f"method {self.method} does not use values; set method: list or values: []")
+        if self.method in ("list", "percentiles") and (self.low, self.high, self.n) != (None, None, None):
+            raise ValueError(f"method {self.method} does not use low, high and n; set method: geometric or remove them")
+        if self.method in ("geometric", "target_kl"):
+            if self.low is None or self.high is None or self.n is None:
+                raise ValueError(f"method {self.method} needs low, high and n, for example low: 0.1, high: 10, n: 7")
+            if self.low >= self.high:
+                raise ValueError("low must be smaller than high")
+        return self
+
+    @property
+    def count(self) -> int:
+        """How many strengths it gives."""
+        if self.method in ("list", "target_kl"):
+            return len(self.values)
+        return self.n if self.n is not None else len(self.percentiles)
+
+
+class Kl(Section):
+    coupling: Literal["paper", "fixed"] = Field(
+        default="paper", description="paper: κ = β / Q_p(|d|), Eq. 10; fixed: the same κ for every β"
+    )
+    percentile: float = Field(
+        default=75, ge=0, le=100, description="for paper: p of Q_p, which the paper does not state"
+    )
+    kappa: float = Field(default=0.003, ge=0, description="for fixed: κ")
+
+
+class Online(Optimisation):
+    """Settings of online adaptation; after the warm-up the learning rate is constant."""
+
+    batch_size: CountOrAuto = Field(
+        default=32, description=f"prompts per condition and step, with one response each; at least 2; {APPENDIX_C}.3"
+    )
+    steps: int = positive("optimiser steps T", 80)
+    temperature: float = positive("sampling temperature", 1.0)
+    prompt_split: Literal["train", "test"] = Field(
+        default="train", description="split of the problems to adapt on; the paper uses test"
+    )
+    kl: Kl = Field(default_factory=Kl, description="the penalty that keeps the policy close to its checkpoint")
+    conditions_at_once: int | None = positive("maximum number of conditions in one bank; empty: all", None)
+
+    @model_validator(mode="after")
+    def _an_advantage(self) -> Online:
+        if self.batch_size == 1:
+            raise ValueError("batch_size must be at least 2, because the advantage compares the responses in a batch")
+        return self
