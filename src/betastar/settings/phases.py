@@ -164,21 +164,76 @@ class Grid(Section):
 
 
 class Kl(Section):
-    coupling: Literal["paper", "fixed"] = Field(
-        default="paper", description="paper: κ = β / Q_p(|d|), Eq. 10; fixed: the same κ for every β"
+    coupling: Literal["paper", "fixed", "target", "uncertainty"] = Field(
+        default="paper",
+        description="paper: κ = β / Q_p(|d|), Eq. 10; fixed: the same κ for every β; target: κ is adapted until KL is "
+        "`target`; uncertainty: κ·(û₀/û)^power, û the ensemble's disagreement",
     )
     percentile: float = Field(
         default=75, ge=0, le=100, description="for paper: p of Q_p, which the paper does not state"
     )
-    kappa: float = Field(default=0.003, ge=0, description="for fixed: κ")
+    kappa: float = Field(
+        default=0.003,
+        ge=0,
+        description="for fixed and uncertainty: κ; for target: κ at the start; β with place reward",
+    )
+    place: Literal["loss_square", "loss_k3", "reward", "none"] = Field(
+        default="loss_square",
+        description="loss_square: κ·mean d² (Eq. 8); loss_k3: κ·(e^−d + d − 1) per token (GRPO); reward: r − κ·d "
+        "(RLOO, PPO); none: no penalty; d = log π − log π_ref",
+    )
+    target: float | None = positive("for target: KL from the checkpoint, nats per response", None)
+    horizon: float = positive("for target: responses after which κ may have changed by a fifth", 1000.0)
+    power: float = Field(
+        default=1.0,
+        description="for uncertainty: 1 lowers κ where the members disagree more (Appendix G), -1 raises it there",
+    )
+
+    ADDED: ClassVar[set[str]] = {"place", "target", "horizon", "power"}
+
+    @model_validator(mode="after")
+    def _a_penalty(self) -> Kl:
+        if self.coupling == "paper" and self.place not in ("loss_square", "none"):
+            raise ValueError(
+                f"coupling paper (Eq. 10) is for place loss_square, not {self.place}; choose fixed, target or "
+                "uncertainty"
+            )
+        if self.coupling == "target" and self.target is None:
+            raise ValueError("coupling target needs target, for example target: 1.0")
+        if self.coupling != "target" and self.target is not None:
+            raise ValueError(f"coupling {self.coupling} does not use target; set coupling: target or remove target")
+        if self.coupling in ("target", "uncertainty") and self.kappa == 0:
+            raise ValueError(f"coupling {self.coupling} multiplies kappa, which must be above 0")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before_there_were_places(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(self, dump(self), self.ADDED)
 
 
 class Online(Optimisation):
     """Settings of online adaptation; after the warm-up the learning rate is constant."""
 
     batch_size: CountOrAuto = Field(
-        default=32, description=f"prompts per condition and step, with one response each; at least 2; {APPENDIX_C}.3"
+        default=32,
+        description=f"prompts per condition and step; at least 2 if each has one response; {APPENDIX_C}.3",
     )
+    answers_per_prompt: int = positive("responses G to each prompt; the paper has 1", 1)
+    advantage: Literal["batch", "rloo", "grpo", "dr_grpo"] = Field(
+        default="batch",
+        description="batch: Eq. 9, over the batch; of the answers to a prompt: rloo: r less the mean of the others; "
+        "grpo: (r − mean)/(s + 1e-4); dr_grpo: r − mean",
+    )
+    length_normalisation: Literal["none", "response_mean", "token_mean", "constant"] = Field(
+        default="none",
+        description="none: sums over tokens, mean over responses (Eq. 8); response_mean: mean over a response's tokens "
+        "(GRPO); token_mean: over all tokens of the batch (DAPO); constant: sums over the longest response (Dr. GRPO)",
+    )
+    epochs_per_batch: int = positive("optimiser steps on each batch; the paper has 1", 1)
+    clip_low: float | None = Field(
+        default=None, gt=0, lt=1, description="probability ratios count down to 1 − clip_low (PPO); empty: no bound"
+    )
+    clip_high: float | None = positive("probability ratios count up to 1 + clip_high (PPO); empty: no bound", None)
     steps: int = positive("optimiser steps T", 80)
     temperature: float = positive("sampling temperature", 1.0)
     prompt_split: Literal["train", "test"] = Field(
@@ -189,6 +244,19 @@ class Online(Optimisation):
 
     @model_validator(mode="after")
     def _an_advantage(self) -> Online:
-        if self.batch_size == 1:
+        if self.advantage != "batch" and self.answers_per_prompt == 1:
+            raise ValueError(
+                f"advantage {self.advantage} compares the answers to a prompt; set answers_per_prompt to at least 2, "
+                "or advantage: batch"
+            )
+        if self.batch_size == 1 and self.answers_per_prompt == 1:
             raise ValueError("batch_size must be at least 2, because the advantage compares the responses in a batch")
         return self
+
+    LOSS: ClassVar[set[str]] = {"advantage", "length_normalisation", "clip_low", "clip_high"}
+    """Settings that change the loss and nothing else of a step."""
+    ADDED: ClassVar[set[str]] = {*LOSS, "answers_per_prompt", "epochs_per_batch"}
+
+    @model_serializer(mode="wrap")
+    def _as_before_there_were_algorithms(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(self, dump(self), self.ADDED)

@@ -53,10 +53,23 @@ class Kl(TypedDict):
     """The penalty of the online phase."""
 
     coupling: Annotated[
-        Literal["paper", "fixed"], Field(description="paper: κ ∝ β (Eq. 10); fixed: the same κ for every β")
+        Literal["paper", "fixed", "target", "uncertainty"],
+        Field(
+            description="paper: κ ∝ β (Eq. 10); fixed: the same κ for every β; target: adapted to a KL; "
+            "uncertainty: by the ensemble's disagreement"
+        ),
     ]
     percentile: Setting
     kappa: Setting
+    place: NotRequired[
+        Annotated[
+            Literal["loss_square", "loss_k3", "reward", "none"],
+            Field(description="where the penalty enters; absent: loss_square, Eq. 8"),
+        ]
+    ]
+    target: NotRequired[Annotated[Setting, Field(description="KL from the checkpoint, nats per response")]]
+    horizon: NotRequired[Setting]
+    power: NotRequired[Annotated[Setting, Field(description="exponent of û₀/û")]]
 
 
 @with_config(CLOSED)
@@ -73,6 +86,12 @@ class OnlineSettings(TypedDict):
     prompt_split: Literal["train", "test"]
     kl: Kl
     conditions_at_once: NotRequired[Count]
+    answers_per_prompt: NotRequired[Annotated[Count, Field(description="absent: 1")]]
+    advantage: NotRequired[Annotated[str, Field(description="absent: batch, Eq. 9")]]
+    length_normalisation: NotRequired[Annotated[str, Field(description="absent: none, Eq. 8")]]
+    epochs_per_batch: NotRequired[Annotated[Count, Field(description="absent: 1")]]
+    clip_low: NotRequired[Setting]
+    clip_high: NotRequired[Setting]
 
 
 @with_config(CLOSED)
