@@ -47,6 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "planning",
         "analysis",
         "live",
+        "monitor",
         "report",
     },
     "stats": {"maths"},

@@ -50,7 +50,7 @@ class Batch:
         return (response_weights(kind, self.lengths.double()[None], LIMIT)[0] * rows).sum()
 
 
-def trainer(kind: type, batch: Batch, **attributes: Any) -> Any:
+def trainer(kind: Any, batch: Batch, **attributes: Any) -> Any:
     """A TRL trainer of which only the loss is called, whose model has given the batch's log-probabilities."""
     found = kind.__new__(kind)
     still: Any = SimpleNamespace(

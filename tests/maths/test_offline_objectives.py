@@ -31,7 +31,8 @@ def drawn(seed: int = 0) -> Pairs:
     lengths = [torch.randint(3, 12, (1, B), generator=rng).double() for _ in range(2)]
     policy = [(some(1.5) * n).requires_grad_(True) for n in lengths]
     reference = [some(1.5) * n for n in lengths]
-    return Pairs(*policy, *reference, *lengths, torch.tensor([[0.0]], dtype=torch.float64))
+    everything: Any = [*policy, *reference, *lengths, torch.tensor([[0.0]], dtype=torch.float64)]
+    return Pairs(*everything)
 
 
 def ours(name: str, pairs: Pairs, strength: float, **options: float) -> Tensor:
@@ -112,7 +113,7 @@ def test_losses_that_dpo_trainer_has_are_its_own(dpo_trainer: Any, name: str, st
     check(ours(name, pairs, strength), theirs, pairs)
 
 
-def trainer_without_model(kind: type, **attributes: Any) -> Any:
+def trainer_without_model(kind: Any, **attributes: Any) -> Any:
     """A trainer of which only a loss function is called."""
     found = kind.__new__(kind)
     found.accelerator = SimpleNamespace(device=torch.device("cpu"))

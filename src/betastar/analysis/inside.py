@@ -41,9 +41,9 @@ NETWORK = ("effective_rank", "stable_rank", "dormant_share", "update_norm", "gra
 RANGES = {"proxy": (-inf, inf), "truth": (0.0, 1.0), "truth_lenient": (0.0, 1.0), "truth_change": (-100.0, 100.0)}
 
 
-def best_of_n_record(answers: Mapping[Checkpoint, Json], *, root_seed: int = 0) -> dict[str, Any]:
-    """The record of best-of-n from every checkpoint's `proxy`, `strict` and `lenient` rewards `[P, N]`: N answers
-    to each of the same P problems."""
+def best_of_n_record(answers: Mapping[Any, Json], *, root_seed: int = 0) -> dict[str, Any]:
+    """The record of best-of-n, by `Checkpoint`, from each one's `proxy`, `strict` and `lenient` rewards `[P, N]`: N
+    answers to each of the same P problems."""
     curves = {Checkpoint(*place): _best_of(found) for place, found in answers.items()}
     first = np.asarray(next(iter(answers.values()))["proxy"])
     methods = dict.fromkeys(place.method for place in curves)
@@ -129,13 +129,13 @@ def _over_problems(values: np.ndarray, bounds: tuple[float, float]) -> dict[str,
 
 
 def inside_record(
-    trained: Mapping[Checkpoint, Json],
-    logs: Mapping[Checkpoint, Sequence[Json]],
-    curves: Mapping[Checkpoint, Sequence[Json]],
-    start: Mapping[Checkpoint, Json],
+    trained: Mapping[Any, Json],
+    logs: Mapping[Any, Sequence[Json]],
+    curves: Mapping[Any, Sequence[Json]],
+    start: Mapping[Any, Json],
     end: Mapping[tuple[str, float, int], Json],
 ) -> dict[str, Any]:
-    """The record of the inside. By checkpoint: `trained`, metrics of the offline stage with `chosen_log_ratio` and
+    """The record of the inside. By `Checkpoint`: `trained`, metrics of the offline stage with `chosen_log_ratio` and
     `rejected_log_ratio` on held-out pairs; `logs`, its training log; `curves`, points on the way, if any; `start`, its
     network, if read. `end`: networks by online condition."""
     return {

@@ -24,6 +24,7 @@ from pydantic import (
 
 from betastar.errors import BetastarError, InternalError
 from betastar.maths.methods import OBJECTIVES, objective_named
+from betastar.maths.reward_choices import FEWEST
 from betastar.settings.phases import Grid, Offline, Online
 from betastar.settings.sections import (
     ADAPTER,
@@ -130,7 +131,13 @@ class Config(Section):
             )
         for name in self.variants:
             try:
-                self.variant(name)
+                aggregate, members = self.variant(name).proxy.aggregate, self.rewards.members
+                if members < FEWEST.get(aggregate, 1):
+                    fault(
+                        f"variants.{name}.proxy.aggregate",
+                        f"{aggregate} needs {FEWEST[aggregate]} members, but rewards.members is {members}; raise it, "
+                        "or choose mean",
+                    )
             except Faults as error:
                 faults += error.faults
         for name in self.methods:

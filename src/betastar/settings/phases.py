@@ -12,6 +12,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from betastar.maths.methods import GROUP as OBJECTIVE_GROUP
 from betastar.maths.methods import OBJECTIVES, objective_named
+from betastar.maths.reward_choices import COMPARING
 from betastar.settings.sections import (
     APPENDIX_C,
     CountOrAuto,
@@ -211,6 +212,59 @@ class Kl(Section):
         return without_defaults(self, dump(self), self.ADDED)
 
 
+class Proxy(Section):
+    """The reward that a variant is trained on. What is measured at evaluation points is the mean of the members' scores
+    in any variant."""
+
+    members: Literal["raw", "standardised"] = Field(
+        default="raw",
+        description="standardised: each member's scores less its mean, over its standard deviation, on the responses "
+        "of the validation pairs",
+    )
+    aggregate: Literal["mean", "single", "median", "min", "lcb", "uwo", "merged"] = Field(
+        default="mean",
+        description="mean: Eq. 13; single: the first member; median; min: worst case; lcb: mean − weight·sd; "
+        "uwo: mean − weight·variance; merged: one model with the members' mean weights (WARM)",
+    )
+    weight: float = Field(default=1.0, ge=0, description="for lcb and uwo: λ")
+    length_penalty: float = Field(default=0.0, ge=0, description="taken from the reward for each token of the response")
+    shape: Literal["none", "clip", "whiten", "par"] = Field(
+        default="none",
+        description="clip: to ±bound; whiten: (r − mean)/sd over the batch; par: the mean of σ(slope·(r − r_ref)) over "
+        "responses of the checkpoint to the same prompt",
+    )
+    bound: float = positive("for clip: the largest reward, in standard deviations of validation responses", 2.0)
+    slope: float = positive("for par: slope of the sigmoid", 1.0)
+    references: int = positive("for par: responses of the checkpoint to each prompt", 4)
+
+    @model_validator(mode="after")
+    def _on_one_scale(self) -> Proxy:
+        if self.members == "raw" and self.aggregate in COMPARING:
+            raise ValueError(
+                f"aggregate {self.aggregate} compares members, whose constants and scales are arbitrary; set members: "
+                "standardised"
+            )
+        if self.members == "raw" and self.shape == "clip":
+            raise ValueError("shape clip bounds rewards in standard deviations; set members: standardised")
+        return self
+
+
+class Act(Section):
+    """What is done when the gap rises beyond what sampling noise explains, as `GoodhartMonitor` decides it at every
+    evaluation point. It needs the truth, so it is what a monitor with a verifiable task can do."""
+
+    method: Literal["none", "stop", "anneal", "rollback"] = Field(
+        default="none",
+        description="stop: the policy stays as it is, and is measured on; rollback: the same with the policy of the "
+        "last evaluation point without an alarm; anneal: κ is multiplied by `factor`, and divided again once the gap "
+        "is below half the threshold",
+    )
+    false_alarm_rate: float = Field(
+        default=0.05, gt=0, le=0.5, description="largest probability that noise alone raises an alarm in a whole run"
+    )
+    factor: float = Field(default=4.0, gt=1, description="for anneal: by how much κ grows at an alarm")
+
+
 class Online(Optimisation):
     """Settings of online adaptation; after the warm-up the learning rate is constant."""
 
@@ -240,7 +294,19 @@ class Online(Optimisation):
         default="train", description="split of the problems to adapt on; the paper uses test"
     )
     kl: Kl = Field(default_factory=Kl, description="the penalty that keeps the policy close to its checkpoint")
+    proxy: Proxy = Field(
+        default_factory=Proxy, description="the reward that is maximised, made of the ensemble's scores"
+    )
+    act: Act = Field(default_factory=Act, description="what is done when the gap rises")
     conditions_at_once: int | None = positive("maximum number of conditions in one bank; empty: all", None)
+
+    @model_validator(mode="after")
+    def _a_penalty_to_raise(self) -> Online:
+        if self.act.method == "anneal" and (
+            self.kl.place == "none" or (self.kl.coupling, self.kl.kappa) == ("fixed", 0)
+        ):
+            raise ValueError("act.method anneal raises κ, but kl has no penalty; choose stop or rollback, or set kl")
+        return self
 
     @model_validator(mode="after")
     def _an_advantage(self) -> Online:
@@ -253,8 +319,10 @@ class Online(Optimisation):
             raise ValueError("batch_size must be at least 2, because the advantage compares the responses in a batch")
         return self
 
-    LOSS: ClassVar[set[str]] = {"advantage", "length_normalisation", "clip_low", "clip_high"}
-    """Settings that change the loss and nothing else of a step."""
+    LOSS: ClassVar[set[str]] = {"advantage", "length_normalisation", "clip_low", "clip_high", "proxy", "act"}
+    """Settings that change the loss and not the batch."""
+    OF_RESPONSES: ClassVar[set[str]] = {"advantage", "proxy", "act"}
+    """Of these, what leaves the loss of a response with a given advantage as it is."""
     ADDED: ClassVar[set[str]] = {*LOSS, "answers_per_prompt", "epochs_per_batch"}
 
     @model_serializer(mode="wrap")

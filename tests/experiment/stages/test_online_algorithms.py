@@ -33,6 +33,9 @@ VARIANTS = {
     "target": "{kl: {coupling: target, kappa: 0.1, target: 0.001, horizon: 10, place: loss_k3}}",
     "more": "{kl: {coupling: uncertainty, kappa: 0.1, power: -1}}",
     "less": "{kl: {coupling: uncertainty, kappa: 0.1, power: 1}}",
+    "warm": "{proxy: {members: standardised, aggregate: merged}, kl: {coupling: fixed, kappa: 0.05}}",
+    "par": "{proxy: {shape: par, references: 2, length_penalty: 0.01}, kl: {coupling: fixed, kappa: 0.05}}",
+    "stop": "{act: {method: stop}, kl: {coupling: fixed, kappa: 0.05}}",
     "grpo": f"{{{GROUPED}advantage: grpo, length_normalisation: response_mean, epochs_per_batch: 2, clip_low: 0.2, "
     "clip_high: 0.28, kl: {coupling: fixed, place: loss_k3, kappa: 0.02}}",
     "rloo": f"{{{GROUPED}advantage: rloo, kl: {{coupling: fixed, place: reward, kappa: 0.02}}}}",
@@ -89,6 +92,24 @@ def test_several_answers_and_epochs_train(logs: dict[str, list[dict[str, Any]]])
         assert logs[name][0]["mean_abs_log_ratio"] == pytest.approx(0, abs=1e-3)
         assert logs[name][-1]["mean_abs_log_ratio"] > 1e-3
         assert all(row["gradient_norm"] > 0 for row in logs[name])
+
+
+def test_what_is_maximised_is_logged_beside_the_mean(logs: dict[str, list[dict[str, Any]]]) -> None:
+    """PAR is a probability less 0.01 per token inside; before the first update its responses are as good as the
+    checkpoint's own, so it is about a half."""
+    for row in logs["par"]:
+        assert 0 < row["reward"] < 1
+    assert logs["par"][0]["reward"] == pytest.approx(0.5, abs=0.25)
+    assert logs["par"][0]["proxy"] == pytest.approx(logs["eq8"][0]["proxy"], rel=1e-4)
+    assert logs["eq8"][0]["reward"] == pytest.approx(logs["eq8"][0]["proxy"], rel=1e-5)
+    assert logs["warm"][0]["reward"] != pytest.approx(logs["warm"][0]["proxy"], rel=1e-3)
+
+
+def test_without_an_alarm_nothing_is_done(logs: dict[str, list[dict[str, Any]]]) -> None:
+    """Two evaluations of eight problems cannot tell anything from noise; the condition trains as eq8 does."""
+    assert [row["stopped"] for row in logs["stop"]] == [False] * 4
+    for ours, theirs in zip(logs["stop"], logs["eq8"], strict=True):
+        assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-4)
 
 
 def test_settings_of_the_paper_keep_their_content_key() -> None:

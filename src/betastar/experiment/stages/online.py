@@ -15,12 +15,14 @@ from torch import Tensor
 
 from betastar.disk import write_jsonl
 from betastar.experiment import readers
+from betastar.experiment.acting import Acting, start_at
 from betastar.experiment.conditions import Condition, Inputs, OnlineCondition, Parts
 from betastar.experiment.context import Context
 from betastar.experiment.evaluation import Scorer, answer, evaluate, held_out, probe_prompts, rows_of, sampled_logprobs
 from betastar.experiment.making import made_parts
 from betastar.experiment.memory import named_divergence
 from betastar.experiment.penalty import Penalty
+from betastar.experiment.proxy import Answers, Proxies, cost
 from betastar.experiment.runtime import AdaptedModel
 from betastar.experiment.store import content_key
 from betastar.experiment.surrogates import Surrogates
@@ -36,7 +38,7 @@ from betastar.randomness import numpy_generator, stream_key
 from betastar.record.answers import answer_rows, write_answers
 from betastar.record.files import ANSWERS
 from betastar.settings.config import Resolved
-from betastar.settings.phases import Online
+from betastar.settings.phases import Online, Proxy
 from betastar.settings.sections import Evaluation, Numbers
 
 VERSION = 4
@@ -90,6 +92,8 @@ class _Bank(NamedTuple):
     conditions: Sequence[OnlineCondition]
     variants: Sequence[Online]
     penalty: Penalty
+    proxies: Proxies
+    acting: Acting
     noise: Sequence[float]
     adapters: Adapters
     references: Adapters
@@ -118,12 +122,20 @@ def _adapt(
     numbers = settings.numbers(settings.steps)
     variants = [ctx.config.variant(c.variant) for c in conditions]
     noise = [readers.log_ratio_noise(probes[c.checkpoint]) for c in conditions]
+    looks = -(-settings.steps // ctx.config.evaluation.every)
+    starts = [
+        None if v.act.method == "none" else start_at(probes[c.checkpoint], looks)
+        for c, v in zip(conditions, variants, strict=True)
+    ]
+    scorer = Scorer(ctx, policy, reward_model, readers.rewards(ctx, inputs.ensembles, seeds))
     bank = _Bank(
         policy=policy,
-        scorer=Scorer(ctx, policy, reward_model, readers.rewards(ctx, inputs.ensembles, seeds)),
+        scorer=scorer,
+        proxies=Proxies.of(ctx, [v.proxy for v in variants], scorer, inputs.preferences),
         conditions=conditions,
         variants=variants,
         penalty=Penalty([v.kl for v in variants], [c.checkpoint.beta for c in conditions], noise, ctx.runtime.device),
+        acting=Acting([v.act for v in variants], starts, adapters),
         noise=noise,
         adapters=adapters,
         references=references,
@@ -134,12 +146,14 @@ def _adapt(
         numbers=numbers,
     )
     chosen, asked = held_out(ctx, problems.test), probe_prompts(ctx, problems.test)
+    _say_costs(ctx, variants)
     checkpoint = ctx.store.checkpoint(STAGE, key)
     start = 0
     if saved := checkpoint.load():
         start, state = saved
         restore_optimiser(bank.optimiser.adam, state)
         bank.penalty.restore(state)
+        bank.acting.restore(state)
     note = ""
     for step in range(start + 1, settings.steps + 1):
         log = _step(ctx, bank, settings, step)
@@ -151,6 +165,9 @@ def _adapt(
                     ctx, policy, frozen, references, seeds, chosen, asked, bank.scorer, bank.limit, step=step
                 )
             named = [(str(c), point) for c, point in zip(conditions, points, strict=True)]
+            for c, (name, point) in enumerate(named):
+                if told := bank.acting.look(c, point.answers):
+                    ctx.reporter.say(f"{STAGE}: {name}, step {step}: {told}")
             checkpoint.append("metrics", [{"condition": c, **p.point.row()} for c, p in named])
             checkpoint.append(
                 "samples", [{"condition": c, "step": step, **sample.row()} for c, p in named for sample in p.kept]
@@ -161,7 +178,7 @@ def _adapt(
             note = f"proxy {proxy:+.2f}, true {true:.2f}"
         ctx.reporter.progress(step, settings.steps, "steps", note)
         if step < settings.steps:
-            checkpoint.save_if_due(step, lambda: {**optimiser_state(bank.optimiser.adam), **bank.penalty.state()})
+            checkpoint.save_if_due(step, partial(_state, bank))
     frozen = bank.adapters.frozen()
     logs = {name: _by_condition(checkpoint.log(name)) for name in ("metrics", "samples", "training", "answers")}
     _say_unpenalised(ctx, bank, logs["training"])
@@ -172,6 +189,11 @@ def _adapt(
         beta, seed = condition.checkpoint.beta, condition.checkpoint.seed
         table = answer_rows(logs["answers"][str(condition)], beta=beta, seed=seed, variant=condition.variant)
         write_answers(folder / ANSWERS, table)
+
+
+def _state(bank: _Bank) -> dict[str, Tensor]:
+    """What the steps to come depend on, for a checkpoint."""
+    return {**optimiser_state(bank.optimiser.adam), **bank.penalty.state(), **bank.acting.state()}
 
 
 def _by_condition(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -204,14 +226,18 @@ def _step(ctx: Context[Resolved], bank: _Bank, settings: Online, step: int) -> l
     scored = bank.scorer(questions, [response for part in responses for response in part])
     grid = rows_of(responses)
     proxy = ensemble_score(scored.scores)
-    reward = proxy.mean.view(len(grid), -1)
+    mean = proxy.mean.view(len(grid), -1)
+    reward = mean
+    if not bank.proxies.default:
+        others = _references(ctx, bank, settings, step, indices)
+        reward = bank.proxies.rewards(Answers(questions, responses, scored.scores), others)
     disagreement = proxy.disagreement.view(len(grid), -1)
 
     policy, temperature = bank.policy, settings.temperature
     reference = ctx.runtime.row_logprobs(policy, bank.references, grid, temperature)
     # κ needs the whole batch's log-ratios before the first piece's gradient.
     log_ratio = sampled_logprobs(ctx, policy, bank.adapters, responses, temperature) - reference
-    kappa = bank.penalty.coefficients(log_ratio, disagreement.mean(dim=1))
+    kappa = bank.penalty.coefficients(log_ratio, disagreement.mean(dim=1)) * bank.acting.factor
     advantages = _advantages(bank, reward, log_ratio, kappa)
     if _is_eq8(bank):
         losses = _Eq8(bank, reference, advantages, kappa, temperature)
@@ -227,25 +253,63 @@ def _step(ctx: Context[Resolved], bank: _Bank, settings: Online, step: int) -> l
             loss.backward()
 
     longest = max(row.length for part in grid for row in part)
-    for _ in range(settings.epochs_per_batch):
+
+    def update() -> Tensor:
         ctx.runtime.room.for_tokens(longest, gradients)
         with named_divergence(STAGE, step, settings.steps, list(map(str, bank.conditions))):
-            norms = bank.optimiser.step(constant_schedule(step - 1, bank.numbers.warmup_steps))
+            return bank.optimiser.step(constant_schedule(step - 1, bank.numbers.warmup_steps))
+
+    norms = [update() for _ in range(settings.epochs_per_batch)][-1]
+    bank.acting.hold()
     bank.penalty.step_taken(log_ratio)
     return [
         {
             "condition": str(condition),
             "step": step,
-            "proxy": reward[c].mean().item(),
-            "proxy_std": reward[c].std(correction=0).item(),
+            "proxy": mean[c].mean().item(),
+            "proxy_std": mean[c].std(correction=0).item(),
+            **({} if bank.proxies.default else {"reward": reward[c].mean().item()}),
             "disagreement": disagreement[c].mean().item(),
             "kappa": kappa[c].item(),
             "mean_abs_log_ratio": log_ratio[c].abs().mean().item(),
             "gradient_norm": norms[c].item(),
+            **({"stopped": bool(bank.acting.stopped[c])} if bank.acting.starts[c] is not None else {}),
             "response_tokens": sum(len(r.tokens) for r in responses[c]) / len(responses[c]),
         }
         for c, condition in enumerate(bank.conditions)
     ]
+
+
+def _references(
+    ctx: Context[Resolved], bank: _Bank, settings: Online, step: int, indices: Sequence[Sequence[int]]
+) -> Answers | None:
+    """Responses of the checkpoints to the prompts `indices [C][B]` of a step, as many to each as some variant compares
+    with."""
+    count = bank.proxies.most_references
+    if count == 0:
+        return None
+    seed, repeated = ctx.config.root_seed, [[i for i in row for _ in range(count)] for row in indices]
+    keys = [
+        [stream_key(seed, "online", "reference", c.checkpoint.seed, step, place) for place in range(len(row))]
+        for c, row in zip(bank.conditions, repeated, strict=True)
+    ]
+    prompts = [[bank.prompts[i] for i in row] for row in repeated]
+    responses = answer(ctx, bank.policy, bank.references, prompts, keys, bank.limit, settings.temperature)
+    questions = [bank.questions[i] for row in repeated for i in row]
+    scores = bank.scorer(questions, [response for part in responses for response in part]).scores
+    return Answers(questions, responses, scores)
+
+
+def _say_costs(ctx: Context[Resolved], variants: Sequence[Online]) -> None:
+    """What a variant's reward costs beyond the ensemble's mean."""
+    members = ctx.config.rewards.members
+    for v in dict.fromkeys(v for v in variants if v.proxy != Proxy()):
+        more = cost(v.proxy, members) / members
+        sampled = f", {v.proxy.references} more responses sampled to each prompt" if v.proxy.shape == "par" else ""
+        ctx.reporter.say(
+            f"{STAGE}: aggregate {v.proxy.aggregate}, shape {v.proxy.shape}: scoring takes {more:.3g} times the passes "
+            f"of the ensemble's mean{sampled}"
+        )
 
 
 def _prompts_of_step(ctx: Context[Resolved], bank: _Bank, settings: Online, seed: int, step: int) -> list[int]:
@@ -274,7 +338,7 @@ def _is_eq8(bank: _Bank) -> bool:
     return all(
         v.kl.place == "loss_square"
         and v.epochs_per_batch == 1
-        and not v.model_dump(include=Online.LOSS - {"advantage"})
+        and not v.model_dump(include=Online.LOSS - Online.OF_RESPONSES)
         for v in bank.variants
     )
 

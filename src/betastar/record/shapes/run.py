@@ -90,6 +90,14 @@ class OnlineSettings(TypedDict):
     advantage: NotRequired[Annotated[str, Field(description="absent: batch, Eq. 9")]]
     length_normalisation: NotRequired[Annotated[str, Field(description="absent: none, Eq. 8")]]
     epochs_per_batch: NotRequired[Annotated[Count, Field(description="absent: 1")]]
+    proxy: NotRequired[
+        Annotated[
+            dict[str, Setting | str], Field(description="the reward that is maximised; absent: the members' mean")
+        ]
+    ]
+    act: NotRequired[
+        Annotated[dict[str, Setting | str], Field(description="what is done when the gap rises; absent: nothing")]
+    ]
     clip_low: NotRequired[Setting]
     clip_high: NotRequired[Setting]
 
