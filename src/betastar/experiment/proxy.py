@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,8 +18,6 @@ from betastar.models.sequences import Pair
 from betastar.record.responses import Response
 from betastar.settings.config import Resolved
 from betastar.settings.phases import Proxy
-
-Sampled = Callable[[int], list[list[Response]]]
 
 
 class Scale(NamedTuple):
@@ -63,49 +61,72 @@ class Proxies:
         return cls(settings, scorer, merged, scales, merged_scales)
 
     def rewards(self, answers: Answers, references: Answers | None) -> Tensor:
-        """The reward `[C, B]` of each response; `references`: the checkpoints' responses to the same prompts, M to each
-        beside one another, where some variant compares with them."""
-        mine = self._scored(answers)
-        theirs = None if references is None else self._scored(references)
+        """The reward `[C, B]` of each response; `references`: responses of the checkpoints of those conditions that
+        compare with them (`comparing`) to the same prompts, M to each beside one another."""
+        theirs: dict[int, Tensor] = {}
+        if references is not None:
+            theirs = dict(zip(self.comparing, self.at(self.comparing)._scored(references), strict=True))
         found = []
-        for c, s in enumerate(self.settings):
-            reward = mine[c]
+        for c, (s, reward) in enumerate(zip(self.settings, self._scored(answers), strict=True)):
             if s.shape == "clip":
                 reward = reward.clamp(-s.bound, s.bound)
             elif s.shape == "whiten":
                 reward = whitened(reward)
             elif s.shape == "par":
-                assert theirs is not None  # `most_references` has asked for them
                 some = theirs[c].view(len(reward), -1)[:, : s.references]
                 reward = preference_as_reward(reward, some, s.slope)
             found.append(reward)
         return torch.stack(found)
 
     @property
+    def comparing(self) -> list[int]:
+        """The places of conditions that compare with responses of their checkpoint."""
+        return [c for c, s in enumerate(self.settings) if s.shape == "par"]
+
+    @property
     def most_references(self) -> int:
-        """Responses of the checkpoint to each prompt that some variant compares with."""
-        return max((s.references for s in self.settings if s.shape == "par"), default=0)
+        """Responses of the checkpoint to each prompt that those compare with, at most."""
+        return max((self.settings[c].references for c in self.comparing), default=0)
 
     @property
     def default(self) -> bool:
         """Whether all conditions are trained on the mean of the members' scores."""
         return all(s == Proxy() for s in self.settings)
 
+    def at(self, places: Sequence[int]) -> Proxies:
+        """Those of some conditions."""
+
+        def some(values: Sequence[Any] | None) -> Any:
+            return None if values is None else [values[c] for c in places]
+
+        merged = self.merged and replace(self.merged, rewards=some(self.merged.rewards))
+        scorer = replace(self.scorer, rewards=some(self.scorer.rewards))
+        return Proxies(some(self.settings), scorer, merged, some(self.scales), some(self.merged_scales))
+
     def _scored(self, answers: Answers) -> Tensor:
         """Rewards `[C, B]` before they are shaped."""
-        flat = [response for part in answers.responses for response in part]
-        merged = None if self.merged is None else self.merged(answers.questions, flat).scores
+        count = len(answers.responses[0])
+        merged = dict(self._merged(answers, count))
         rows = []
         for c, s in enumerate(self.settings):
-            whole = merged if merged is not None and s.aggregate == "merged" else answers.scores
-            scales = self.merged_scales if s.aggregate == "merged" else self.scales
-            scores = whole.view(len(whole), len(self.settings), -1)[:, c]
+            scores = merged[c] if c in merged else answers.scores[:, c * count : (c + 1) * count]
+            scales = self.merged_scales if c in merged else self.scales
             if s.members == "standardised":
                 assert scales is not None
                 scores = standardised(scores, *scales[c])
             tokens = torch.tensor([len(r.tokens) for r in answers.responses[c]], device=scores.device)
             rows.append(aggregate(s.aggregate, scores, s.weight) - s.length_penalty * tokens)
         return torch.stack(rows)
+
+    def _merged(self, answers: Answers, count: int) -> Iterator[tuple[int, Tensor]]:
+        """Scores `[1, B]` of the merged members, by the places of conditions that want them."""
+        places = [c for c, s in enumerate(self.settings) if s.aggregate == "merged"]
+        if not places or self.merged is None:
+            return
+        scorer = replace(self.merged, rewards=[self.merged.rewards[c] for c in places])
+        questions = [q for c in places for q in answers.questions[c * count : (c + 1) * count]]
+        scores = scorer(questions, [response for c in places for response in answers.responses[c]]).scores
+        yield from zip(places, scores.split(count, dim=1), strict=True)
 
 
 def cost(settings: Proxy, members: int) -> float:

@@ -283,21 +283,24 @@ def _step(ctx: Context[Resolved], bank: _Bank, settings: Online, step: int) -> l
 def _references(
     ctx: Context[Resolved], bank: _Bank, settings: Online, step: int, indices: Sequence[Sequence[int]]
 ) -> Answers | None:
-    """Responses of the checkpoints to the prompts `indices [C][B]` of a step, as many to each as some variant compares
-    with."""
-    count = bank.proxies.most_references
-    if count == 0:
+    """Responses to the prompts `indices [C][B]` of a step by the checkpoints of conditions that compare with them, as
+    many to each as some variant wants."""
+    count, places = bank.proxies.most_references, bank.proxies.comparing
+    if not places:
         return None
-    seed, repeated = ctx.config.root_seed, [[i for i in row for _ in range(count)] for row in indices]
+    repeated = [[i for i in indices[c] for _ in range(count)] for c in places]
     keys = [
-        [stream_key(seed, "online", "reference", c.checkpoint.seed, step, place) for place in range(len(row))]
-        for c, row in zip(bank.conditions, repeated, strict=True)
+        [
+            stream_key(ctx.config.root_seed, "online", "reference", bank.conditions[c].checkpoint.seed, step, place)
+            for place in range(len(row))
+        ]
+        for c, row in zip(places, repeated, strict=True)
     ]
     prompts = [[bank.prompts[i] for i in row] for row in repeated]
-    responses = answer(ctx, bank.policy, bank.references, prompts, keys, bank.limit, settings.temperature)
+    responses = answer(ctx, bank.policy, bank.references[places], prompts, keys, bank.limit, settings.temperature)
     questions = [bank.questions[i] for row in repeated for i in row]
-    scores = bank.scorer(questions, [response for part in responses for response in part]).scores
-    return Answers(questions, responses, scores)
+    scorer = bank.proxies.at(places).scorer
+    return Answers(questions, responses, scorer(questions, [r for part in responses for r in part]).scores)
 
 
 def _say_costs(ctx: Context[Resolved], variants: Sequence[Online]) -> None:
