@@ -21,7 +21,7 @@ def start_at(probe: Path, looks: int) -> Start:
     """What gaps are measured from: a checkpoint's two evaluations in the folder of its probe, before `looks` more."""
     from betastar.record.answers import read_answers
 
-    table = read_answers(probe / ANSWERS)
+    table: Any = read_answers(probe / ANSWERS)
     parts = [table[table["replicate"] == replicate] for replicate in (0, 1)]
     return start_of([(part["proxy"].to_numpy(), part["strict"].to_numpy()) for part in parts], looks)
 
