@@ -47,7 +47,9 @@ def test_modules_in_backticks_exist(page: Path) -> None:
     text = page.read_text()
     for path in re.findall(r"`((?:\w+/)+\w+\.py)`", text):
         assert list(ROOT.glob(path)) or (ROOT / "src" / "betastar" / path).exists(), path
-    for module, name in re.findall(r"`betastar\.((?:\w+\.)*)(?!tasks`)(\w+)\b", text):  # a group of entry points
+    for module, name in re.findall(
+        r"`betastar\.((?:\w+\.)*)(?!(?:tasks|objectives)`)(\w+)\b", text
+    ):  # a group of entry points
         home = importlib.import_module(f"betastar.{module}".rstrip("."))
         assert hasattr(home, name) or importlib.util.find_spec(f"{home.__name__}.{name}"), f"betastar.{module}{name}"
 

@@ -18,7 +18,7 @@ import betastar as bs
 from betastar.cli import app
 from betastar.report.plots import Plots
 from betastar.settings.config import Config, key_paths
-from betastar.settings.sections import Online
+from betastar.settings.phases import Online
 
 pytest.importorskip("mkdocs", reason="the site is built with pip install 'betastar[docs]'")
 ROOT = Path(__file__).resolve().parents[1]

@@ -99,3 +99,15 @@ def test_a_condition_gets_what_was_taken_and_nothing_undefined() -> None:
     found = condition_extras(metrics(-1, -3), NETWORK, {**NETWORK, "effective_rank": 7.0})
     assert (found["effective_rank_start"], found["effective_rank_end"]) == (9.0, 7.0)
     assert "gradient_cosine_start" not in found
+
+
+def test_checkpoints_of_several_methods_do_not_meet() -> None:
+    """At the same strength and seed, each has its own curve, and the mean over seeds is within a method."""
+    right, wrong = ({"proxy": [[1.0, 2.0]], "strict": [[s, s]], "lenient": [[s, s]]} for s in (1.0, 0.0))
+    found = best_of_n_record({(0.5, 0, "dpo"): right, (0.5, 1, "dpo"): right, (0.5, 0, "ipo"): wrong})
+    assert [(c["method"], c["beta"], c["seed"]) for c in found["checkpoints"]] == [
+        ("dpo", 0.5, 0),
+        ("dpo", 0.5, 1),
+        ("ipo", 0.5, 0),
+    ]
+    assert [(b["method"], b["curve"][0]["truth"]["mean"]) for b in found["by_beta"]] == [("dpo", 1.0), ("ipo", 0.0)]

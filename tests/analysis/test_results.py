@@ -123,3 +123,16 @@ def test_variants_keep_their_order_and_do_not_mix() -> None:
     assert list(results["summary"]) == ["zeta", "alpha"]
     assert all(r["augc_standardised"]["mean"] == 0 for r in results["summary"]["alpha"]["by_beta"])
     assert all(r["augc_standardised"]["mean"] > 0 for r in results["summary"]["zeta"]["by_beta"])
+
+
+def test_a_strength_that_means_the_opposite_is_a_warning() -> None:
+    rows = [point(v, beta, 0, step, 4.0, 5) for v in ("dpo", "orpo") for beta in BETAS for step in (0, 2)]
+    methods = {
+        "dpo": {"closer": "larger", "strength": "β", "variants": ["dpo"]},
+        "orpo": {"closer": "smaller", "strength": "λ", "variants": ["orpo"]},
+    }
+    found = build_results(pd.DataFrame(rows), {}, {"name": "hand", "methods": methods})["warnings"]
+    assert [text for text in found if text.startswith("The strength of ")] == [
+        "The strength of orpo is λ, and a larger one leads further from the base: where β is said to grow more "
+        "conservative, read the opposite for orpo."
+    ]

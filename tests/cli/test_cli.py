@@ -48,9 +48,12 @@ def test_the_version_is_printed() -> None:
 def test_presets_are_listed_with_what_they_are() -> None:
     listed = betastar("presets").stdout.splitlines()
     assert [line.split()[0] for line in listed] == [
+        "algorithms",
         "files",
         "micro",
         "micro-quick",
+        "mitigations",
+        "objectives",
         "paper",
         "paper-strict",
         "qwen3-0.6b",

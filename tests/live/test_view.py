@@ -198,3 +198,12 @@ def test_looking_leaves_a_run_as_it_is_and_takes_no_lock(tmp_path: Path) -> None
         if path != tmp_path:
             assert (after.st_mtime_ns, after.st_size, after.st_ino) == (stat.st_mtime_ns, stat.st_size, stat.st_ino)
     assert set(before) == set(tmp_path.rglob("*"))
+
+
+def test_the_checkpoint_of_a_condition_is_found_with_and_without_methods() -> None:
+    from betastar.live.reading import checkpoint_of, named
+
+    assert checkpoint_of("my-paper-beta-1-seed-0", ["beta-1-seed-0", "beta-11-seed-0"]) == "beta-1-seed-0"
+    assert checkpoint_of("paper-ipo-beta-1-seed-0", ["dpo-beta-1-seed-0", "ipo-beta-1-seed-0"]) == "ipo-beta-1-seed-0"
+    assert checkpoint_of("paper-beta-1-seed-0", ["beta-2-seed-0"]) is None
+    assert named("ipo-beta-0.5-seed-3") == ("ipo", 0.5, 3)

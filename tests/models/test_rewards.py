@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -83,3 +84,20 @@ def test_an_ensemble_survives_its_state(ensemble: RewardEnsemble) -> None:
     assert again.adapters.scale == ensemble.adapters.scale
     for old, new in zip(ensemble.parameters(), again.parameters(), strict=True):
         assert torch.equal(old, new)
+
+
+def test_merged_members_have_the_mean_of_their_weights(bank: AdapterBank, adapters: Adapters, make_rows: Any) -> None:
+    """WARM by one adapter of rank 3·r, against the base with the mean of A·B·scale added to its own weights."""
+    head = torch.randn(3, 32, generator=torch.Generator().manual_seed(5)).to(bank.device)
+    ensemble, rows = RewardEnsemble(adapters, head), make_rows(5)
+    merged = score(bank, ensemble.merged(), rows, 0, 10**6).scores
+    assert len(merged) == 1
+    with torch.no_grad():
+        for name, a in adapters.a.items():
+            update = adapters.scale * torch.bmm(a, adapters.b[name]).mean(dim=0)
+            bank.model.get_submodule(name).weight += update.T
+    nothing = bank.create([0])  # B is zero
+    expected = score(bank, RewardEnsemble(nothing, head.mean(dim=0, keepdim=True)), rows, 0, 10**6).scores
+    torch.testing.assert_close(merged, expected, rtol=1e-4, atol=1e-4)
+    members = score(bank, ensemble, rows, 0, 10**6).scores
+    assert float((members.mean(dim=0) - merged[0]).abs().max()) > 1e-3  # not the mean of the scores

@@ -18,7 +18,7 @@ from betastar.maths.power import smallest_rise
 from betastar.planning.power import betas_of, plan_power, power_record
 from betastar.record.files import to_json
 from betastar.settings.config import load_config
-from betastar.settings.sections import Grid
+from betastar.settings.phases import Grid
 
 AUGC = "analysis.primary=augc_standardised"
 GRID = {"method": "geometric", "low": 0.1, "high": 10.0, "n": 3}

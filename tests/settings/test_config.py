@@ -386,3 +386,51 @@ def test_another_dataset_keeps_the_rest_of_its_section(tmp_path: Path) -> None:
     fewer = load_config("paper", ["preferences.source.limit=100"]).preferences
     assert isinstance(fewer, DatasetPreferences)
     assert (fewer.source.limit, fewer.source.split) == (100, "train_prefs")
+
+
+@pytest.mark.parametrize(
+    ("methods", "sentence"),
+    [
+        ("{ipo: {objective: ipo}}", "methods.ipo.grid: missing; the strength of ipo is τ, on a scale of its own"),
+        (
+            "{orpo: {objective: orpo, options: {beta: 1}, grid: {method: list, values: [1]}}}",
+            "methods.orpo: options.beta: objective orpo has no beta; its strength λ comes from the grid",
+        ),
+        (
+            "{orpo: {objective: orpo, grid: {method: percentiles}}}",
+            "methods.orpo.grid.method: percentiles come from log-ratios to the reference (Eq. 6), but orpo has",
+        ),
+        (
+            "{orpo: {objective: orpo, beta_schedule: {}, grid: {method: list, values: [1]}}}",
+            "methods.orpo: beta_schedule follows log-ratios to the reference and changes β, but with",
+        ),
+        ("{a: {objective: dop}}", "methods.a: objective dop does not exist; did you mean dpo?"),
+        ("{a: {objective: cdpo, options: {epsilon: 0.5}}}", "methods.a: options.epsilon: should be at least 0 and bel"),
+        ("{kto: {objective: kto, batch_size: 1}}", "methods.kto: batch_size must be at least 2 with objective kto"),
+        (
+            "{a: {objective: chipo, engine: trl}}",
+            "methods.a: engine trl cannot train objective chipo, only dpo, ipo, r",
+        ),
+        ("{dpo: {objective: kto}}", "methods.dpo: trains kto under another objective's name; call it something else"),
+        ("{a: {evaluate_every: 3}}", "methods.a.evaluate_every: the same for all methods; set offline.evaluate_every"),
+        ("{a: {objectiv: kto}}", "methods.a.objectiv: unknown key; did you mean objective?"),
+        ("{a: {grid: {method: target_kl}}}", "methods.a.grid: method target_kl needs values, for example values: [0.1"),
+        ("{dpo: null}", "methods: should have at least 1 entry"),
+    ],
+)
+def test_faults_of_methods_are_one_sentence_each(methods: str, sentence: str) -> None:
+    with pytest.raises(BetastarError) as error:
+        load_config("micro", [f"methods={methods}"])
+    assert "\n" not in str(error.value)
+    assert sentence in str(error.value).replace(f"--set methods={methods}: should", "methods: should")
+
+
+def test_methods_have_their_own_grids_and_names() -> None:
+    ipo = "ipo: {objective: ipo, epochs: 2, grid: {method: list, values: [1, 0.1]}}"
+    config = load_config("micro", [f"methods={{dpo: {{}}, {ipo}}}"])
+    assert config.method("ipo").grid.values == (1, 0.1)
+    assert config.method("ipo").offline.epochs == 2
+    assert config.method("dpo") == (config.offline, config.grid)
+    assert [config.label("ipo", v) for v in config.variants] == ["paper-ipo", "fixed-ipo"]
+    assert load_config("micro", [f"methods={{{ipo}}}", "variants.fixed=null"]).label("ipo", "paper") == "ipo"
+    assert load_config("micro").label("dpo", "paper") == "paper"

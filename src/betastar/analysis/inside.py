@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from math import inf, nan
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -15,8 +15,24 @@ from betastar.maths.best_of_n import best_of_n, best_of_n_kl, sizes
 from betastar.maths.intervals import seed_mean
 from betastar.maths.statistics import Interval
 
-Checkpoint = tuple[float, int]
-"""β and seed."""
+
+class Checkpoint(NamedTuple):
+    """β, seed and, in a run with several methods, the method."""
+
+    beta: float
+    seed: int
+    method: str = ""
+
+    @property
+    def name(self) -> dict[str, Any]:
+        """How the record names it."""
+        return {**_method(self.method), "beta": self.beta, "seed": self.seed}
+
+
+def _method(name: str) -> dict[str, str]:
+    return {"method": name} if name else {}
+
+
 Json = Mapping[str, Any]
 LEVEL = 0.95
 MOST_ENTRIES = 50
@@ -25,19 +41,19 @@ NETWORK = ("effective_rank", "stable_rank", "dormant_share", "update_norm", "gra
 RANGES = {"proxy": (-inf, inf), "truth": (0.0, 1.0), "truth_lenient": (0.0, 1.0), "truth_change": (-100.0, 100.0)}
 
 
-def best_of_n_record(answers: Mapping[Checkpoint, Json], *, root_seed: int = 0) -> dict[str, Any]:
-    """The record of best-of-n from every checkpoint's `proxy`, `strict` and `lenient` rewards `[P, N]`: N answers
-    to each of the same P problems."""
-    curves = {place: _best_of(found) for place, found in answers.items()}
+def best_of_n_record(answers: Mapping[Any, Json], *, root_seed: int = 0) -> dict[str, Any]:
+    """The record of best-of-n, by `Checkpoint`, from each one's `proxy`, `strict` and `lenient` rewards `[P, N]`: N
+    answers to each of the same P problems."""
+    curves = {Checkpoint(*place): _best_of(found) for place, found in answers.items()}
     first = np.asarray(next(iter(answers.values()))["proxy"])
-    betas = sorted({beta for beta, _ in curves})
+    methods = dict.fromkeys(place.method for place in curves)
+    betas = [(m, beta) for m in methods for beta in sorted({place.beta for place in curves if place.method == m})]
     return {
         "n_samples": first.shape[1],
         "n_problems": first.shape[0],
         "checkpoints": [
             {
-                "beta": beta,
-                "seed": seed,
+                **place.name,
                 "curve": [
                     {
                         "best_of": n,
@@ -47,11 +63,17 @@ def best_of_n_record(answers: Mapping[Checkpoint, Json], *, root_seed: int = 0) 
                     for n, by_problem in curve.items()
                 ],
             }
-            for (beta, seed), curve in curves.items()
+            for place, curve in curves.items()
         ],
         "by_beta": [
-            {"beta": beta, "curve": _over_seeds([c for (b, _), c in curves.items() if b == beta], root_seed)}
-            for beta in betas
+            {
+                **_method(method),
+                "beta": beta,
+                "curve": _over_seeds(
+                    [c for place, c in curves.items() if (place.method, place.beta) == (method, beta)], root_seed
+                ),
+            }
+            for method, beta in betas
         ],
     }
 
@@ -110,13 +132,13 @@ def _over_problems(values: np.ndarray, bounds: tuple[float, float]) -> dict[str,
 
 
 def inside_record(
-    trained: Mapping[Checkpoint, Json],
-    logs: Mapping[Checkpoint, Sequence[Json]],
-    curves: Mapping[Checkpoint, Sequence[Json]],
-    start: Mapping[Checkpoint, Json],
+    trained: Mapping[Any, Json],
+    logs: Mapping[Any, Sequence[Json]],
+    curves: Mapping[Any, Sequence[Json]],
+    start: Mapping[Any, Json],
     end: Mapping[tuple[str, float, int], Json],
 ) -> dict[str, Any]:
-    """The record of the inside. By checkpoint: `trained`, metrics of the offline stage with `chosen_log_ratio` and
+    """The record of the inside. By `Checkpoint`: `trained`, metrics of the offline stage with `chosen_log_ratio` and
     `rejected_log_ratio` on held-out pairs; `logs`, its training log; `curves`, points on the way, if any; `start`, its
     network, if read. `end`: networks by online condition."""
     return {
@@ -124,8 +146,7 @@ def inside_record(
         **({"probe": _probe(next(iter(start.values())))} if start else {}),
         "checkpoints": [
             {
-                "beta": place[0],
-                "seed": place[1],
+                **Checkpoint(*place).name,
                 "displacement": displacement(metrics),
                 **({"log": _thinned(logs[place])} if logs.get(place) else {}),
                 **({"curve": [dict(point) for point in curves[place]]} if place in curves else {}),

@@ -72,7 +72,9 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
         )
     if results.get("prompt_split") == "test":
         found.append("Online prompts come from the test split, as in the paper, so the evaluation is not held out.")
-    return _of_divergence(results["conditions"]) + found + _of_outcomes(records) + _of_logs(records)
+    return (
+        _of_divergence(results["conditions"]) + found + _of_methods(results) + _of_outcomes(records) + _of_logs(records)
+    )
 
 
 def _of_divergence(records: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -86,6 +88,18 @@ def _of_divergence(records: Sequence[Mapping[str, Any]]) -> list[str]:
         f"{len(names)} of {len(records)} conditions diverged, {left_out}: {'; '.join(names[:MOST_NAMED])}{more}. Lower "
         "the learning rate."
     ]
+
+
+def _of_methods(results: Mapping[str, Any]) -> list[str]:
+    """Where a larger strength does not mean what a larger β does."""
+    found = []
+    for name, method in results.get("methods", {}).items():
+        if method["closer"] == "smaller":
+            found.append(
+                f"The strength of {name} is {method['strength']}, and a larger one leads further from the base: where "
+                f"β is said to grow more conservative, read the opposite for {', '.join(method['variants'])}."
+            )
+    return found
 
 
 def _of_outcomes(records: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from betastar.planning.plan import Plan, Timing
     from betastar.planning.power import Power
     from betastar.settings.config import Config
+    from betastar.settings.phases import Online
     from betastar.settings.sections import BaseModelChoice
 
 GIB = 2**30
@@ -73,6 +74,7 @@ def plan(
     timing, why = _timed(made, source) if probe else (None, f"not measured; run {_again(source)} to measure it here")
     _print_work(console, made, timing, why)
     _print_power(console, made.power)
+    _print_penalties(console, config)
     if json_file is not None:
         text = json.dumps(api.plan_record(made, timing), indent=1, ensure_ascii=False)
         api.write_file(json_file, text + "\n", "json")
@@ -126,8 +128,9 @@ def _inputs(config: Config, made: Plan) -> Iterator[str]:
     reward = _model(config.reward_base, facts.reward) if config.reward_base else "the same base"
     yield f"{config.name}: policies on {policy}; reward models on {reward}"
     variants = "1 variant" if len(config.variants) == 1 else f"{len(config.variants)} variants"
+    methods = "" if config.default_methods else f" of {len(config.methods)} offline methods"
     yield (
-        f"{counts.checkpoints // len(config.seeds)} values of β × {len(config.seeds)} "
+        f"{counts.checkpoints // len(config.seeds)} values of β{methods} × {len(config.seeds)} "
         f"seed{'s' * (len(config.seeds) > 1)}: {counts.checkpoints} checkpoints; {variants}: {counts.adapted} "
         f"conditions online, {counts.at_once} at once"
     )
@@ -241,6 +244,45 @@ def _print_power(console: Any, power: Power) -> None:
     ]
     _print(console, "Smallest rise found (sd)", ["seeds", *(f"{n} β" for n in power.betas)], rows, right=-1)
     console.print(f"  Power: {text}.", markup=False, soft_wrap=True)
+
+
+def _print_penalties(console: Any, config: Config) -> None:
+    """The KL penalty of each variant in the terms of others."""
+    columns = ("variant", "κ", "β of a KL in the reward", "TRL")
+    _print(
+        console,
+        "KL penalty, translated",
+        columns,
+        [_penalty(name, config.variant(name)) for name in config.variants],
+        0,
+    )
+    console.print(
+        "  σ_r is the standard deviation of the proxy over a batch: training.jsonl of a run has it as proxy_std.",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _penalty(name: str, variant: Online) -> tuple[str, str, str, str]:
+    """A row. Eq. 8's gradient is −∇E[Â] + 2κ∇KL, so on advantages divided by σ_r a κ acts as β = 2κσ_r in the reward;
+    on advantages that are not, as 2κ."""
+    kl = variant.kl
+    start = {"target": " at the start", "uncertainty": " where û is as at the start"}.get(kl.coupling, "")
+    kappa = "β of the checkpoint / Q(|d|)" if kl.coupling == "paper" else f"{kl.kappa:g}{start}"
+    if kl.place == "none" or (kl.coupling == "fixed" and kl.kappa == 0):
+        return name, "none", "0", "beta 0"
+    if kl.place == "reward":
+        return name, f"{kl.kappa:g}{start}, in the reward", f"{kl.kappa:g}", f"RLOOTrainer beta {kl.kappa:g}"
+    if kl.place == "loss_k3":
+        return (
+            name,
+            f"{kappa}, on k3",
+            "no equal: its gradient is that of KL(π_ref‖π)",
+            f"GRPOTrainer beta {kl.kappa:g}",
+        )
+    scale = " σ_r" if variant.advantage in ("batch", "grpo") else ""
+    beta = f"2κ{scale}" if kl.coupling == "paper" else f"{2 * kl.kappa:g}{scale}"
+    return name, kappa, beta, f"RLOOTrainer beta {beta}"
 
 
 def _millions(stage: Stage) -> list[str]:

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import sys
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from betastar.data.chat import template
 from betastar.data.graders import Grader, grader
 from betastar.data.sources import BadRow, Malformed, Row, open_rows, usable_rows
-from betastar.disk import file_digest
 from betastar.errors import BetastarError
+from betastar.plugins import Plugin, kind_of, plainly
 from betastar.record.responses import Grade
 from betastar.settings.sections import CustomTask, DatasetSource, DatasetTask, MicroTask
 
@@ -45,14 +36,18 @@ class Task(NamedTuple):
 GROUP = "betastar.tasks"
 
 
+def _plugin(section: CustomTask) -> Plugin:
+    return Plugin(section.task, GROUP, "task.task")
+
+
 def custom_task(section: CustomTask) -> Task:
     """Call the user's function with `options`. Raises BetastarError where it is not there, fails, or returns something
     else than a Task with problems; the grader in it raises BetastarError where it fails or returns no Grade."""
-    function = _function(section)
-    with _plainly(section.task):
+    function = _plugin(section).load()
+    with plainly(section.task):
         made = function(**section.options)
     if not isinstance(made, Task):
-        raise BetastarError(f"{section.task} returned {_kind(made)}; return a betastar.data.tasks.Task.")
+        raise BetastarError(f"{section.task} returned {kind_of(made)}; return a betastar.data.tasks.Task.")
     for part in ("train", "test"):
         problems = getattr(made, part)
         if not isinstance(problems, list) or not problems or not all(isinstance(p, Problem) for p in problems):
@@ -70,95 +65,15 @@ def custom_task(section: CustomTask) -> Task:
     return made._replace(grade=grade)
 
 
-def custom_digest(section: CustomTask) -> str:
-    """SHA-256 of the file that defines the function, and for an entry point of its name and version too. Raises
-    BetastarError where there is none."""
-    if ":" in section.task:
-        return file_digest(_file(section.task)[0])
-    point = _entry_point(section.task)
-    with _plainly(section.task):
-        point.load()
-    source = inspect.getsourcefile(sys.modules[point.module])
-    code = file_digest(Path(source)) if source else ""
-    version = point.dist.version if point.dist else ""
-    return hashlib.sha256(f"{point.value} {version} {code}".encode()).hexdigest()
-
-
-def _function(section: CustomTask) -> Callable[..., Any]:
-    if ":" not in section.task:
-        point = _entry_point(section.task)
-        with _plainly(section.task):
-            return point.load()
-    path, name = _file(section.task)
-    function = getattr(_module(path, section.task), name, None)
-    if not callable(function):
-        raise BetastarError(f"{path} has no function {name}; correct task.task.")
-    return function
-
-
-def _module(path: Path, task: str) -> ModuleType:
-    """The file's module, under a name of its own that hides no other; the same file is executed once."""
-    name = "betastar_task_" + hashlib.sha256(f"{path.resolve()} {file_digest(path)}".encode()).hexdigest()[:16]
-    if name not in sys.modules:
-        module = ModuleType(name)
-        module.__file__ = str(path)
-        sys.modules[name] = module  # dataclasses in it look for it there
-        try:
-            with _plainly(task):
-                exec(compile(path.read_bytes(), path, "exec"), vars(module))
-        except BetastarError:
-            del sys.modules[name]
-            raise
-    return sys.modules[name]
-
-
-def _file(task: str) -> tuple[Path, str]:
-    text, _, name = task.rpartition(":")
-    path = Path(text).expanduser()
-    if not path.is_file():
-        raise BetastarError(f"{path}: no such file; correct task.task (relative paths start at {Path.cwd()}).")
-    return path, name
-
-
-def _entry_point(name: str) -> EntryPoint:
-    points = {point.name: point for point in entry_points(group=GROUP)}
-    if name not in points:
-        installed = ", ".join(sorted(points)) or "none"
-        raise BetastarError(
-            f"task.task: no installed package has an entry point {name} in the group {GROUP} (installed: {installed}); "
-            "give path/to/file.py:function, or install the package."
-        )
-    return points[name]
-
-
 def _checked(name: str, grade: Any) -> Grader:
     def checked(response: str, gold: str) -> Grade:
-        with _plainly(name):
+        with plainly(name):
             result = grade(response, gold)
         if not isinstance(result, Grade):
-            raise BetastarError(f"{name}: grade returned {_kind(result)}; return a betastar.data.tasks.Grade.")
+            raise BetastarError(f"{name}: grade returned {kind_of(result)}; return a betastar.data.tasks.Grade.")
         return result
 
     return checked
-
-
-@contextmanager
-def _plainly(what: str) -> Iterator[None]:
-    """Turn an exception in the user's code into one sentence with its type, message and line."""
-    try:
-        yield
-    except BetastarError:
-        raise
-    except (Exception, SystemExit) as error:
-        own = Path(what.rpartition(":")[0]).expanduser()
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == own]
-        where = f" (line {lines[-1]})" if lines else ""
-        message = " ".join(str(error).split()) or "no message"
-        raise BetastarError(f"{what} raised {type(error).__name__}{where}: {message}; correct it.") from error
-
-
-def _kind(value: object) -> str:
-    return f"an object of type {type(value).__name__}" if value is not None else "nothing"
 
 
 __all__ = ["Grade", "Grader", "Problem", "Task", "load_task", "task_digests", "task_grader"]
@@ -199,5 +114,5 @@ def task_digests(section: DatasetTask | CustomTask) -> list[Any]:
     """What decides the problems besides the settings: digests of the data, or of the code. Raises BetastarError where
     either is not there."""
     if isinstance(section, CustomTask):
-        return [custom_digest(section)]
+        return [_plugin(section).digest()]
     return [open_rows(section.train, "task.train").digest, open_rows(section.test, "task.test").digest]

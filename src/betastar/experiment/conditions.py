@@ -14,13 +14,17 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass(frozen=True)
 class Condition:
-    """One offline condition."""
+    """One offline condition: a `method`, its strength (β, or what the objective calls it), and the seed. `named` says
+    whether the run has other methods than DPO, from which its name must tell it apart."""
 
     beta: float
     seed: int
+    method: str = "dpo"
+    named: bool = False
 
     def __str__(self) -> str:
-        return f"beta-{self.beta:g}-seed-{self.seed}"
+        place = f"beta-{self.beta:g}-seed-{self.seed}"
+        return f"{self.method}-{place}" if self.named else place
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from betastar.experiment.conditions import Condition, Inputs
+from betastar.experiment.conditions import Condition, Inputs, Parts
 from betastar.experiment.context import Context
 from betastar.experiment.runtime import Runtime
 from betastar.experiment.stages import (
     base,
     best_of_n,
     contexts,
+    distances,
     hyperparameters,
     offline,
     offline_curve,
@@ -71,11 +72,20 @@ def run(config: Config, folder: Path, reporter: Reporter | None = None, command:
         contexts.run(ctx, policy_base, reward_base, pairs, problems)
         begin("reference")  # the β grid from reference log-ratios: line 3
         logprobs = reference.run(ctx, policy_base, pairs)
-        betas = reference.beta_grid(resolved.grid, logprobs)
+        strengths = {name: reference.beta_grid(resolved.method(name).grid, logprobs) for name in resolved.methods}
         begin("rewards")  # K bootstrap reward models for every seed: line 4
         ensembles = rewards.run(ctx, reward_base, pairs)
-        conditions = [Condition(beta, seed) for seed in resolved.seeds for beta in betas]
-        begin("offline")  # DPO of every (β, seed): lines 5-6
+        begin("offline")  # DPO, or another method, of every (β, seed): lines 5-6
+        tried = distances.tried(resolved)  # a grid of distances is found by a search
+        searched = offline.run(ctx, policy_base, pairs, logprobs, tried) if tried else Parts({}, {})
+        reached = distances.run(ctx, policy_base, pairs, problems, searched)
+        strengths |= distances.strengths(resolved, reached)
+        conditions = [
+            Condition(beta, seed, name, not resolved.default_methods)
+            for name, betas in strengths.items()
+            for seed in resolved.seeds
+            for beta in betas
+        ]
         checkpoints = offline.run(ctx, policy_base, pairs, logprobs, conditions)
         begin("probe")  # entropy, distance, alignment of every checkpoint: lines 7-8
         inputs = Inputs(policy_base, reward_base, pairs, ensembles, problems)
@@ -89,7 +99,7 @@ def run(config: Config, folder: Path, reporter: Reporter | None = None, command:
         begin("plasticity")  # what every network can still learn, before and after
         networks = plasticity.run(ctx, inputs, checkpoints, adapted)
         begin("results")  # AUGC, law, β★: lines 24-26
-        made = publish.Made(checkpoints, probes, adapted, sampled, curves, networks)
+        made = publish.Made(checkpoints, probes, adapted, sampled, curves, networks, reached)
         results = publish.run(ctx, pairs, ensembles, problems, made, numbers)
         begin("report")  # what a person looks at
         report.run(ctx, results)

@@ -19,7 +19,7 @@ from betastar.experiment.store import Artefact
 from betastar.models.bank import AdapterBank, Adapters, checkpoint_layers
 from betastar.models.devices import choose_device
 from betastar.models.loading import Base, load_base
-from betastar.models.logprobs import grid_logprobs, grid_pair_logprobs
+from betastar.models.logprobs import grid_logprobs, grid_pair_logprobs, grid_token_logprobs
 from betastar.models.rewards import RewardEnsemble, Scored, score
 from betastar.models.sequences import Pair, Row
 from betastar.progress import Reporter
@@ -100,6 +100,12 @@ class Runtime:
     ) -> torch.Tensor:
         """Response log-probabilities `[C, B]`, no gradients, in pieces that fit the memory."""
         return self._in_pieces(partial(grid_logprobs, temperature=temperature), model, adapters, grid)
+
+    def token_logprobs(
+        self, model: AdaptedModel, adapters: Adapters | None, grid: Sequence[Sequence[Row]], temperature: float = 1.0
+    ) -> torch.Tensor:
+        """Log-probabilities `[C, B, T]` of single response tokens, likewise; zero beyond a response's end."""
+        return self._in_pieces(partial(grid_token_logprobs, temperature=temperature), model, adapters, grid)
 
     def pair_logprobs(
         self, model: AdaptedModel, adapters: Adapters | None, grid: Sequence[Sequence[Pair]]

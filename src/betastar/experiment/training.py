@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -25,12 +25,33 @@ from betastar.settings.sections import Training
 
 class Part(NamedTuple):
     """What one forward and backward pass is about: pairs `items` grouped by condition, of the slice `conditions`, with
-    indices `which [c, b]` into the training pairs, and the dropout of the pass."""
+    indices `which [c, b]` into the training pairs, and the dropout of the pass. `whole`: numbers of each condition's
+    whole batch `[c]`, by name, where the loss needs any."""
 
     conditions: slice
     items: list[Pair]
     which: Tensor
     dropout: Dropout | None
+    whole: Mapping[str, Tensor] = {}
+
+
+class WholeBatch(Protocol):
+    """Reads a whole batch before the first piece of it is trained on, for losses in which pairs meet."""
+
+    def read(self, grid: Sequence[Sequence[Pair]], which: Tensor, most_tokens: int) -> dict[str, Tensor]:
+        """Numbers `[C]` by name, from the pairs `grid [C][B]`, which are number `which [C, B]` of the training pairs.
+        It may be called again for the same step, where memory ran out."""
+        ...
+
+    def step_taken(self) -> None:
+        """The step whose batch was read last is over."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What the numbers of later batches depend on, for a checkpoint."""
+        ...
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a `state`, which may hold other tensors too."""
 
 
 def batches(rng: np.random.Generator, n: int, settings: Training, bootstrap: bool = False) -> np.ndarray:
@@ -64,7 +85,8 @@ class PairTrainer:
     """Stacked `weights` of C conditions trained in place; condition c, called `names[c]` in errors of the `stage`, sees
     pairs `order[c] [steps, batch]`.
 
-    `losses(part)` gives the loss of each pair. `streams [C]` key the dropout `p` of each condition.
+    `losses(part)` gives the loss of each pair. `streams [C]` key the dropout `p` of each condition. `whole` reads each
+    batch beforehand, where losses depend on more than their own pair.
     """
 
     def __init__(
@@ -79,6 +101,7 @@ class PairTrainer:
         room: Room,
         dropout: float = 0.0,
         streams: Sequence[int] = (),
+        whole: WholeBatch | None = None,
     ):
         self.stage, self.names = stage, names
         self.steps, self.batch = order[0].shape
@@ -86,7 +109,7 @@ class PairTrainer:
         self.optimiser = StackedOptimiser(weights, numbers.learning_rate, numbers.weight_decay, numbers.clip)
         self.warm_up = numbers.warmup_steps
         self.pairs, self.order, self.losses, self.room = pairs, order, losses, room
-        self.p, self.streams = dropout, streams
+        self.p, self.streams, self.whole = dropout, streams, whole
 
     def step(self, step: int) -> Stepped:
         """One optimiser step (from 0)."""
@@ -96,6 +119,8 @@ class PairTrainer:
         total = self.room.for_tokens(longest, lambda most: self._gradients(step, which, grid, most))
         with named_divergence(self.stage, step + 1, self.steps, self.names):
             norms = self.optimiser.step(linear_schedule(step, self.steps, self.warm_up))
+        if self.whole is not None:
+            self.whole.step_taken()
         loss = total.pop("loss").tolist()
         return Stepped(loss, norms.tolist(), {name: values.tolist() for name, values in total.items()})
 
@@ -103,15 +128,27 @@ class PairTrainer:
         """Gradients of the batch, piece by piece; returns each condition's mean loss, and means of what is logged."""
         self.optimiser.adam.zero_grad(set_to_none=True)
         total: dict[str, Tensor] = {}
+        whole = {} if self.whole is None else self.whole.read(grid, which, most_tokens)
         for part, places, items in pieces(grid, most_tokens):
             chosen = which[part].gather(1, places)
-            found = self.losses(Part(part, items, chosen, self._dropout(step, part, chosen, items)))
+            mine = {name: values[part] for name, values in whole.items()}
+            found = self.losses(Part(part, items, chosen, self._dropout(step, part, chosen, items), mine))
             # A condition's loss is its batch mean; the sum over conditions keeps their gradients apart.
             (found.loss / self.batch).sum().backward()
             for name, values in {"loss": found.loss, **found.logged}.items():
                 mean = total.setdefault(name, values.new_zeros(len(grid), requires_grad=False))
                 mean[part] += values.detach().sum(dim=1) / self.batch
         return total
+
+    def state(self) -> dict[str, Tensor]:
+        """What the steps to come depend on, for a checkpoint."""
+        return {**optimiser_state(self.optimiser.adam), **({} if self.whole is None else self.whole.state())}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a `state`."""
+        restore_optimiser(self.optimiser.adam, state)
+        if self.whole is not None:
+            self.whole.restore(state)
 
     def _dropout(self, step: int, part: slice, which: Tensor, items: Sequence[Pair]) -> Dropout | None:
         if self.p == 0:
@@ -132,14 +169,14 @@ def train(
     start = 0
     if saved := checkpoint.load():
         start, state = saved
-        restore_optimiser(trainer.optimiser.adam, state)
+        trainer.restore(state)
     for step in range(start, trainer.steps):
         done = trainer.step(step)
         checkpoint.append("training", [{"step": step + 1, "loss": done.loss, "norm": done.norm, **done.logged}])
         progress(step + 1, trainer.steps, "steps", f"loss {sum(done.loss) / len(done.loss):.3f}")
         after(step + 1)
         if step + 1 < trainer.steps:
-            checkpoint.save_if_due(step + 1, lambda: optimiser_state(trainer.optimiser.adam))
+            checkpoint.save_if_due(step + 1, trainer.state)
     log = checkpoint.log("training")
     return [
         [{name: value if name == "step" else value[c] for name, value in row.items()} for row in log]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,10 +36,11 @@ def named(condition: str) -> Named:
     return Named(match[1] or "", float(match[2]), int(match[3]))
 
 
-def checkpoint_of(condition: str) -> str:
-    """The offline condition from which an online condition starts."""
-    variant = named(condition).variant
-    return condition.removeprefix(f"{variant}-")
+def checkpoint_of(condition: str, checkpoints: Collection[str]) -> str | None:
+    """The offline condition, one of `checkpoints`, from which an online condition starts: its name without the
+    variant's."""
+    starts = [i + 1 for i, letter in enumerate(condition) if letter == "-"]
+    return next((condition[at:] for at in starts if condition[at:] in checkpoints), None)
 
 
 class Tail:
@@ -139,8 +140,8 @@ def _unfinished(partial: Path, names: Sequence[str], log: str, read: Read) -> di
 
 def start_point(probes: Mapping[str, Path], condition: str) -> Row | None:
     """The evaluation point t=0 of an online condition, which the probe of its checkpoint holds."""
-    folder = probes.get(checkpoint_of(condition))
-    return None if folder is None else record(folder / "point.json").get("start")
+    checkpoint = checkpoint_of(condition, probes)
+    return None if checkpoint is None else record(probes[checkpoint] / "point.json").get("start")
 
 
 def standardised_gaps(start: Row | None, rows: Sequence[Row]) -> list[float]:

@@ -7,6 +7,7 @@ from math import inf
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import optimize
 
 from betastar.errors import BetastarError
 from betastar.maths.constants import EPSILON
@@ -49,3 +50,30 @@ def geometric_grid(low: float, high: float, n: int) -> Array:
     if not 0 < low < high < inf or n < 2:
         raise ValueError(f"a geometric grid needs 0 < low < high and n >= 2, got {low}, {high}, {n}")
     return np.geomspace(low, high, n)
+
+
+def strengths_at(targets: Sequence[float], strengths: Sequence[float], distances: Sequence[float]) -> Array:
+    """Strengths [n] at which a method goes the `targets` [n] far, from those tried and the distance that each reached.
+
+    log strength is interpolated linearly in √distance (KL is quadratic in a small change of the policy), after the
+    distances are made monotone by pooling neighbours that are out of order, as noise makes them. Raises BetastarError
+    where a target is not between the smallest and the largest distance reached.
+    """
+    order = np.argsort(np.asarray(strengths, dtype=np.float64))
+    log_strength = np.log(np.asarray(strengths, dtype=np.float64)[order])
+    distance = np.asarray(distances, dtype=np.float64)[order]
+    falls = bool(distance[-1] < distance[0])
+    fitted = optimize.isotonic_regression(np.sqrt(np.maximum(distance, 0)), increasing=not falls).x
+    if falls:
+        log_strength, fitted = log_strength[::-1], fitted[::-1]
+    wanted = np.sqrt(np.asarray(targets, dtype=np.float64))
+    for target, root in zip(targets, wanted, strict=True):
+        if not fitted[0] <= root <= fitted[-1]:
+            raise BetastarError(
+                f"the distance {target:g} nats is outside of the {fitted[0] ** 2:.3g} to {fitted[-1] ** 2:.3g} nats "
+                f"that strengths from {min(strengths):g} to {max(strengths):g} reached; move low and high apart, train "
+                "longer, or change values."
+            )
+    levels = np.unique(fitted)  # neighbours that were pooled stand for one point in their middle
+    middles = [log_strength[fitted == level].mean() for level in levels]
+    return np.exp(np.interp(wanted, levels, middles))

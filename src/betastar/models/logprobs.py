@@ -158,6 +158,17 @@ def response_logprobs(model: nn.Module, batch: RightPadded, temperature: float =
     return _summed(logprob, row, column, (len(batch.tokens), batch.tokens.shape[1]))
 
 
+def response_token_logprobs(model: nn.Module, batch: RightPadded, temperature: float = 1.0) -> Tensor:
+    """Log-probability of each token of each row's response, `[R, T]`, zero beyond its end; else as
+    `response_logprobs`, which sums them."""
+    hidden = backbone(model)(input_ids=batch.tokens, use_cache=False).last_hidden_state
+    row, column = batch.response[:, 1:].nonzero(as_tuple=True)
+    logprob = token_logprobs(hidden[row, column], batch.tokens[row, column + 1], lm_head(model), temperature)
+    place = batch.response[:, 1:].cumsum(dim=1)[row, column] - 1
+    shape = (len(batch.tokens), int(batch.response.sum(dim=1).max()))
+    return logprob.new_zeros(shape).index_put((row, place), logprob)
+
+
 def pair_states(model: nn.Module, batch: PairBatch) -> Tensor:
     """Hidden states of a batch of pairs, flattened: `[R · T, d]`."""
     output = backbone(model)(
@@ -191,6 +202,28 @@ def grid_logprobs(
         with bank.use(adapters and adapters[part]):
             logprob = response_logprobs(bank.model, right_pad(rows, pad, device), temperature)
         result[part].scatter_(1, index.to(device), logprob.view(index.shape))
+    return result
+
+
+@torch.no_grad()
+def grid_token_logprobs(
+    bank: AdapterBank,
+    adapters: Adapters | None,
+    grid: Sequence[Sequence[Row]],
+    pad: int,
+    most_tokens: int,
+    temperature: float = 1.0,
+) -> Tensor:
+    """Log-probabilities of single response tokens `[C, B, T]`, zero beyond the response; else as `grid_logprobs`."""
+    device = bank.device
+    result = torch.zeros(len(grid), len(grid[0]), max(len(r.response) for row in grid for r in row), device=device)
+    for part, index, rows in pieces(grid, most_tokens):
+        with bank.use(adapters and adapters[part]):
+            logprob = response_token_logprobs(bank.model, right_pad(rows, pad, device), temperature)
+        for c, places, mine in zip(
+            range(part.start, part.stop), index.to(device), logprob.view(*index.shape, -1), strict=True
+        ):
+            result[c, places, : mine.shape[-1]] = mine
     return result
 
 

@@ -29,6 +29,14 @@ class RewardEnsemble:
         """Some of the members, as a view."""
         return RewardEnsemble(self.adapters[index], self.head[index])
 
+    def merged(self) -> RewardEnsemble:
+        """WARM (arXiv:2401.12187): one member with the mean of the members' weight updates and heads. Exact: the mean
+        of A_k B_k is one adapter of rank K·r, the A side by side, and the B divided by K one below the other."""
+        members, adapters = len(self), self.adapters
+        a = {name: torch.cat(list(w), dim=1)[None] for name, w in adapters.a.items()}
+        b = {name: torch.cat(list(w), dim=0)[None] / members for name, w in adapters.b.items()}
+        return RewardEnsemble(Adapters(a, b, adapters.scale), self.head.mean(dim=0, keepdim=True))
+
     def parameters(self) -> list[Tensor]:
         return [*self.adapters.parameters(), self.head]
 

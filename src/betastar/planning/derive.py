@@ -21,7 +21,8 @@ from betastar.errors import BetastarError
 from betastar.maths import appendix_c
 from betastar.maths.appendix_c import Derived
 from betastar.settings.config import Config, Resolved, merged
-from betastar.settings.sections import ADAPTER, LOOP, Adapter, Online, Optimisation, Training
+from betastar.settings.phases import Online
+from betastar.settings.sections import ADAPTER, LOOP, Adapter, Optimisation, Training
 
 if TYPE_CHECKING:
     from betastar.models.support import ModelFacts
@@ -179,6 +180,7 @@ def _resolved(config: Config, reward_adapter: Adapter | None, values: dict[str, 
     for loop in LOOPS:
         changes[loop] = numbers(loop, getattr(config, loop).model_dump(), LOOP)
     changes["variants"] = {name: numbers("online", override, LOOP) for name, override in config.variants.items()}
+    changes["methods"] = {name: numbers("offline", override, LOOP) for name, override in config.methods.items()}
     whole = config.model_dump()
     if reward_adapter is not None:
         whole["reward_adapter"] = reward_adapter.model_dump()

@@ -130,9 +130,7 @@ class Counts(NamedTuple):
 
 def counts(config: Config) -> Counts:
     """How many adapters of each kind an experiment trains."""
-    grid = config.grid
-    betas = grid.n or len(grid.values or grid.percentiles)
-    checkpoints = betas * len(config.seeds)
+    checkpoints = sum(config.method(name).grid.count for name in config.methods) * len(config.seeds)
     adapted = checkpoints * len(config.variants)
     judge = not isinstance(config.preferences, MicroPreferences)
     limit = config.online.conditions_at_once or adapted
@@ -175,7 +173,8 @@ def stages(config: Resolved, facts: Facts, problems: int, float32: bool) -> list
 
     updated = evaluated = 0
     for variant in map(config.variant, config.variants):
-        updated += how_many.checkpoints * variant.steps * variant.numbers(variant.steps).batch_size
+        responses = variant.numbers(variant.steps).batch_size * variant.answers_per_prompt
+        updated += how_many.checkpoints * variant.steps * responses * variant.epochs_per_batch
         evaluated += how_many.checkpoints * math.ceil(variant.steps / config.evaluation.every) * each
     passes = 1 if float32 else 2
     policy = _sum(answered(updated, passes), answered(evaluated, passes + 1))._replace(trained=updated * row)
@@ -310,7 +309,8 @@ def phases(config: Resolved, facts: Facts, problems: int, gpu: bool) -> list[Pha
 
 def rows_at_once(config: Resolved, problems: int) -> int:
     """Responses sampled at the same time: of all conditions in a bank, as many as `compute.rows_per_decode` allows."""
-    batches = [variant.numbers(variant.steps).batch_size for variant in map(config.variant, config.variants)]
+    variants = [config.variant(name) for name in config.variants]
+    batches = [v.numbers(v.steps).batch_size * v.answers_per_prompt for v in variants]
     answers = problems * config.evaluation.answers
     return min(config.compute.rows_per_decode, counts(config).at_once * max(answers, *batches))
 

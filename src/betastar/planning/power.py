@@ -13,7 +13,7 @@ from betastar.errors import BetastarError
 from betastar.maths.power import POWER, power_of, residual_deviation, smallest_rise, smallest_rises
 from betastar.record.files import read_results
 from betastar.settings.config import Config
-from betastar.settings.sections import Grid
+from betastar.settings.phases import Grid
 
 SEEDS, BETAS = (3, 5, 10), (3, 5, 7)
 """Of the table; the plan's own numbers join them."""

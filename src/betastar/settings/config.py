@@ -7,14 +7,26 @@ Input is refused or accepted, never silently adjusted; all faults are reported a
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple, final
+from typing import Annotated, Any, NamedTuple, final
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from betastar.errors import BetastarError, InternalError
+from betastar.maths.methods import OBJECTIVES, objective_named
+from betastar.maths.reward_choices import FEWEST
+from betastar.settings.phases import Grid, Offline, Online
+from betastar.settings.safe_yaml import parsed_yaml, read_yaml
 from betastar.settings.sections import (
     ADAPTER,
     LOOP,
@@ -26,26 +38,32 @@ from betastar.settings.sections import (
     Compute,
     Data,
     Evaluation,
-    Grid,
     Law,
     Lengths,
-    Offline,
-    Online,
     Preferences,
     ResolvedAdapter,
     Rewards,
     Section,
     Task,
     Tracking,
+    without_defaults,
 )
 
 PRESETS = Path(__file__).parents[1] / "presets"
 TASKS = PRESETS / "tasks"  # ready-made settings of `task`
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # names become folder names
 LONGEST_NAME = 100  # with β and seed behind it
-LARGEST_TEXT = 2**20  # bytes of settings
-MOST_NODES = 100_000  # of settings once every alias is followed
-LONGEST_NUMBER = 400  # characters
+
+
+class Method(NamedTuple):
+    """An offline method: how it trains, and the grid of its strength."""
+
+    offline: Offline
+    grid: Grid
+
+
+# Of `offline`, what all methods share: how many conditions are trained together, and when they are looked at.
+SHARED = ("conditions_at_once", "evaluate_every")
 
 
 class Config(Section):
@@ -74,6 +92,11 @@ class Config(Section):
     rewards: Rewards = Field(default_factory=Rewards, description="the reward ensemble (Eq. 5)")
     grid: Grid = Field(default_factory=Grid, description="the conservatism grid (Eq. 6-7)")
     offline: Offline = Field(default_factory=Offline, description="offline DPO (Eq. 1)")
+    methods: dict[Annotated[str, Field(pattern=NAME)], dict[str, Any]] = Field(
+        default_factory=lambda: {"dpo": {}},
+        min_length=1,
+        description="named overrides of `offline`, each with a `grid` of its own if it needs one; null removes one",
+    )
     online: Online = Field(default_factory=Online, description="online adaptation (Eq. 8-10)")
     variants: dict[Annotated[str, Field(pattern=NAME, max_length=LONGEST_NAME)], dict[str, Any]] = Field(
         default_factory=lambda: {"paper": {}},
@@ -86,12 +109,16 @@ class Config(Section):
     law: Law = Field(default_factory=Law, description="the conservatism law (Eq. 14-15, Def. 6.1)")
     tracking: Tracking = Field(default_factory=Tracking, description="experiment trackers; they never change a result")
 
-    @field_validator("variants", mode="before")
+    @field_validator("variants", "methods", mode="before")
     @classmethod
-    def _without_dropped(cls, variants: Any) -> Any:
-        if not isinstance(variants, dict):
-            return variants
-        return {name: override for name, override in variants.items() if override is not None}
+    def _without_dropped(cls, named: Any) -> Any:
+        if not isinstance(named, dict):
+            return named
+        return {name: override for name, override in named.items() if override is not None}
+
+    @model_serializer(mode="wrap")
+    def _as_before_there_were_methods(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(self, dump(self), {"methods"})
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
@@ -113,12 +140,83 @@ class Config(Section):
             )
         for name in self.variants:
             try:
-                self.variant(name)
+                aggregate, members = self.variant(name).proxy.aggregate, self.rewards.members
+                if members < FEWEST.get(aggregate, 1):
+                    fault(
+                        f"variants.{name}.proxy.aggregate",
+                        f"{aggregate} needs {FEWEST[aggregate]} members, but rewards.members is {members}; raise it, "
+                        "or choose mean",
+                    )
             except Faults as error:
                 faults += error.faults
+        for name in self.methods:
+            try:
+                self._fitting(name, self.method(name), fault)
+            except Faults as error:
+                faults += error.faults
+        if not faults:
+            labels = [self.label(method, variant) for method in self.methods for variant in self.variants]
+            if twice := next((label for label in labels if labels.count(label) > 1), None):
+                fault("methods", f"two conditions would be called {twice}; rename a method or a variant")
         if faults:
             raise Faults(faults)
         return self
+
+    def _fitting(self, name: str, method: Method, fault: Callable[[str, str], None]) -> None:
+        """Faults of the grid of a method whose strength is of another kind than DPO's β."""
+        entry, override = objective_named(method.offline.objective), self.methods[name]
+        is_beta = entry.strength == "β" and entry.reference
+        if name in OBJECTIVES and method.offline.objective != name:
+            fault(
+                f"methods.{name}",
+                f"trains {method.offline.objective} under another objective's name; call it something else, as in "
+                f"methods: {{mine: {{objective: {method.offline.objective}}}}}",
+            )
+            return
+        if not is_beta and "grid" not in override:
+            fault(
+                f"methods.{name}.grid",
+                f"missing; the strength of {method.offline.objective} is {entry.strength}, on a scale of its own: give "
+                "it a grid, for example {method: list, values: [0.1, 1]}",
+            )
+        elif not is_beta and method.grid.method == "percentiles":
+            what = "has no reference" if not entry.reference else f"has the strength {entry.strength}, not β"
+            fault(
+                f"methods.{name}.grid.method",
+                f"percentiles come from log-ratios to the reference (Eq. 6), but {method.offline.objective} {what}; "
+                "choose list, geometric or target_kl",
+            )
+
+    def method(self, name: str) -> Method:
+        """How a method trains: `offline` with the method's overrides laid over it; and its grid, `grid` unless it has
+        its own."""
+        override = {key: value for key, value in self.methods[name].items() if key != "grid"}
+        if shared := [key for key in SHARED if key in override]:
+            raise Faults(
+                [Fault(f"methods.{name}.{key}", f"the same for all methods; set offline.{key}") for key in shared]
+            )
+        grid = merged({"grid": self.grid.model_dump()}, {"grid": self.methods[name].get("grid", {})})["grid"]
+        where, root = f"methods.{name}.", Offline
+        shared = self.offline.model_dump()
+        if override.get("objective", self.offline.objective) != self.offline.objective:
+            shared.pop("options", None)  # they belong to the other objective
+        try:
+            offline = Offline.model_validate(merged(shared, override))
+            where, root = f"methods.{name}.grid.", Grid
+            return Method(offline, Grid.model_validate(grid))
+        except ValidationError as error:
+            raise Faults(faults_found(error, root, where)) from None
+
+    @property
+    def default_methods(self) -> bool:
+        """Whether nothing is said of methods: the run has DPO alone, and no name of a method is shown."""
+        return len(self.methods) == 1 and self.method(next(iter(self.methods))).offline.objective == "dpo"
+
+    def label(self, method: str, variant: str) -> str:
+        """What conditions of a method and a variant are called in the record, where each is one `variant`."""
+        if self.default_methods:
+            return variant
+        return method if len(self.variants) == 1 else f"{variant}-{method}"
 
     def variant(self, name: str) -> Online:
         """The online settings of a variant: `online` with the variant's overrides laid over it."""
@@ -132,6 +230,7 @@ def needs_deriving(config: Config) -> bool:
     """Whether any setting that Appendix C derives says `auto`. A warm-up may: it is ⌊√T⌋ of whichever loop uses it."""
     adapters = [config.adapter, *([config.reward_adapter] if config.reward_adapter else [])]
     loops = [config.rewards, config.offline, config.online, *(config.variant(name) for name in config.variants)]
+    loops += [config.method(name).offline for name in config.methods]
     found = [getattr(a, name) for a in adapters for name in ADAPTER]
     found += [getattr(loop, name) for loop in loops for name in LOOP]
     return "auto" in found
@@ -200,12 +299,12 @@ def load_config(source: str = "micro", overrides: Sequence[str] = ()) -> Config:
         near = difflib.get_close_matches(source, preset_names(), 1)
         hint = f"did you mean {near[0]}?" if near else f"the presets are {', '.join(preset_names())}."
         raise BetastarError(f"{source}: neither a preset nor a .yaml file; {hint}")
-    values = _read_yaml(path)
+    values = read_yaml(path)
     if "preset" in values:
         name = values.pop("preset")
         if name not in preset_names():
             raise BetastarError(f"{path}: preset {name!r} does not exist; choose from {', '.join(preset_names())}.")
-        values = merged(_read_yaml(PRESETS / f"{name}.yaml"), values)
+        values = merged(read_yaml(PRESETS / f"{name}.yaml"), values)
     given = [_override(override) for override in overrides]
     try:
         return Config.model_validate(_overridden(values, given, path))
@@ -278,118 +377,7 @@ def _ready_task(named_by: str, task: Mapping[str, Any]) -> dict[str, Any]:
     if preset not in task_names():
         choices = ", ".join(task_names())
         raise BetastarError(f"{named_by}: task.preset {preset!r} does not exist; choose from {choices}.")
-    return merged(_read_yaml(TASKS / f"{preset}.yaml"), changes)
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping, of which YAML readers silently keep the last. What YAML takes for
-    a truth value or a date stays text: pydantic would accept `yes` as the number 1, and nobody names a run with a date.
-    """
-
-    yaml_implicit_resolvers: ClassVar = {
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":timestamp"))]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_yaml_int(self, node: Any) -> int:
-        _check_number(node)
-        return super().construct_yaml_int(node)
-
-    def construct_yaml_float(self, node: Any) -> float:
-        _check_number(node)
-        return super().construct_yaml_float(node)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value} appears twice", key.start_mark
-                )
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
-_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
-PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "null", "merge", "value")}
-
-
-def _check_number(node: Any) -> None:
-    """YAML 1.1 reads 1:30 as 90, and hexadecimal numbers of any length, which Python then cannot even print."""
-    problem = None
-    if ":" in node.value:
-        problem = f"{node.value[:60]} would be read in base 60; put it in quotes or write the number"
-    elif len(node.value) > LONGEST_NUMBER:
-        problem = f"a number of {len(node.value)} characters"
-    if problem:
-        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-
-
-def _check_size(node: Any) -> None:
-    """Raises a YAMLError for settings that hold themselves, or that aliases make too large: a text of a few lines can
-    stand for billions of values."""
-    sizes: dict[int, int] = {}
-    above: set[int] = set()
-
-    def refuse(part: Any, problem: str) -> Exception:
-        return yaml.constructor.ConstructorError(None, None, problem, part.start_mark)
-
-    def size(part: Any) -> int:
-        if id(part) in above:
-            raise refuse(part, "an alias that holds itself")
-        if id(part) not in sizes:
-            if part.tag not in PLAIN:
-                tag = part.tag.removeprefix("tag:yaml.org,2002:")[:60]
-                raise refuse(part, f"the tag {tag} is not used in settings")
-            inner = part.value if isinstance(part, yaml.CollectionNode) else []
-            above.add(id(part))
-            parts = [each for entry in inner for each in (entry if isinstance(entry, tuple) else (entry,))]
-            sizes[id(part)] = 1 + sum(map(size, parts))
-            above.discard(id(part))
-        if sizes[id(part)] > MOST_NODES:
-            raise refuse(part, f"more than {MOST_NODES:,} values, aliases followed")
-        return sizes[id(part)]
-
-    size(node)
-
-
-def _parsed(text: str, before: str, after: str = "") -> Any:
-    """The value of a YAML text. Raises BetastarError in one line, between `before` and `after`."""
-    if len(text) > LARGEST_TEXT:
-        raise BetastarError(f"{before}: {len(text):,} characters are no settings (at most {LARGEST_TEXT:,}){after}")
-    try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        _check_size(node)
-        return loader.construct_document(node)
-    # Beside its own errors PyYAML lets some of Python's through: a number too long, brackets nested too deep.
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        problem = str(getattr(error, "problem", None) or error).split("\n")[0]
-        raise BetastarError(f"{before}:{where} not valid YAML ({problem}){after}") from None
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        if not path.is_file() and path.exists():
-            raise ValueError("not a regular file")
-        with path.open("rb") as file:
-            text = file.read(LARGEST_TEXT + 1).decode("utf-8").removeprefix("\ufeff")
-    except FileNotFoundError:
-        raise BetastarError(f"{path}: no such file; `betastar presets` lists the built-in presets.") from None
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise BetastarError(f"{path}: cannot be read ({reason}); give a text file in UTF-8.") from None
-    values = _parsed(text, str(path), "; correct the file.")
-    if not isinstance(values, dict):
-        raise BetastarError(
-            f"{path}: empty, or not a mapping of settings; start from the output of `betastar config micro`."
-        )
-    return values
+    return merged(read_yaml(TASKS / f"{preset}.yaml"), changes)
 
 
 def _override(text: str) -> _Override:
@@ -397,7 +385,7 @@ def _override(text: str) -> _Override:
     parts = [part.strip() for part in key.split(".")]
     if not equals or not all(parts):
         raise BetastarError(f"--set {text}: write it as key.path=value, for example --set online.steps=40.")
-    parsed = _parsed(value, f"--set {text}", "; put the value in quotes.")
+    parsed = parsed_yaml(value, f"--set {text}", "; put the value in quotes.")
     for part in reversed(parts):
         parsed = {part: parsed}
     return _Override(text.strip().replace("\n", "\\n"), ".".join(parts), parsed)
@@ -459,7 +447,7 @@ def _fault(fault: Any, root: type[BaseModel], prefix: str) -> Fault:
     if len(loc) > 1 + (not whole) and loc[1] in TAGS:  # pydantic's location also names the chosen kind, which is no key
         del loc[1]
     path = ".".join(map(str, loc))
-    where, kind, context = prefix + path, fault["type"], fault.get("ctx", {})
+    where, kind, context = (prefix + path).rstrip("."), fault["type"], fault.get("ctx", {})
     if kind == "extra_forbidden":
         return Fault(where, f"unknown key; {_hint(path, sorted(set(key_paths(root))), prefix)}")
     if kind == "missing":
@@ -530,6 +518,6 @@ def _lines(section: BaseModel, indent: str) -> Iterator[str]:
             yield f"{indent}{name}:{comment}"
             yield from _lines(value, indent + "  ")
         else:
-            plain: Any = section.model_dump(mode="json").get(name)  # None may be left out
+            plain: Any = section.model_dump(mode="json").get(name, value)  # a default may be left out
             text = yaml.safe_dump(plain, default_flow_style=True, width=10**6).strip().removesuffix("\n...").strip()
             yield f"{indent}{name}: {text}{comment}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -25,6 +26,13 @@ from betastar.maths.appendix_c import warm_up_steps
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def without_defaults(section: BaseModel, values: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """The dump of a section without those of its settings `names` that have their defaults: finished work from before
+    there were such settings keeps its key."""
+    defaults = {name: section.__class__.model_fields[name].get_default(call_default_factory=True) for name in names}
+    return {k: v for k, v in values.items() if k not in defaults or getattr(section, k) != defaults[k]}
 
 
 def positive(description: str, default: Any = ..., **more: Any) -> Any:
@@ -400,24 +408,6 @@ class Training(Optimisation):
     epochs: float = positive("passes over the training pairs; can be a fraction", 1.0)
 
 
-class Offline(Training):
-    """Settings of offline DPO."""
-
-    conditions_at_once: int | None = positive("maximum number of conditions in one bank; empty: all", None)
-    evaluate_every: int | None = positive(
-        "optimiser steps between evaluations on the way to each checkpoint; empty: none", None
-    )
-
-    @model_validator(mode="after")
-    def _adapters_on_the_way(self) -> Offline:
-        if self.evaluate_every is not None and self.engine == "trl":
-            raise ValueError(
-                "evaluate_every needs engine bank, because TRL's trainer keeps no adapters on the way; set engine: "
-                "bank or leave evaluate_every empty"
-            )
-        return self
-
-
 class Rewards(Training):
     members: int = Field(default=3, ge=2, le=100, description="number of reward models K in an ensemble")
     per: Literal["seed", "run"] = Field(
@@ -430,85 +420,6 @@ class Rewards(Training):
 
 
 MOST = 1000  # values of β, or seeds
-SMALLEST_BETA, LARGEST_BETA = 1e-12, 1e12
-
-
-def _in_range(beta: float) -> float:
-    if not SMALLEST_BETA <= beta <= LARGEST_BETA:
-        raise ValueError(
-            f"a β should be between {SMALLEST_BETA:g} and {LARGEST_BETA:g}, because single precision computes with it"
-        )
-    return beta
-
-
-BetaSetting = Annotated[float, Field(gt=0), AfterValidator(_in_range)]
-
-
-class Grid(Section):
-    method: Literal["percentiles", "list", "geometric"] = Field(
-        default="percentiles", description="how the values of β are chosen"
-    )
-    percentiles: tuple[Annotated[float, Field(gt=0, lt=100)], ...] = Field(
-        default=(20, 50, 80), min_length=1, max_length=MOST, description="for percentiles: p_j of Eq. 7"
-    )
-    values: tuple[BetaSetting, ...] = Field(default=(), max_length=MOST, description="for list: the values of β")
-    low: BetaSetting | None = Field(default=None, description="for geometric: smallest β")
-    high: BetaSetting | None = Field(default=None, description="for geometric: largest β")
-    n: int | None = Field(default=None, ge=2, le=MOST, description="for geometric: number of values")
-
-    @model_validator(mode="after")
-    def _complete(self) -> Grid:
-        for name in ("percentiles", "values"):
-            if len(set(getattr(self, name))) != len(getattr(self, name)):
-                raise ValueError(f"{name} lists the same number twice; list each once")
-        written = [f"{beta:.6g}" for beta in self.values]  # as folders and tables name it
-        if twice := next((text for text in written if written.count(text) > 1), None):
-            raise ValueError(f"two values of β are {twice} to six digits; move them apart or remove one")
-        if self.method == "list" and not self.values:
-            raise ValueError("method list needs values, for example values: [0.1, 0.3, 1.0]")
-        if self.method != "list" and self.values:
-            raise ValueError(f"method {self.method} does not use values; set method: list or values: []")
-        if self.method != "geometric" and (self.low, self.high, self.n) != (None, None, None):
-            raise ValueError(f"method {self.method} does not use low, high and n; set method: geometric or remove them")
-        if self.method == "geometric":
-            if self.low is None or self.high is None or self.n is None:
-                raise ValueError("method geometric needs low, high and n, for example low: 0.1, high: 10, n: 7")
-            if self.low >= self.high:
-                raise ValueError("low must be smaller than high")
-            if (self.high / self.low) ** (1 / (self.n - 1)) < 1 + 1e-5:
-                raise ValueError("low and high are so close that values of β are equal to six digits; move them apart")
-        return self
-
-
-class Kl(Section):
-    coupling: Literal["paper", "fixed"] = Field(
-        default="paper", description="paper: κ = β / Q_p(|d|), Eq. 10; fixed: the same κ for every β"
-    )
-    percentile: float = Field(
-        default=75, ge=0, le=100, description="for paper: p of Q_p, which the paper does not state"
-    )
-    kappa: float = Field(default=0.003, ge=0, description="for fixed: κ")
-
-
-class Online(Optimisation):
-    """Settings of online adaptation; after the warm-up the learning rate is constant."""
-
-    batch_size: CountOrAuto = Field(
-        default=32, description=f"prompts per condition and step, with one response each; at least 2; {APPENDIX_C}.3"
-    )
-    steps: int = positive("optimiser steps T", 80)
-    temperature: float = positive("sampling temperature", 1.0)
-    prompt_split: Literal["train", "test"] = Field(
-        default="train", description="split of the problems to adapt on; the paper uses test"
-    )
-    kl: Kl = Field(default_factory=Kl, description="the penalty that keeps the policy close to its checkpoint")
-    conditions_at_once: int | None = positive("maximum number of conditions in one bank; empty: all", None)
-
-    @model_validator(mode="after")
-    def _an_advantage(self) -> Online:
-        if self.batch_size == 1:
-            raise ValueError("batch_size must be at least 2, because the advantage compares the responses in a batch")
-        return self
 
 
 class Evaluation(Section):

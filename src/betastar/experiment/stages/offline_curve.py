@@ -71,7 +71,11 @@ def run(ctx: Context[Resolved], inputs: Inputs, checkpoints: Parts[Condition]) -
         for curve, folder in zip(curves, folders, strict=True):
             write_jsonl(folder / FILE, curve)
 
-    return made_parts(ctx, STAGE, keys, build, ctx.config.online.conditions_at_once)
+    made: list[Parts[Condition]] = []
+    for method in dict.fromkeys(c.method for c in keys):  # those of a method have the same steps
+        mine = {c: key for c, key in keys.items() if c.method == method}
+        made.append(made_parts(ctx, STAGE, mine, build, ctx.config.online.conditions_at_once))
+    return Parts({c: folder for parts in made for c, folder in parts.items()}, keys)
 
 
 def _points(

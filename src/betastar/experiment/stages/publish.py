@@ -15,9 +15,11 @@ from betastar.disk import read_json, read_jsonl_rows
 from betastar.experiment import readers
 from betastar.experiment.conditions import Condition, OnlineCondition, Parts
 from betastar.experiment.context import Context
+from betastar.experiment.distances import reached
 from betastar.experiment.evaluation import held_out, probe_prompts
 from betastar.experiment.making import made
 from betastar.experiment.store import Artefact, copy_out, write_atomically
+from betastar.maths.methods import objective_named
 from betastar.record.answers import complete, read_answers, write_answers
 from betastar.record.entries import REGISTRY
 from betastar.record.files import ANSWERS, METRICS, RESULTS, SAMPLES, read_points, to_json, to_json_lines
@@ -33,7 +35,8 @@ STAGE = "results"
 
 
 class Made(NamedTuple):
-    """What stages have made of every condition; the last three are empty where they are off."""
+    """What stages have made of every condition; the last four are empty where they are off. `reached`: distances of a
+    search for strengths."""
 
     checkpoints: Parts[Condition]
     probes: Parts[Condition]
@@ -41,6 +44,7 @@ class Made(NamedTuple):
     sampled: Parts[Condition]
     curves: Parts[Condition]
     networks: Parts[Condition | OnlineCondition]
+    reached: Parts[Condition] = Parts({}, {})
 
 
 def run(
@@ -64,20 +68,21 @@ def run(
 
         from betastar.analysis.results import build_results
 
-        points, samples = _points(found.probes, found.online)
+        points, samples = _points(config, found.probes, found.online)
         diverged = diverged_conditions(points)
-        answers = _answers(found.probes, found.online)
+        answers = _answers(config, found.probes, found.online)
         results = build_results(
             points,
             {
                 key: {**_extra(found, o), **({"diverged": diverged[key]} if key in diverged else {})}
                 for o in found.online
-                for key in [(o.variant, o.checkpoint.beta, o.checkpoint.seed)]
+                for key in [(_label(config, o), o.checkpoint.beta, o.checkpoint.seed)]
             },
             {
                 **_context(ctx, preferences, ensembles, problems),
+                **_methods(config, found),
                 "hyperparameters": hyperparameters,
-                **_inside(found, config.root_seed),
+                **_inside(config, found),
             },
             root_seed=config.root_seed,
             trade_off=config.law.trade_off,
@@ -99,15 +104,43 @@ def run(
     return published
 
 
+def _label(config: Resolved, condition: OnlineCondition) -> str:
+    """What an online condition's method and variant are called in the record."""
+    return config.label(condition.checkpoint.method, condition.variant)
+
+
+def _methods(config: Resolved, found: Made) -> dict[str, Any]:
+    """What the record says of methods, where there are others than DPO."""
+    if config.default_methods:
+        return {}
+    searched = reached(found.reached)
+    methods = {}
+    for name in config.methods:
+        (offline, grid), labels = config.method(name), [config.label(name, variant) for variant in config.variants]
+        entry = objective_named(offline.objective)
+        methods[name] = {
+            "objective": offline.objective,
+            "strength": entry.strength,
+            "closer": entry.closer,
+            "options": {n: option.default for n, option in entry.options.items()} | dict(offline.options),
+            **({"beta_schedule": schedule.model_dump()} if (schedule := offline.beta_schedule) else {}),
+            "grid": grid.model_dump(mode="json", exclude_none=True),
+            "strengths": sorted({c.beta for c in found.checkpoints if c.method == name}),
+            "variants": labels,
+            **({"searched": searched[name]} if name in searched else {}),
+        }
+    return {"methods": methods}
+
+
 def _points(
-    probes: Parts[Condition], online: Parts[OnlineCondition]
+    config: Resolved, probes: Parts[Condition], online: Parts[OnlineCondition]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """All evaluation points and all kept responses; the point t=0 of a checkpoint stands in each of its variants."""
     rows: list[dict[str, Any]] = []
     samples: list[dict[str, Any]] = []
     for condition, folder in online.items():
         name = {
-            "variant": condition.variant,
+            "variant": _label(config, condition),
             "beta": condition.checkpoint.beta,
             "seed": condition.checkpoint.seed,
         }
@@ -133,23 +166,26 @@ def diverged_conditions(points: Sequence[Mapping[str, Any]]) -> dict[tuple[Any, 
     return found
 
 
-def _answers(probes: Parts[Condition], online: Parts[OnlineCondition]) -> pd.DataFrame:
+def _answers(config: Resolved, probes: Parts[Condition], online: Parts[OnlineCondition]) -> pd.DataFrame:
     """The table of answers; those of a checkpoint stand in each of its variants."""
     import pandas as pd
 
     starts = {condition: read_answers(probes[condition] / ANSWERS) for condition in {c.checkpoint for c in online}}
     tables = []
     for condition, folder in online.items():
-        tables += [starts[condition.checkpoint].assign(variant=condition.variant), read_answers(folder / ANSWERS)]
+        label = _label(config, condition)
+        tables += [
+            table.assign(variant=label) for table in (starts[condition.checkpoint], read_answers(folder / ANSWERS))
+        ]
     return complete(pd.concat(tables, ignore_index=True))
 
 
-def _inside(found: Made, root_seed: int) -> dict[str, Any]:
+def _inside(config: Resolved, found: Made) -> dict[str, Any]:
     """Best-of-n, where it was drawn, and what went on inside the networks."""
-    from betastar.analysis.inside import best_of_n_record, inside_record
+    from betastar.analysis.inside import Checkpoint, best_of_n_record, inside_record
 
-    def name(c: Condition) -> tuple[float, int]:
-        return c.beta, c.seed
+    def name(c: Condition) -> Checkpoint:
+        return Checkpoint(c.beta, c.seed, c.method if c.named else "")
 
     answers = {name(c): read_json(folder / "answers.json") for c, folder in found.sampled.items()}
     networks = {c: read_json(folder / "network.json") for c, folder in found.networks.items()}
@@ -159,12 +195,15 @@ def _inside(found: Made, root_seed: int) -> dict[str, Any]:
         {name(c): read_jsonl_rows(folder / "curve.jsonl") for c, folder in found.curves.items()},
         {name(c): network for c, network in networks.items() if isinstance(c, Condition)},
         {
-            (c.variant, *name(c.checkpoint)): network
+            (_label(config, c), c.checkpoint.beta, c.checkpoint.seed): network
             for c, network in networks.items()
             if isinstance(c, OnlineCondition)
         },
     )
-    return {**({"best_of_n": best_of_n_record(answers, root_seed=root_seed)} if answers else {}), "inside": inside}
+    return {
+        **({"best_of_n": best_of_n_record(answers, root_seed=config.root_seed)} if answers else {}),
+        "inside": inside,
+    }
 
 
 def _extra(found: Made, condition: OnlineCondition) -> dict[str, Any]:
@@ -202,7 +241,11 @@ def _context(
         "root_seed": config.root_seed,
         "prompt_split": config.online.prompt_split,
         "grid": config.grid.model_dump(mode="json", exclude_none=True),
-        "variants": {name: config.variant(name).model_dump(mode="json", exclude_none=True) for name in config.variants},
+        "variants": {
+            config.label(method, name): config.variant(name).model_dump(mode="json", exclude_none=True)
+            for method in config.methods
+            for name in config.variants
+        },
         "evaluation": config.evaluation.model_dump(mode="json"),
         "problems": {
             "train": len(found.train),

@@ -15,7 +15,7 @@ from betastar.experiment.making import made
 from betastar.experiment.store import Artefact
 from betastar.maths.grid import geometric_grid, log_ratio_magnitude, percentile_grid
 from betastar.settings.config import Resolved
-from betastar.settings.sections import Grid
+from betastar.settings.phases import Grid
 
 VERSION = 3
 STAGE = "reference"
@@ -34,7 +34,10 @@ def run(ctx: Context[Resolved], base: Artefact, preferences: Artefact) -> Artefa
 
 
 def beta_grid(settings: Grid, reference: Artefact) -> list[float]:
-    """The β of the experiment, ascending. Six significant digits: a condition is known by what is printed."""
+    """The β (or other strengths) of a method, ascending; none where they are to be searched for. Six significant
+    digits: a condition is known by what is printed."""
+    if settings.method == "target_kl":
+        return []
     if settings.method == "list":
         grid = torch.tensor(sorted(settings.values), dtype=torch.float64).numpy()
     elif settings.method == "geometric":

@@ -58,11 +58,13 @@ class Job:
     compute: Compute
     device: torch.device
     say: Callable[[str], None] = lambda text: None  # is told when a training begins again with less at once
+    loss_type: str = "sigmoid"  # of DPOTrainer
+    label_smoothing: float = 0.0  # of its loss type `robust`
 
 
 def train_dpo(job: Job, beta: float, folder: Path, on_step: OnStep = lambda row: None) -> Steps:
-    """DPO with `beta` by TRL's DPOTrainer, the base as reference (arXiv:2606.30627 Eq. 1). Leaves the adapter in
-    `folder/adapter`, and returns a row per step; `on_step` gets each as it comes.
+    """The job's `loss_type` with `beta` by TRL's DPOTrainer, the base as reference; `sigmoid` is DPO (arXiv:2606.30627
+    Eq. 1). Leaves the adapter in `folder/adapter`, and returns a row per step; `on_step` gets each as it comes.
 
     A folder with the finished result of the same job is reused; one left half done is begun again, and where memory
     runs out the training begins again with smaller micro-batches. Raises BetastarError where TRL or the launcher is
@@ -150,6 +152,7 @@ def write_job(job: Job, beta: float | None, head: Tensor | None, folder: Path) -
     what = {
         "base": job.base.model_dump(),
         "beta": beta,
+        **({"loss_type": job.loss_type, "label_smoothing": job.label_smoothing} if job.loss_type != "sigmoid" else {}),
         "dropout": job.dropout,
         "seed": job.seed % 2**32,
         **job.numbers._asdict(),

@@ -85,7 +85,8 @@ def make_trainer(folder: Path, base: Base) -> Any:
     settings = arguments(job, compute, folder, bf16=model.dtype == torch.bfloat16)
     if job["beta"] is not None:
         hide_padding_from_trl(lm_head(model), base.vocabulary)
-        args: Any = DPOConfig(**settings, beta=job["beta"], loss_type=["sigmoid"])
+        loss = {"loss_type": [job.get("loss_type", "sigmoid")], "label_smoothing": job.get("label_smoothing", 0.0)}
+        args: Any = DPOConfig(**settings, beta=job["beta"], **loss)
         kind, collator = PairDpoTrainer, DpoCollator(pad)
     else:
         args, model = RewardConfig(**settings), classifier(model)

@@ -23,6 +23,7 @@ from betastar.record.shapes.kinds import (
 )
 
 Rank = Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+Method = Annotated[str, Field(description="offline method of the checkpoint, if the run has others than DPO")]
 Logged = Annotated[list[Number], Field(min_length=1)]
 
 
@@ -65,6 +66,7 @@ class BestOfAtBeta(TypedDict):
 class BestOfCheckpoint(TypedDict):
     """A checkpoint."""
 
+    method: NotRequired[Method]
     beta: Beta
     seed: int
     curve: Annotated[list[BestOf], Field(min_length=1)]
@@ -75,6 +77,7 @@ class BestOfCheckpoint(TypedDict):
 class BestOfBeta(TypedDict):
     """A β."""
 
+    method: NotRequired[Method]
     beta: Beta
     curve: Annotated[list[BestOfAtBeta], Field(min_length=1)]
     missing: NotRequired[Missing]
@@ -171,6 +174,7 @@ class Probe(TypedDict):
 class InsideCheckpoint(TypedDict):
     """A checkpoint: how the offline phase went, and its network."""
 
+    method: NotRequired[Method]
     beta: Beta
     seed: int
     displacement: Displacement

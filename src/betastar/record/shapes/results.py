@@ -18,6 +18,7 @@ from betastar.record.shapes.run import (
     EvaluationSettings,
     Grid,
     Hyperparameter,
+    MethodSettings,
     OnlineSettings,
     PointsFile,
     PreferenceSettings,
@@ -44,6 +45,15 @@ class ResultsRecord(TypedDict):
         ]
     ]
     grid: NotRequired[Annotated[Grid, Field(description="how the values of β were chosen (Eq. 6 and 7)")]]
+    methods: NotRequired[
+        Annotated[
+            dict[str, MethodSettings],
+            Field(
+                description="if a run has others than DPO: each method's `objective`, its `strength` (the records' β), "
+                "`options`, `grid`, and the `variants` under which its conditions are recorded"
+            ),
+        ]
+    ]
     variants: NotRequired[Annotated[dict[str, OnlineSettings], Field(description="online settings of each variant")]]
     evaluation: NotRequired[Annotated[EvaluationSettings, Field(description="settings of the evaluation")]]
     problems: NotRequired[

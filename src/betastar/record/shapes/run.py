@@ -14,7 +14,7 @@ from betastar.record.shapes.kinds import CLOSED, Beta, Count, Missing, Number, R
 class Grid(TypedDict):
     """How the β were found (Eq. 6 and 7); settings that are not used are left out."""
 
-    method: Literal["percentiles", "list", "geometric"]
+    method: Literal["percentiles", "list", "geometric", "target_kl"]
     percentiles: NotRequired[list[Setting]]
     values: NotRequired[list[Setting]]
     low: NotRequired[Setting]
@@ -23,14 +23,53 @@ class Grid(TypedDict):
 
 
 @with_config(CLOSED)
+class Tried(TypedDict):
+    """A strength that was tried in search of a distance."""
+
+    strength: Setting
+    kl: Annotated[Number, Field(description="KL from the base on the evaluation problems, nats per response")]
+    error: Annotated[Size, Field(description="its standard error")]
+
+
+@with_config(CLOSED)
+class MethodSettings(TypedDict):
+    """An offline method. Where records say β, they mean its strength."""
+
+    objective: Annotated[str, Field(description="the loss, built in or a user's own")]
+    strength: Annotated[str, Field(description="symbol of the knob that the grid sets")]
+    closer: Annotated[Literal["larger", "smaller"], Field(description="which strengths stay closer to the base")]
+    options: Annotated[dict[str, Setting], Field(description="what the objective takes beside its strength")]
+    beta_schedule: NotRequired[
+        Annotated[dict[str, Setting], Field(description="β-DPO's slope and momentum, if β follows each batch")]
+    ]
+    grid: Grid
+    strengths: Annotated[list[Setting], Field(description="the strengths in use, ascending")]
+    variants: Annotated[list[str], Field(description="the names of its conditions in this record")]
+    searched: NotRequired[Annotated[list[Tried], Field(description="of a grid by distance: what was tried")]]
+
+
+@with_config(CLOSED)
 class Kl(TypedDict):
     """The penalty of the online phase."""
 
     coupling: Annotated[
-        Literal["paper", "fixed"], Field(description="paper: κ ∝ β (Eq. 10); fixed: the same κ for every β")
+        Literal["paper", "fixed", "target", "uncertainty"],
+        Field(
+            description="paper: κ ∝ β (Eq. 10); fixed: the same κ for every β; target: adapted to a KL; "
+            "uncertainty: by the ensemble's disagreement"
+        ),
     ]
     percentile: Setting
     kappa: Setting
+    place: NotRequired[
+        Annotated[
+            Literal["loss_square", "loss_k3", "reward", "none"],
+            Field(description="where the penalty enters; absent: loss_square, Eq. 8"),
+        ]
+    ]
+    target: NotRequired[Annotated[Setting, Field(description="KL from the checkpoint, nats per response")]]
+    horizon: NotRequired[Setting]
+    power: NotRequired[Annotated[Setting, Field(description="exponent of û₀/û")]]
 
 
 @with_config(CLOSED)
@@ -47,6 +86,20 @@ class OnlineSettings(TypedDict):
     prompt_split: Literal["train", "test"]
     kl: Kl
     conditions_at_once: NotRequired[Count]
+    answers_per_prompt: NotRequired[Annotated[Count, Field(description="absent: 1")]]
+    advantage: NotRequired[Annotated[str, Field(description="absent: batch, Eq. 9")]]
+    length_normalisation: NotRequired[Annotated[str, Field(description="absent: none, Eq. 8")]]
+    epochs_per_batch: NotRequired[Annotated[Count, Field(description="absent: 1")]]
+    proxy: NotRequired[
+        Annotated[
+            dict[str, Setting | str], Field(description="the reward that is maximised; absent: the members' mean")
+        ]
+    ]
+    act: NotRequired[
+        Annotated[dict[str, Setting | str], Field(description="what is done when the gap rises; absent: nothing")]
+    ]
+    clip_low: NotRequired[Setting]
+    clip_high: NotRequired[Setting]
 
 
 @with_config(CLOSED)

@@ -22,6 +22,7 @@ from betastar.report.figures.panels import (
 )
 from betastar.report.points import Row, extent, known, labels, number, of_seeds, over_seeds, picked, series_frame
 
+OFFLINE = "offline"  # what the only method of a run is called
 ORIGINS = {"kl": "√KL from the checkpoint, √nats", "kl_base": "√KL from the base, √nats"}
 
 
@@ -34,20 +35,29 @@ def distance(results: Mapping[str, Any]) -> Figure:
     variants, names = list(results["summary"]), list(of_beta.values())
     roots = {f"d_{name}": np.sqrt(points[name].clip(lower=0)) for name in there}
     frame = points.assign(**roots)
-    best = _best_of_n(results, of_beta)
+    best = {v: _best_of_n(results, of_beta, method_of(results, v)) for v in variants}
     rows = []
     for name in there:
         both = [f"d_{name}", "true_strict"]
         known_rows: Any = frame[frame[both].notna().all(axis=1)]
         means, seeds = over_seeds(known_rows, both, of_beta), of_seeds(known_rows, both, of_beta)
-        beside = best if name == "kl" else []
-        x = extent([r[both[0]] for r in [*means, *seeds]] + [r["d"] for r in beside])
-        y = extent([r["true_strict"] for r in [*means, *seeds]] + [r["truth"] for r in beside])
+        beside = best if name == "kl" else {v: [] for v in variants}
+        x = extent([r[both[0]] for r in [*means, *seeds]] + [r["d"] for found in beside.values() for r in found])
+        y = extent(
+            [r["true_strict"] for r in [*means, *seeds]] + [r["truth"] for found in beside.values() for r in found]
+        )
         rows.append(
             [
                 Panel(
                     _curves(
-                        picked(means, variant=v), picked(seeds, variant=v), both[0], beside, names, ORIGINS[name], x, y
+                        picked(means, variant=v),
+                        picked(seeds, variant=v),
+                        both[0],
+                        beside[v],
+                        names,
+                        ORIGINS[name],
+                        x,
+                        y,
                     ),
                     variant_title(v, variants),
                 )
@@ -58,7 +68,7 @@ def distance(results: Mapping[str, Any]) -> Figure:
         "Thick: mean over seeds, a dot per evaluation; thin: each seed. √KL measures how far a policy has moved, "
         "whatever its learning rate, so two runs can be compared at the same distance."
     )
-    if best:
+    if any(best.values()):
         caption += (
             " Dashed, with squares: the best of n answers of the checkpoint by the proxy, at √(log n − (n−1)/n). It "
             "costs no training. If only training falls, suspect the optimiser; if both fall, the reward model."
@@ -68,7 +78,13 @@ def distance(results: Mapping[str, Any]) -> Figure:
     return Figure("distance", title, caption, rows)
 
 
-def _best_of_n(results: Mapping[str, Any], of_beta: Mapping[float | None, str]) -> list[Row]:
+def method_of(results: Mapping[str, Any], variant: str) -> str | None:
+    """The offline method behind a variant of the record; None in a run that has DPO alone."""
+    methods = results.get("methods") or {}
+    return next((name for name, method in methods.items() if variant in method["variants"]), None)
+
+
+def _best_of_n(results: Mapping[str, Any], of_beta: Mapping[float | None, str], method: str | None) -> list[Row]:
     found = (results.get("best_of_n") or {}).get("by_beta", [])
     return [
         {
@@ -78,7 +94,7 @@ def _best_of_n(results: Mapping[str, Any], of_beta: Mapping[float | None, str]) 
             "best_of": point["best_of"],
         }
         for row in found
-        if row["beta"] in of_beta
+        if row["beta"] in of_beta and row.get("method") == method
         for point in row["curve"]
         if point["kl"] is not None and point["truth"]["mean"] is not None
     ]
@@ -129,11 +145,15 @@ def _curves(
 
 
 def offline_frame(results: Mapping[str, Any], part: str) -> pd.DataFrame:
-    """The offline phase of every checkpoint as points of one variant: `curve`, its evaluations, or `log`, its training
-    log; empty where it was not kept."""
+    """The offline phase of every checkpoint as points of a variant called after its method: `curve`, its evaluations,
+    or `log`, its training log; empty where it was not kept."""
     frames = []
     for checkpoint in (results.get("inside") or {}).get("checkpoints", []):
         if found := checkpoint.get(part):
             frame = pd.DataFrame(found, dtype=float)
-            frames.append(frame.assign(variant="offline", beta=checkpoint["beta"], seed=checkpoint["seed"]))
+            frames.append(
+                frame.assign(
+                    variant=checkpoint.get("method", OFFLINE), beta=checkpoint["beta"], seed=checkpoint["seed"]
+                )
+            )
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()

@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 
 from betastar.record.entries import REGISTRY
-from betastar.report.figures.distance import offline_frame
+from betastar.report.figures.distance import OFFLINE, offline_frame
 from betastar.report.figures.panels import (
     HEIGHT,
     Axis,
@@ -56,17 +56,21 @@ def _no_dormant(results: Mapping[str, Any]) -> bool:
 
 def _offline(results: Mapping[str, Any]) -> list[list[Panel]]:
     of_beta = labels(results)
-    names, row = list(of_beta.values()), []
+    names, methods, row = list(of_beta.values()), list(results.get("methods") or [OFFLINE]), []
     curve = offline_frame(results, "curve")
     if known(curve, "true_strict"):
         points = over_seeds(curve, ["true_strict"], of_beta)
         axis = Axis("true reward", extent([r[f"true_strict_{end}"] for r in points for end in ("low", "high")]))
-        chart = lines(picked(points, variant="offline"), "true_strict", axis, names, x_title=OFFLINE_STEP)
-        row.append(Panel(chart, "offline phase"))
+        for method in methods:
+            chart = lines(picked(points, variant=method), "true_strict", axis, names, x_title=OFFLINE_STEP)
+            row.append(Panel(chart, "offline phase" if method == OFFLINE else f"offline phase, {method}"))
     log = offline_frame(results, "log")
     if known(log, "chosen_log_ratio"):
-        row.append(Panel(_displacement(over_seeds(log, list(RATIOS), of_beta), names), "log-ratios of training pairs"))
-    return [row] if row else []
+        moved, title = over_seeds(log, list(RATIOS), of_beta), "log-ratios of training pairs"
+        for method in methods:
+            chart = _displacement(picked(moved, variant=method), names)
+            row.append(Panel(chart, title if method == OFFLINE else f"{title}, {method}"))
+    return [row[i : i + 2] for i in range(0, len(row), 2)]
 
 
 RATIOS = {"chosen_log_ratio": "chosen", "rejected_log_ratio": "rejected"}
