@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "randomness": set(),
     "progress": set(),
+    "printing": set(),
     "disk": {"errors"},
     "plugins": {"errors", "disk"},
     "maths": {"errors", "randomness"},
@@ -30,9 +31,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"errors", "randomness", "disk", "maths", "record", "settings"},
     "planning": {"errors", "randomness", "maths", "record", "settings", "data", "models"},
     "analysis": {"errors", "randomness", "maths", "record"},
-    "live": {"errors", "progress", "disk", "maths", "settings"},
+    "live": {"errors", "progress", "printing", "disk", "maths", "settings"},
     "monitor": {"errors", "randomness", "disk", "maths", "record", "data", "analysis"},
-    "report": {"errors", "disk", "maths", "record", "settings", "analysis", "live"},
+    "report": {"errors", "printing", "disk", "maths", "record", "settings", "analysis", "live"},
     "experiment": {
         "errors",
         "randomness",
@@ -65,7 +66,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "report",
         "experiment",
     },
-    "cli": {"errors", "api"},
+    "cli": {"errors", "printing", "api"},
     "__main__": {"cli"},
 }
 # Imports for annotations alone, which no program runs.
@@ -166,7 +167,7 @@ def test_no_stage_imports_another_stage() -> None:
 
 
 # What shows progress and tables to whoever asks for them, at the command line or in Python.
-VOICES = {"live/reporters.py", "report/terminal.py"}
+VOICES = {"live/reporters.py", "report/terminal.py", "printing.py"}
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,10 @@ def test_an_untied_head_is_loaded(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"model_type": "llama"}, r"k_norm\.weight and \d+ more of its weights"), ({"num_hidden_layers": 1}, "layers.1.")],
+    [
+        ({"model_type": "llama"}, r"k_norm\.weight and \d+ more of its weights"),
+        ({"num_hidden_layers": 1, "layer_types": None}, "layers.1."),
+    ],
 )
 def test_weights_under_the_name_of_another_model_are_refused(folder: Path, change: dict[str, Any], words: str) -> None:
     """A llama reads all of a Qwen3 but the norms of its queries and keys, and would run as another model."""

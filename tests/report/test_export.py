@@ -93,12 +93,12 @@ def test_markdown_by_hand() -> None:
     assert lines[0] == "| variant | β | n | AUGC standardised | AUGC paper | mean û | r_UQ | onset step |"
     # No gap at β = 0.1: no correlation of û with a constant, and AUGC 0 but for ε = 2⁻²³ in the paper's form:
     # 4/(4 + ε) − 0.5/(0.5 + ε) = 1.75 ε, over 4 steps 7 ε. β = 1 has half of 16 and 8, and 4/√3 = 2.3.
-    assert lines[2] == "| a_b\\|c | 0.1 | 3 | 0 ± 0 | 8.34e-07 ± 0 | 0.700 ± 0.000 | – | none (0 of 3) |"
-    assert lines[3] == "| a_b\\|c | 1 | 3 | 8 ± 2.3 | 4 ± 1.2 | 0.700 ± 0.000 | 1.00 ± 0.00 | none (0 of 3) |"
-    assert lines[4] == "| a_b\\|c | 10 | 3 | 16 ± 4.6 | 8 ± 2.3 | 0.700 ± 0.000 | 1.00 ± 0.00 | 4 (2 of 3) |"
-    assert lines[5] == "| a_b\\|c | Spearman ρ | 3 β | +1.00 (exact p = 0.33) | +1.00 (exact p = 0.33) |  |  |  |"
+    assert lines[2] == "| a\\_b\\|c | 0.1 | 3 | 0 ± 0 | 8.34e-07 ± 0 | 0.700 ± 0.000 | – | none (0 of 3) |"
+    assert lines[3] == "| a\\_b\\|c | 1 | 3 | 8 ± 2.3 | 4 ± 1.2 | 0.700 ± 0.000 | 1.00 ± 0.00 | none (0 of 3) |"
+    assert lines[4] == "| a\\_b\\|c | 10 | 3 | 16 ± 4.6 | 8 ± 2.3 | 0.700 ± 0.000 | 1.00 ± 0.00 | 4 (2 of 3) |"
+    assert lines[5] == "| a\\_b\\|c | Spearman ρ | 3 β | +1.00 (exact p = 0.33) | +1.00 (exact p = 0.33) |  |  |  |"
     why = "undefined in 3 of 3 seeds: û or the gap is constant"
-    assert lines[-1] == f"Undefined (–): r_UQ: {why} (a_b|c, β 0.1)."
+    assert lines[-1] == f"Undefined (–): r\\_UQ: {why} (a\\_b\\|c, β 0.1)."
 
 
 def test_latex_by_hand() -> None:

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report.records import HOSTILE, page_of, record, run_folder
 
-from betastar.report.responses import HEAD, TAIL, UNSEEN, browser_data, cut, script_json, visible
+from betastar.printing import UNSEEN, visible
+from betastar.report.responses import HEAD, TAIL, browser_data, cut, script_json
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from betastar import __version__
 from betastar.cli import commands
 from betastar.cli.plan import plan
 from betastar.errors import BetastarError, InternalError, command_line
+from betastar.printing import print_traceback, say
 
 app = typer.Typer(
     add_completion=False,
@@ -24,7 +25,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"betastar {__version__}")
+        say(f"betastar {__version__}")
         raise typer.Exit
 
 
@@ -60,16 +61,19 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         with command_line():
-            app()
+            try:
+                app()
+            finally:
+                sys.excepthook = print_traceback  # typer sets its own when it is called
     except BetastarError as error:
         for line in str(error).split("\n"):
-            print(f"betastar: {line}", file=sys.stderr)
+            say(f"betastar: {line}", error=True)
         raise SystemExit(error.exit_code) from None
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
         text = "out of memory; lower online.conditions_at_once, use fewer values of β, or load the base with nf4"
-        print(f"betastar: {text}", file=sys.stderr)
+        say(f"betastar: {text}", error=True)
         raise SystemExit(InternalError.exit_code) from None
 
 

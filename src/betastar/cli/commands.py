@@ -12,7 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
+from betastar import printing
 from betastar.errors import BetastarError
+from betastar.printing import say, say_json
 
 Details = Annotated[
     bool, typer.Option("--details", help="Also print the tables of warning signs and of the causal chain.")
@@ -37,7 +39,7 @@ def run(
     try:
         results = api.run(source, out=out, overrides=overrides or [], command=again)
     except KeyboardInterrupt:
-        print(f"\nStopped. Finished work is kept; continue with: {again}", file=sys.stderr)
+        say(f"\nStopped. Finished work is kept; continue with: {again}", error=True)
         raise SystemExit(130) from None
     results.show(details, time.time() - started)
 
@@ -60,7 +62,7 @@ def report(
     from betastar import api
 
     page = api.load(run).report(out, paper)
-    print(f"{page}\n{page.parent / 'figures'}/")
+    say(f"{page}\n{page.parent / 'figures'}/")
     if show:
         import webbrowser
 
@@ -86,7 +88,7 @@ def compare(
 
     made = api.compare(*runs, out=out)
     made.show()
-    print(f"Open {made.page}; numbers are in {made.numbers}, figures in {made.figures}/{made.page.stem}-*")
+    say(f"Open {made.page}; numbers are in {made.numbers}, figures in {made.figures}/{made.page.stem}-*")
     if show:
         import webbrowser
 
@@ -101,13 +103,12 @@ def watch(
     ] = False,
 ) -> None:
     """Watch a run live: stages, losses, rewards. Only reads files, so it never disturbs the run; Ctrl-C exits."""
-    from rich.console import Console
-
     from betastar.api import look, picture
+    from betastar.printing import Filtered
 
     if not interval < 1e6:  # seconds; NaN is none
         raise BetastarError(f"--interval {interval:g}: not a number of seconds to wait; give one.")
-    console = Console(highlight=False)
+    console = printing.console()
     if once or not sys.stdout.isatty():
         console.print(picture(look(run), console.width))
         return
@@ -116,7 +117,7 @@ def watch(
     view = look(run)
     with contextlib.suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
         while True:
-            live.update(picture(view, console.width, console.height), refresh=True)
+            live.update(Filtered(picture(view, console.width, console.height)), refresh=True)
             if view.phase in ("finished", "failed"):
                 return
             time.sleep(interval)
@@ -151,7 +152,7 @@ def export(
     kind = kind or SUFFIXES.get("" if out is None else out.suffix.lower(), Format.markdown)
     text = api.load(run).table_1(kind.value)
     if out is None:
-        print(text, end="")
+        say(text, end="")
         return
     api.write_file(out, text)
 
@@ -171,9 +172,9 @@ def doctor(
     config = api.load_config(source, overrides or []) if source else None
     failed = False
     for finding in api.examined(config):
-        print(f"{MARKS[finding.level]}  {finding.what:14}{finding.found}")
+        say(f"{MARKS[finding.level]}  {finding.what:14}{finding.found}")
         if finding.remedy:
-            print(f"{'':9}{'':14}→ {finding.remedy}")
+            say(f"{'':9}{'':14}→ {finding.remedy}")
         failed |= finding.level == "failure"
     if failed:
         raise SystemExit(1)
@@ -298,7 +299,7 @@ def analyze(
 
     if list_names:
         for quantity, names, of in api.known_names():
-            print(f"{quantity:20} {of:40} {names}")
+            say(f"{quantity:20} {of:40} {names}")
         return
     if not paths:
         raise BetastarError("nothing to analyse; give log files or folders.")
@@ -326,16 +327,16 @@ def analyze(
         out=out,
     )
     if json:
-        print(results.json)
+        say_json(results.json)
     elif format is Layout.markdown:
-        print(results.markdown)
+        say(results.markdown)
     else:
         for note in results.notes:
-            print(f"Note: {note}")
+            say(f"Note: {note}")
         results.show(details, time.time() - started)
     verdicts = {condition.get("verdict") for condition in results.record["conditions"]}
     if found := [verdict.value for verdict in fail_on or [] if verdict.value in verdicts]:
-        print(f"betastar: a run is {' and one is '.join(found)} (--fail-on)", file=sys.stderr)
+        say(f"betastar: a run is {' and one is '.join(found)} (--fail-on)", error=True)
         raise SystemExit(FAILED_ON)
 
 
@@ -359,7 +360,7 @@ def presets() -> None:
     from betastar import api
 
     for name, what in api.presets().items():
-        print(f"{name:14}{what}")
+        say(f"{name:14}{what}")
 
 
 def config(
@@ -369,4 +370,4 @@ def config(
     """Print every setting with its value and meaning, as YAML that `betastar run` accepts."""
     from betastar import api
 
-    print(api.settings_text(api.load_config(source, overrides or [])))
+    say(api.settings_text(api.load_config(source, overrides or [])))

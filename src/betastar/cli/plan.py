@@ -104,9 +104,9 @@ def _again(source: str) -> str:
 
 
 def _console() -> Any:
-    from rich.console import Console
+    from betastar import printing
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 130)
+    return printing.console(width=None if sys.stdout.isatty() else 130)
 
 
 def _print(console: Any, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: int) -> None:

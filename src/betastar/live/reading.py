@@ -6,6 +6,7 @@ Nothing here fails because a file is not there yet, is gone again, or ends in ha
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,14 @@ def named(condition: str) -> Named:
     if match is None:
         raise ValueError(f"{condition} names no condition")
     return Named(match[1] or "", float(match[2]), int(match[3]))
+
+
+def is_condition(name: str) -> bool:
+    """Whether a name is one of a condition."""
+    try:
+        return math.isfinite(named(name).beta)
+    except ValueError:
+        return False
 
 
 def checkpoint_of(condition: str, checkpoints: Collection[str]) -> str | None:
@@ -95,8 +104,18 @@ def record(path: Path) -> Row:
 def _parsed(text: bytes) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a row is a number that arithmetic can take; NaN is one."""
+    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53)
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value of a row is a step or a seed."""
+    return isinstance(value, int) and is_number(value)
 
 
 def rows_by_name(
@@ -159,6 +178,6 @@ def standardised_gaps(start: Row | None, rows: Sequence[Row]) -> list[float]:
             start["correct_strict"],
             start["n"],
         ).gap
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return [float("nan")] * len(rows)
     return gap[1:].tolist()

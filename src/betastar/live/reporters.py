@@ -10,6 +10,7 @@ from html import escape
 from importlib import import_module
 from typing import Any
 
+from betastar.printing import console, say, visible
 from betastar.progress import Reporter
 
 
@@ -17,10 +18,9 @@ class TerminalReporter(Reporter):
     """A live bar for the present stage, on a terminal."""
 
     def __init__(self) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-        self.console = Console(stderr=True, highlight=False)
+        self.console = console(stderr=True)
         self.bar = Progress(
             TextColumn("{task.fields[place]} [bold]{task.description}"),
             BarColumn(bar_width=24),
@@ -66,7 +66,7 @@ class LogReporter(Reporter):
         self.name, self.place, self.begun, self.last = "", "", time.time(), 0.0
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        say(text, error=True)
 
     def stage(self, name: str, place: int, of: int) -> None:
         self.name, self.place, self.begun, self.last, self.first = name, f"[{place}/{of}]", time.time(), 0.0, None
@@ -98,7 +98,7 @@ class NotebookReporter(Reporter):
         self.handle = display(self, display_id=True)
 
     def say(self, text: str) -> None:
-        self.lines.append(escape(text))
+        self.lines.append(escape(visible(text)))
         self._draw()
 
     def stage(self, name: str, place: int, of: int) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
@@ -23,21 +23,25 @@ SECONDS_BETWEEN_WRITES = 1.0
 State = Literal["running", "finished", "stopped", "failed"]
 
 
+Time = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
+"""Seconds since 1970."""
+
+
 class StageStatus(BaseModel):
     """A stage. Times are seconds since 1970. `done` of `total` units are finished at `last_at`; this process began with
     `first_done` at `first_at`. `folders` relative to the run directory, by condition or member; `missing` were not
     there when the stage began."""
 
     name: str
-    began: float | None = None
-    ended: float | None = None
+    began: Time | None = None
+    ended: Time | None = None
     done: int = 0
     total: int = 0
     unit: str = ""
     note: str = ""
     first_done: int = 0
-    first_at: float | None = None
-    last_at: float | None = None
+    first_at: Time | None = None
+    last_at: Time | None = None
     folders: dict[str, str] = Field(default_factory=dict)
     missing: list[str] = Field(default_factory=list)
 
@@ -58,9 +62,9 @@ class Status(BaseModel):
     directory: str = ""
     host: str = ""
     pid: int = 0
-    process_began: float | None = None
-    began: float
-    updated: float
+    process_began: Time | None = None
+    began: Time
+    updated: Time
     stages: list[StageStatus] = Field(default_factory=lambda: [StageStatus(name=name) for name in STAGES])
 
     def stage(self, name: str) -> StageStatus:

@@ -14,6 +14,9 @@ from betastar.live.reading import (
     Row,
     all_rows,
     changed,
+    is_condition,
+    is_count,
+    is_number,
     listed,
     named,
     record,
@@ -48,8 +51,11 @@ def _stage(folder: Path, name: str) -> StageStatus:
     stage, store = StageStatus(name=name), folder / "store"
     artefacts = sorted(listed(store / name, "[0-9a-f]*"), key=changed)
     for artefact in artefacts:
-        parts = record(artefact / "manifest.json").get("parts") or {}
-        names = sorted(parts.values()) or [path.parent.name for path in listed(artefact, "*/training.jsonl")]
+        parts = record(artefact / "manifest.json").get("parts")
+        parts = parts if isinstance(parts, dict) else {}
+        names = sorted(name for name in parts.values() if isinstance(name, str)) or [
+            path.parent.name for path in listed(artefact, "*/training.jsonl")
+        ]
         inside = {part: artefact / part for part in names} or {artefact.name: artefact}
         stage.folders |= {part: str(path.relative_to(folder)) for part, path in inside.items()}
     stage.missing = list(stage.folders)  # nobody says whether they were there before
@@ -63,9 +69,9 @@ def _stage(folder: Path, name: str) -> StageStatus:
         rows = all_rows(partial / "training.jsonl")
         stage.first_at = stage.last_at = last
         stage.began, stage.ended, stage.unit = stage.began or last, None, "steps"
-        stage.done = max((row.get("step", 0) for row in rows), default=0)
+        stage.done = max((step for row in rows if is_count(step := row.get("step", 0))), default=0)
         key = partial.name.removeprefix(f"{name}-")
-        made = sorted({row["condition"] for row in rows if "condition" in row}) or _unnamed(name, rows)
+        made = sorted({n for row in rows if isinstance(n := row.get("condition"), str)}) or _unnamed(name, rows)
         stage.folders |= {part: f"store/{name}/{key}/{part}" for part in made}
     return stage
 
@@ -126,14 +132,15 @@ def look(folder: Path, now: float | None = None) -> View:
     status = found or guessed_status(folder)
     places = {s.name: {name: folder / path for name, path in s.folders.items()} for s in status.stages}
     losses = {
-        stage: mean_by_step(rows_by_name(folder, stage, places[stage], "training").values())
+        stage: mean_by_step(rows_by_name(folder, stage, places.get(stage, {}), "training").values())
         for stage in ("rewards", "offline")
     }
     if status.state == "finished" and (folder / "metrics.jsonl").is_file():
         series = _published(all_rows(folder / "metrics.jsonl"))
     else:
-        points = rows_by_name(folder, "online", places["online"], "metrics")
-        starts = {name: start_point(places["probe"], name) for name in points}
+        points = rows_by_name(folder, "online", places.get("online", {}), "metrics")
+        points = {name: rows for name, rows in points.items() if is_condition(name)}
+        starts = {name: start_point(places.get("probe", {}), name) for name in points}
         series = [
             made for name, rows in points.items() if starts[name] and (made := _series(named(name), starts[name], rows))
         ]
@@ -152,13 +159,17 @@ def _phase(folder: Path, found: Status | None, status: Status) -> Phase:
 
 def _order(status: Status) -> Callable[[Series], tuple]:
     """Variants as the run lists them, then β, then seed."""
-    variants = list(dict.fromkeys(named(name).variant for name in status.stage("online").folders))
+    variants = list(dict.fromkeys(named(n).variant for n in status.stage("online").folders if is_condition(n)))
     place = {variant: i for i, variant in enumerate(variants)}
     return lambda series: (place.get(series.condition.variant, len(place)), *series.condition)
 
 
 def _series(condition: Named, start: Row | None, rows: Sequence[Row]) -> Series | None:
-    points = [row for row in ([start] if start else []) + list(rows) if {"step", "proxy", "true_strict"} <= row.keys()]
+    points = [
+        row
+        for row in ([start] if start else []) + list(rows)
+        if is_count(row.get("step")) and is_number(row.get("proxy")) and is_number(row.get("true_strict"))
+    ]
     if not points:
         return None
     return Series(
@@ -174,7 +185,7 @@ def _published(rows: Sequence[Row]) -> list[Series]:
     """The series of a finished run's metrics.jsonl."""
     groups: dict[Named, list[Row]] = {}
     for row in rows:
-        if {"variant", "beta", "seed"} <= row.keys():
+        if isinstance(row.get("variant"), str) and is_number(row.get("beta")) and is_count(row.get("seed")):
             groups.setdefault(Named(row["variant"], row["beta"], row["seed"]), []).append(row)
     return [made for condition, mine in groups.items() if (made := _series(condition, None, mine))]
 
@@ -186,5 +197,6 @@ def mean_by_step(logs: Iterable[Sequence[Row]]) -> list[float]:
         for row in rows:
             loss = row.get("loss")
             if isinstance(loss, int | float) and math.isfinite(loss):
-                sums.setdefault(row.get("step", 0), []).append(loss)
+                step = row.get("step", 0)
+                sums.setdefault(step if is_count(step) else 0, []).append(loss)
     return [sum(losses) / len(losses) for _, losses in sorted(sums.items())]

@@ -7,14 +7,17 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, NotRequired
+from typing import Annotated, Any, NamedTuple, NotRequired
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from pydantic_core import from_json
 from typing_extensions import TypedDict
+from yaml.composer import ComposerError
 
+from betastar.disk import opened
 from betastar.errors import BetastarError
 from betastar.record.entries import REGISTRY
 from betastar.record.measures import Level, Measure
@@ -81,7 +84,7 @@ def holds_results(folder: Path) -> bool:
 def is_analysis(folder: Path) -> bool:
     """Whether a folder with results is what an analysis of other logs left, not a run."""
     try:
-        found = from_json((folder / RESULTS).read_bytes())
+        found = from_json(_bytes(folder / RESULTS))
     except (OSError, ValueError):  # damaged: the reader says so
         return False
     return isinstance(found, dict) and "source" in found
@@ -98,9 +101,10 @@ def read_rows(path: Path, level: Level) -> list[Json]:
     which names file, line and field."""
     rows: list[Json] = []
     try:
-        lines = path.read_bytes().decode("utf-8", "replace").split("\n")
-    except OSError as error:
-        raise BetastarError(f"{path} cannot be read ({error.strerror}); {AGAIN}.") from None
+        lines = _bytes(path).decode("utf-8", "replace").split("\n")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise BetastarError(f"{path} cannot be read ({reason}); {AGAIN}.") from None
     check = _row_checker(tuple(REGISTRY.at(level)))
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -128,12 +132,35 @@ def read_settings(folder: Path) -> Json:
     if not path.is_file():
         return {}
     try:
-        found = yaml.safe_load(path.read_bytes()) or {}
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        found = yaml.load(_bytes(path), _Plain) or {}
+    except OSError as error:
+        raise BetastarError(f"{path} cannot be read ({error.strerror}); {AGAIN}.") from None
+    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise BetastarError(f"{path} is damaged ({_first_line(error)}); {AGAIN}.") from None
     if not isinstance(found, dict):
         raise BetastarError(f"{path} is damaged (it has no settings); {AGAIN}.")
+    if odd := _odd_key(found):
+        raise BetastarError(f"{path} is damaged (the key {odd:.60} is no name); {AGAIN}.")
     return found
+
+
+class _Plain(yaml.SafeLoader):
+    """Settings as a run writes them: without aliases, by which a few lines can hold themselves or billions of
+    values."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            raise ComposerError(None, None, "an alias, which no run writes", None)
+        return super().compose_node(parent, index)
+
+
+def _odd_key(value: Any) -> str:
+    """A key of settings, or of settings within them, that is no text, as Python writes it; empty without one."""
+    if not isinstance(value, dict):
+        return ""
+    return next((repr(key) for key in value if not isinstance(key, str)), "") or next(
+        (odd for part in value.values() if (odd := _odd_key(part))), ""
+    )
 
 
 def to_json(record: Mapping[str, Any]) -> str:
@@ -164,7 +191,7 @@ def plain(value: Any) -> Any:
 
 def _checked(path: Path, check: TypeAdapter[Any], field: str, version: int) -> Any:
     try:
-        found = json.loads(path.read_bytes(), parse_constant=_refused)
+        found = json.loads(_bytes(path), parse_constant=_refused)
     except OSError as error:
         raise BetastarError(f"{path} cannot be read ({error.strerror}); {AGAIN}.") from None
     except (ValueError, RecursionError) as error:
@@ -177,7 +204,39 @@ def _checked(path: Path, check: TypeAdapter[Any], field: str, version: int) -> A
         check.validate_python(_whole(found), strict=True)
     except ValidationError as error:
         raise BetastarError(f"{path}: {_fault(error, found)}; {AGAIN}.") from None
+    except RecursionError:
+        raise BetastarError(f"{path} is damaged (nested too deeply); {AGAIN}.") from None
+    if field == "schema_version" and (fault := _inconsistency(found)):
+        raise BetastarError(f"{path}: {fault}; {AGAIN}.")
     return found  # what is in the file, to the last digit
+
+
+def _inconsistency(found: Json) -> str | None:
+    """What a record says that no run can: each field is sound, but they do not belong together."""
+    if not found["name"]:
+        return "name is empty"
+    variants = list(found["summary"])
+    for part in ("summary", "decision", "variants"):
+        if "" in found.get(part, {}):
+            return f"{part} has a variant without a name"
+    if sorted(found["decision"]) != sorted(variants):
+        return "decision and summary have other variants"
+    for i, condition in enumerate(found["conditions"]):
+        where, series = f"conditions[{i}]", condition["series"]
+        if condition["variant"] not in found["summary"]:
+            return f"{where}.variant is {condition['variant']!r:.60}, which summary does not have"
+        if condition["beta"] == 0 and "grid" in found:
+            return f"{where}.beta is 0, with which nothing can be trained"
+        lengths = {name: len(values) for name, values in series.items() if len(values) != condition["n_points"]}
+        if lengths:
+            name, length = next(iter(lengths.items()))
+            return f"{where}.series.{name} has {length} values for {condition['n_points']} points"
+        if any(later <= earlier for earlier, later in pairwise(series["step"])):
+            return f"{where}.series.step does not increase"
+    missing = {variant: {r["variant"] for r in found["conditions"]} for variant in variants}
+    if lost := [variant for variant, there in missing.items() if variant not in there]:
+        return f"summary.{lost[0]:.60} has no condition"
+    return None
 
 
 def _other_version(path: Path, found: Json, field: str, version: int) -> str:
@@ -213,16 +272,21 @@ def _fault(error: ValidationError, found: Any) -> str:
 @lru_cache(maxsize=4)
 def _row_checker(measures: tuple[Measure, ...]) -> TypeAdapter[Any]:
     """What checks a row that holds these measures; a row may hold more."""
-    kinds = {
-        "number": float | None,
-        "count": int | None,
-        "step": int | None,
+    whole: Any = Annotated[int, Field(gt=-(2**53), lt=2**53)]
+    finite: Any = Annotated[float, Field(allow_inf_nan=False)]
+    count: Any = Annotated[int, Field(ge=0, lt=2**53)]
+    kinds: dict[str, Any] = {
+        "number": finite | None,
+        "count": count | None,
+        "step": whole | None,
         "flag": bool | None,
         "text": str | int | None,
         "numbers": list[float | None] | None,
     }
-    fields: dict[str, Any] = {"variant": NotRequired[str], "beta": NotRequired[float | None], "seed": NotRequired[int]}
-    fields |= {"step": NotRequired[int]} | {m.name: NotRequired[kinds[m.kind]] for m in measures}
+    name: Any = Annotated[str, Field(min_length=1)]
+    beta: Any = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    fields: dict[str, Any] = {"variant": NotRequired[name], "beta": NotRequired[beta | None], "seed": NotRequired[int]}
+    fields |= {"step": NotRequired[whole]} | {m.name: NotRequired[kinds[m.kind]] for m in measures}
     made: Any = TypedDict("Row", fields)  # pyright: ignore
     return TypeAdapter(with_config(ConfigDict(extra="allow"))(made))
 
@@ -232,10 +296,29 @@ def _manifests(folder: Path) -> list[Json]:
     found = []
     for path in (folder / "store").glob("*/*/manifest.json"):
         try:
-            found.append(from_json(path.read_bytes()))
-        except (OSError, ValueError):
+            found.append(_MANIFEST.validate_python(from_json(_bytes(path)), strict=True))
+        except (OSError, ValueError, RecursionError):  # pydantic's errors are ValueErrors
             continue
-    return sorted((m for m in found if isinstance(m, dict) and "stage" in m), key=lambda m: str(m.get("finished")))
+    return sorted(found, key=lambda m: str(m.get("finished")))
+
+
+class _Manifest(TypedDict):
+    """What a report reads of a manifest."""
+
+    stage: str
+    finished: NotRequired[str]
+    machine: NotRequired[str]
+    python: NotRequired[str]
+    write_seconds: NotRequired[Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+
+
+_MANIFEST: TypeAdapter[Any] = TypeAdapter(with_config(ConfigDict(extra="allow"))(_Manifest))
+
+
+def _bytes(path: Path) -> bytes:
+    """What a regular file holds. Raises ValueError for any other."""
+    with opened(path) as file:
+        return file.read()
 
 
 def _whole(value: Any) -> Any:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from betastar.printing import visible
 from betastar.record.entries import REGISTRY
 from betastar.record.schema import BETWEEN_VARIANTS
 from betastar.report.card import said
 from betastar.report.palette import beta_labels
-from betastar.report.responses import visible
 from betastar.report.words.numbers import POINTS, SCORE, Unit, defined, mean_interval
 
 Json = Mapping[str, Any]

@@ -13,9 +13,9 @@ import altair as alt
 
 from betastar.disk import write_atomically
 from betastar.errors import BetastarError
+from betastar.printing import visible
 from betastar.report.figures.panels import Figure
 from betastar.report.palette import paper_theme, print_theme
-from betastar.report.responses import visible
 
 WIDTH = 300  # of a panel on paper, in CSS pixels
 COLUMNS = 4  # panels side by side on paper, at most

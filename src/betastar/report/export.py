@@ -10,6 +10,7 @@ from math import inf
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
+from betastar.printing import visible
 from betastar.record.entries import REGISTRY
 from betastar.record.schema import FORMS
 
@@ -48,6 +49,7 @@ MATHS = {
     ">": ">",
     "|": "|",
 }
+MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\`*_[]<>|#~"})
 WORDS = {"r_UQ": r"$r_{\mathrm{UQ}}$", "–": "--", "…": r"\ldots{}"}
 _TOKEN = re.compile("|".join([*map(re.escape, WORDS), "[" + re.escape("".join([*SPECIAL, *MATHS])) + "]"]))
 
@@ -59,7 +61,7 @@ def escaped(text: str) -> str:
         token = match[0]
         return WORDS.get(token) or SPECIAL.get(token) or f"${MATHS[token]}$"
 
-    return _TOKEN.sub(replaced, " ".join(text.split()))
+    return _TOKEN.sub(replaced, " ".join(visible(text).split()))
 
 
 def in_maths(cell: str) -> str:
@@ -137,7 +139,7 @@ def as_csv(results: Json) -> str:
     head += [f"spearman_{part}_{form}" for form in FORMS for part in ("rho", "p_two_sided", "n_beta", "exact")]
     writer.writerow([*head, "undefined"])
     for row in rows(results):
-        cells: list[Any] = [row.variant, row.beta]
+        cells: list[Any] = [_cell(row.variant), row.beta]
         for mean in row.means.values():
             interval = mean["interval"]
             cells += [mean["mean"], mean["standard_error"], interval["low"], interval["high"], mean["n"]]
@@ -146,8 +148,13 @@ def as_csv(results: Json) -> str:
         for form in FORMS:
             rho = results["summary"][row.variant][form]["spearman"]
             cells += [rho["rho"], rho["p_two_sided"], rho["n"], "yes" if rho["exact"] else "no"]
-        writer.writerow([*cells, "; ".join(f"{name}: {reason}" for name, reason in row.undefined.items())])
+        writer.writerow([*cells, _cell("; ".join(f"{name}: {reason}" for name, reason in row.undefined.items()))])
     return text.getvalue()
+
+
+def _cell(text: str) -> str:
+    """A text that no spreadsheet takes for a formula: one that begins like it gets an apostrophe."""
+    return f"'{visible(text)}" if text.lstrip(" ")[:1] in ("=", "+", "-", "@", "\t", "\r", "\n") else visible(text)
 
 
 def as_markdown(results: Json) -> str:
@@ -155,11 +162,11 @@ def as_markdown(results: Json) -> str:
     head = ["variant", "β", COUNT, *SHOWN.values(), ONSET]
     lines = [_piped(head), _piped(["---"] * 2 + ["---:"] * (len(head) - 2))]
     for variant in results["summary"]:
-        name = variant.replace("\\", "\\\\").replace("|", "\\|")
+        name = plain_text(variant)
         for row in rows(results, variant):
             lines.append(_piped([name, _beta(row), *_cells(row)]))
         lines.append(_piped([name, "Spearman ρ", *_spearman(results["summary"][variant])]))
-    notes = [NOTE, *(f"Undefined (–): {text}." for text in notes_on(results))]
+    notes = [plain_text(note) for note in (NOTE, *(f"Undefined (–): {text}." for text in notes_on(results)))]
     return "\n".join([*lines, "", *(f"{note}\n" for note in notes)])
 
 
@@ -272,5 +279,10 @@ def _ended(cells: Sequence[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
+def plain_text(text: str) -> str:
+    """A text on one line that Markdown shows as it is, invisible characters by name."""
+    return visible(" ".join(text.split())).translate(MARKDOWN)
+
+
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(visible(text).split())

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from betastar.disk import make_folder, plain_disk_errors, write_atomically
 from betastar.errors import BetastarError, argument
+from betastar.printing import visible
 from betastar.record.files import METRICS, RESULTS, read_results, read_run, to_json, to_json_lines
 from betastar.record.monitored import is_monitored
 from betastar.record.outputs import check_analysis_folder, check_file, check_kind
 from betastar.record.series import POINTS, outside, write_series
-from betastar.report.responses import visible
 
 if TYPE_CHECKING:
     from betastar.analysis.analyze import Analysis

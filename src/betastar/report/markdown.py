@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from betastar.report.responses import visible
+from betastar.report.export import plain_text
 from betastar.report.words import (
     condition_columns,
     condition_rows,
@@ -17,20 +17,19 @@ from betastar.report.words import (
 )
 
 MOST_RUNS = 60  # rows of the table of runs: a comment on GitHub holds 65 536 characters
-SPECIAL = str.maketrans({character: f"\\{character}" for character in "\\`*_[]<>|#~"})
 
 
 def summary(record: Mapping[str, Any], notes: Sequence[str] = ()) -> str:
     """The answer of every variant, the outcomes by β, every run with its verdict, the warnings; `notes`, such as how
     columns were read, are folded away. Ends with a line break."""
-    lines = [f"## {_text(str(record.get('name', 'betastar')))}", ""]
+    lines = [f"## {plain_text(str(record.get('name', 'betastar')))}", ""]
     several = len(record["summary"]) > 1
     for found in headlines(record):
         if several:
-            lines += [f"### variant {_text(found.variant)}", ""]
-        lines += [f"**{_text(found.verdict)}**", ""]
-        lines += [f"- *{label}* {_text(text)}" for label, text in found.labelled]
-        lines += [f"- ⚠️ {_text(text)}" for text in found.cautions]
+            lines += [f"### variant {plain_text(found.variant)}", ""]
+        lines += [f"**{plain_text(found.verdict)}**", ""]
+        lines += [f"- *{label}* {plain_text(text)}" for label, text in found.labelled]
+        lines += [f"- ⚠️ {plain_text(text)}" for text in found.cautions]
         lines.append("")
         if not one_beta(record):
             lines += table(outcome_columns(record, found.variant), outcome_rows(record, found.variant))
@@ -39,12 +38,12 @@ def summary(record: Mapping[str, Any], notes: Sequence[str] = ()) -> str:
     if len(rows) > MOST_RUNS:
         lines += [f"{len(rows) - MOST_RUNS} more runs are in results.json.", ""]
     if record["warnings"]:
-        lines += ["**What limits this result**", "", *(f"- {_text(text)}" for text in record["warnings"]), ""]
+        lines += ["**What limits this result**", "", *(f"- {plain_text(text)}" for text in record["warnings"]), ""]
     if notes:
-        lines += ["<details><summary>How the logs were read</summary>", "", *(f"- {_text(n)}" for n in notes), ""]
+        lines += ["<details><summary>How the logs were read</summary>", "", *(f"- {plain_text(n)}" for n in notes), ""]
         lines += ["</details>", ""]
     about = f"{measure_note(record)} Intervals are 95 %; betastar {record.get('betastar', '')}."
-    lines += [f"<sub>{_text(about)}</sub>"]
+    lines += [f"<sub>{plain_text(about)}</sub>"]
     return "\n".join(lines) + "\n"
 
 
@@ -55,9 +54,4 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _row(cells: Sequence[str], escape: bool = True) -> str:
-    return f"| {' | '.join(_text(cell) if escape else cell for cell in cells)} |"
-
-
-def _text(text: str) -> str:
-    """A text on one line that Markdown shows as it is, invisible characters by name."""
-    return visible(" ".join(text.split())).translate(SPECIAL)
+    return f"| {' | '.join(plain_text(cell) if escape else cell for cell in cells)} |"

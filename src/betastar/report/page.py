@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from betastar.printing import visible
 from betastar.record.files import Run
 from betastar.report import comparison, palette
 from betastar.report.card import card, command
 from betastar.report.drawing import Drawn, page_panels
 from betastar.report.points import labels
-from betastar.report.responses import BUDGET, browser_data, script_json, visible
+from betastar.report.responses import BUDGET, browser_data, script_json
 from betastar.report.words import (
     CHAIN_COLUMNS,
     SIGNAL_COLUMNS,

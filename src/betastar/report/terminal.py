@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from betastar.printing import visible
+
 
 def console() -> Any:
     """The terminal, or something wide enough to be searched."""
-    from rich.console import Console
+    from betastar import printing
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    return printing.console(width=None if sys.stdout.isatty() else 140)
 
 
 def show(results: Mapping[str, Any], folder: Path | None, seconds: float | None = None, details: bool = False) -> None:
@@ -138,14 +140,14 @@ def print_table(console: Any, title: str | None, columns: Sequence[str], rows: S
     from rich.table import Table
 
     table = Table(
-        *map(escape, columns),
-        title=escape(title) if title else None,
+        *(escape(visible(column)) for column in columns),
+        title=escape(visible(title)) if title else None,
         box=box.SIMPLE_HEAD,
         title_justify="left",
         title_style="bold",
     )
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*(escape(visible(cell)) for cell in row))
     console.print(table)
 
 
