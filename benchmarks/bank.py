@@ -1,4 +1,5 @@
-"""What more conditions cost: decoding and training time of a bank of C adapters, against one of a single adapter.
+"""What more conditions cost: decoding and training time of a bank of C adapters, against one of a single adapter; and
+what offline methods gain by sharing a bank.
 
 The geometry is the micro world's; weights and adapters are random, and decoding gets no end token, so that every row
 lives to the limit and all C do the same work per condition. Repeats of all C are interleaved, so that a busy machine
@@ -12,16 +13,19 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
+from betastar.experiment.objective import BatchTerms, ConditionLoss, pair_losses
+from betastar.maths.objectives import Pairs
 from betastar.models.bank import AdapterBank, Adapters
 from betastar.models.generation import generate
-from betastar.models.logprobs import response_logprobs
+from betastar.models.logprobs import pair_logprobs, response_logprobs
 from betastar.models.random_models import build_model
-from betastar.models.sequences import Row, right_pad
+from betastar.models.sequences import Pair, Row, pair_pad, right_pad
 from betastar.randomness import numpy_generator, stream_key, torch_generator
+from betastar.settings.phases import Offline
 from betastar.settings.sections import Geometry
 
 GOALS = {12: 3.2, 24: 5.0}  # decoding time as a multiple of one condition's
@@ -73,6 +77,45 @@ def training(bank: AdapterBank, conditions: int, rows: int, tokens: int) -> Call
     return step
 
 
+METHODS = ("dpo", "ipo", "kto", "chipo", "simpo", "orpo")
+
+
+def methods(bank: AdapterBank, names: Sequence[str], strengths: int, pairs: int, tokens: int) -> Callable[[], object]:
+    """A step's losses and gradients of `strengths` conditions of each method in one bank, KTO's z₀ included."""
+    of = [ConditionLoss(Offline(objective=name), 0.5) for name in names for _ in range(strengths)]
+    adapters = random_adapters(bank, len(of)).trainable()
+    rng = numpy_generator(0, "benchmark", "pairs")
+    sizes = (LONGEST_PROMPT, tokens, tokens)
+    group = [Pair(*(rng.integers(1, VOCABULARY, n).tolist() for n in sizes)) for _ in range(pairs)]
+    batch, lengths = pair_pad(group * len(of), PAD, bank.device), torch.full((len(of), pairs), float(tokens))
+    reference = torch.full((len(of), pairs), -float(tokens))
+    terms = BatchTerms(of, bank, adapters, PAD, torch.zeros(2, pairs)) if BatchTerms.wanted(of) else None
+    which = torch.arange(pairs).expand(len(of), pairs)
+
+    def step() -> None:
+        z = torch.zeros(len(of)) if terms is None else terms.read([group] * len(of), which, 1 << 16)["mismatch"]
+        with bank.use(adapters):
+            chosen, rejected = pair_logprobs(bank.model, batch).view(len(of), pairs, 2).unbind(-1)
+        seen = Pairs(chosen, rejected, reference, reference, lengths, lengths, z[:, None])
+        pair_losses(of, seen, torch.full((len(of), 1), 0.5)).mean(dim=1).sum().backward()
+
+    return step
+
+
+def sharing(bank: AdapterBank, pairs: int, tokens: int, repeats: int) -> None:
+    """Prints the time of a step of all methods in one bank against that of a bank for each, one after the other."""
+    print(f"\n{'methods':<10}{'strengths':>10}{'one bank':>10}{'apart':>10}{'gain':>8}")
+    for strengths in (1, 3):
+        one = methods(bank, METHODS, strengths, pairs, tokens)
+        apart = [methods(bank, [name], strengths, pairs, tokens) for name in METHODS]
+        medians = interleaved_medians({0: one, 1: lambda apart=apart: [step() for step in apart]}, repeats)
+        together, separate = medians[0], medians[1]
+        print(
+            f"{len(METHODS):<10}{strengths:>10}{1000 * together:>10.1f}{1000 * separate:>10.1f}"
+            f"{separate / together:>8.2f}"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time of C conditions against one, decoding and training.")
     parser.add_argument("--conditions", type=int, nargs="+", default=[1, 12, 24], help="bank sizes, the first is 1 ×")
@@ -96,6 +139,7 @@ def main() -> None:
             goal = f"≤ {GOALS[c]}" if kind == "decoding" and c in GOALS else ""
             per_token = f"{1000 * seconds / options.tokens:.2f}" if kind == "decoding" else ""
             print(f"{'':<10}{c:>4}{1000 * seconds:>10.1f}{seconds / first:>8.2f}{goal:>8}{per_token:>15}")
+    sharing(bank, 8, options.tokens, options.repeats)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from betastar.record.files import to_json
 from betastar.record.measures import Measure
 from betastar.record.schema import schema
 
-SETTINGS = ("grid", "variants", "evaluation", "problems", "preferences", "data", "hyperparameters", "source")
+SETTINGS = ("grid", "methods", "variants", "evaluation", "problems", "preferences", "data", "hyperparameters", "source")
 # Numbers that say which, and are not measured: of how many they are makes no sense.
 IDENTITIES = {"beta", "betas", "smallest_beta", "level", "trade_off", "drop", "false_alarm_rate"}
 

@@ -68,7 +68,7 @@ def run(
         log_ratio = (sampled_logprobs(ctx, policy, adapters, grid) - base_logprobs(ctx, policy, grid)).cpu()
         for row, folder in zip(log_ratio, folders, strict=True):
             found = divergence(row.unflatten(0, (evaluation.answers, -1)).T.numpy())
-            write_json(folder / FILE, {"kl": found.k1, "error": found.error})
+            write_json(folder / FILE, {"kl": found.k1, "error": found.error, "n": len(row)})
 
     return made_parts(ctx, STAGE, keys, build, ctx.config.online.conditions_at_once)
 

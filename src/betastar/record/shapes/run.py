@@ -29,6 +29,7 @@ class Tried(TypedDict):
     strength: Setting
     kl: Annotated[Number, Field(description="KL from the base on the evaluation problems, nats per response")]
     error: Annotated[Size, Field(description="its standard error")]
+    n: Annotated[Count, Field(description="responses")]
 
 
 @with_config(CLOSED)
