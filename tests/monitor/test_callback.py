@@ -234,6 +234,22 @@ def test_members_of_an_ensemble_give_the_uncertainty(make_trainer: Make) -> None
     assert silent["missing"]["disagreement"] == "no response has a score of every member"
 
 
+def test_several_answers_to_a_problem_rank_and_calibrate(make_trainer: Make) -> None:
+    """Three answers to each of 24 problems: one evaluation of the start is enough for a threshold."""
+    monitor = run(make_trainer(**LEARNS, max_steps=2), answers=3, replicates=1, stop_above="auto")
+    first, last = rows(monitor)
+    assert (first["n"], first["answers"]) == (72, 3)
+    assert first["again"] == []
+    assert first["threshold"] > 0
+    proxy, right = (np.array(first["responses"][name]).reshape(24, 3) for name in ("proxy", "true"))
+    pairs_of = [(p[r == 1][:, None] - p[r == 0]).ravel() for p, r in zip(proxy, right, strict=True)]
+    areas = [np.mean((apart > 0) + 0.5 * (apart == 0)) for apart in pairs_of if apart.size]
+    assert first["ranking"] == pytest.approx(np.mean(areas))
+    assert len({tuple(answers) for answers in proxy}) > 1
+    (condition,) = analyzed(pd.DataFrame(rows(monitor)))["conditions"]
+    assert condition["series"]["gap_standardised"] == pytest.approx([0.0, last["gap_standardised"]])
+
+
 def test_rewards_that_were_right_or_wrong_at_the_start_stay_so(make_trainer: Make) -> None:
     """No response had partial credit at the start, later ones do: rows keep one kind, and analyze the monitor's gap."""
     seen = [0]
