@@ -44,7 +44,7 @@ def log(folder: Path, **changes: Any) -> Path:
     ],
 )
 def test_a_column_that_cannot_be_is_named_with_its_value(tmp_path: Path, changes: Any, words: str) -> None:
-    columns = {name: name for name in ("beta", "seed") if name in changes}
+    columns: dict[str, Any] = {name: name for name in ("beta", "seed") if name in changes}
     with pytest.raises(BetastarError) as error:
         betastar.analyze(log(tmp_path, **changes), proxy="proxy", true="true_reward", **columns)
     assert words in str(error.value)
