@@ -198,6 +198,51 @@ def run(
     return Results(read_run(folder), folder)
 
 
+def work(
+    run: str | Path,
+    stage: str | None = None,
+    keys: Sequence[str] = (),
+    *,
+    source: str | Path | Config | None = None,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    workers: int = 1,
+    share: tuple[int, int] | None = None,
+    progress: bool | Reporter = True,
+) -> list[str]:
+    """Make units of a run's work: parts `keys` of a `stage`, or without keys the whole stage, or this worker's `share`
+    (place from 0, number of workers) of it. Any number of processes may do so in one run directory; `run` then finds
+    everything. Parts that are finished are not made again.
+
+    Without a `stage` nothing is made. Returns the units that can be made now, each as "STAGE KEY KEY…", with the parts
+    of each stage shared among `workers`; [] when all is finished. `source` and `overrides`: what to run, as in `run`;
+    needed only to begin a run.
+
+    Raises BetastarError for a stage or key that the run does not have, for parts whose inputs are missing or that
+    another process is making, and if no run has been begun.
+    """
+    folder = Path(run)
+    from betastar.experiment import work as units
+    from betastar.experiment.store import Store
+    from betastar.experiment.worker import Worker
+    from betastar.live.reporters import shown
+
+    if source is not None:
+        units.write_settings(folder, _config(source, None, overrides))
+    config = units.read_settings(folder)
+    with (
+        shown(progress) as reporter,
+        Store(folder, reporter.say, config.compute.checkpoint_seconds, shared=True) as store,
+    ):
+        worker = Worker(config, store, reporter)
+        if stage is None:
+            return [str(unit) for unit in worker.ready(workers)]
+        first = stage in (units.OPENING.stage, units.REFERENCE.stage)
+        mine = [units.Unit(stage, tuple(keys))] if keys or first else worker.share(stage, *(share or (0, 1)))
+        for unit in mine:
+            worker.do(unit)
+        return [str(unit) for unit in mine]
+
+
 @overload
 def load(path: str | Path, kind: Literal["run"] = "run") -> Results: ...
 @overload

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -103,7 +104,8 @@ def test_a_second_process_is_refused_and_a_killed_one_holds_no_lock_and_leaves_n
             "out=…."
         )
         assert refused.value.exit_code == 2
-        assert leaves(tmp_path) == ["lock", f"store/base/.{KEY}.tmp/half.txt"]  # refused, it cleaned nothing up
+        half = f"store/base/.{KEY}.{platform.node()}-{process.pid}.tmp/half.txt"
+        assert leaves(tmp_path) == ["lock", half]  # refused, it cleaned nothing up
 
         process.send_signal(signal.SIGKILL)
         process.wait()

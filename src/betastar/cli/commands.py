@@ -42,6 +42,46 @@ def run(
     results.show(details, time.time() - started)
 
 
+def work(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run directory, shared by all workers.")],
+    stage: Annotated[
+        str | None, typer.Argument(metavar="STAGE", help="What to make; without it, list what can be made now.")
+    ] = None,
+    keys: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY…", help="Parts of the stage; without them, the whole stage.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(metavar="PRESET | FILE.yaml", help="What to run; needed only to begin.")
+    ] = None,
+    overrides: Overrides = None,
+    workers: Annotated[int, typer.Option(min=1, help="Number of workers among which the list shares a stage.")] = 1,
+    share: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Make share I (from 0) of N of the stage, as a SLURM array does.")
+    ] = None,
+) -> None:
+    """Make one unit of a run's work, or list the units that can be made now. Many processes may share a run."""
+    from betastar import api
+
+    if overrides and source is None:
+        raise BetastarError("--set needs --source: settings are given once, when the run is begun.")
+    made = api.work(
+        run, stage, keys or [], source=source, overrides=overrides or [], workers=workers, share=_share(share)
+    )
+    if stage is None:
+        for line in made:
+            print(line)
+
+
+def _share(text: str | None) -> tuple[int, int] | None:
+    """I/N with I from 0 to N − 1."""
+    if text is None:
+        return None
+    place, _, of = text.partition("/")
+    if not (place.isdecimal() and of.isdecimal() and int(place) < int(of)):
+        raise BetastarError(f"--share {text}: write I/N with I from 0 to N − 1, as in --share 0/16.")
+    return int(place), int(of)
+
+
 def report(
     run: Annotated[
         Path, typer.Argument(metavar="RUN", help="A run directory, or a folder written by `betastar analyze`.")

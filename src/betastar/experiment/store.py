@@ -18,7 +18,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -35,6 +35,12 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint.json"
 CHECKPOINT_SECONDS = 30.0
+WRITER = f"{platform.node() or 'host'}-{os.getpid()}"
+"""Who writes a temporary folder: a host and a process of it."""
+
+
+class BusyError(BetastarError):
+    """Somebody else is making the same artefact at this moment."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,20 @@ class Artefact:
     parts: Mapping[str, str]
 
 
+def _is_written_to(temporary: Path) -> bool:
+    """Whether a temporary folder's writer may be alive: a process of this machine that exists, or one of another
+    machine, which cannot be asked, that wrote within the last day."""
+    _, _, writer = temporary.name.removeprefix(".").removesuffix(".tmp").partition(".")
+    host, _, pid = writer.rpartition("-")
+    if not pid.isdigit():
+        return False
+    if host == (platform.node() or "host"):
+        return int(pid) != os.getpid() and Path(f"/proc/{pid}").exists()
+    with suppress(OSError):
+        return time.time() - temporary.stat().st_mtime < 86400
+    return False
+
+
 def copy_out(made: Artefact, folder: Path) -> None:
     """Copy an artefact's files to where a person looks for them."""
     for path in sorted(made.folder.rglob("*")):
@@ -57,15 +77,17 @@ def copy_out(made: Artefact, folder: Path) -> None:
 
 
 class Store:
-    """The artefacts of one run directory. Use as a context manager: it holds the directory's lock."""
+    """The artefacts of one run directory. Use as a context manager: it holds the directory's lock, or, if `shared`, is
+    one of many workers that write beside the process with the lock, if there is one."""
 
     def __init__(
         self,
         folder: Path,
         say: Callable[[str], None] = lambda text: None,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        shared: bool = False,
     ):
-        self.folder, self.say, self.checkpoint_seconds = folder, say, checkpoint_seconds
+        self.folder, self.say, self.checkpoint_seconds, self.shared = folder, say, checkpoint_seconds, shared
         self._verified: dict[Path, Artefact] = {}
         self._checkpoints: dict[Path, Checkpoint] = {}
         self.measured = 0.0
@@ -83,6 +105,8 @@ class Store:
     def __enter__(self) -> Store:
         with plain_disk_errors(self.folder):
             (self.folder / "store").mkdir(parents=True, exist_ok=True)
+            if self.shared:
+                return self
             self._lock = (self.folder / "lock").open("a")
         try:
             # The kernel drops the lock when the process ends, however it ends.
@@ -93,7 +117,8 @@ class Store:
             reason = busy if isinstance(error, BlockingIOError) else f"cannot be locked ({error.strerror})"
             raise BetastarError(f"{self.folder}: {reason} or give another folder with {argument('out')}.") from None
         for leftover in (self.folder / "store").glob("*/.*.tmp"):
-            shutil.rmtree(leftover, ignore_errors=True)
+            if not _is_written_to(leftover):
+                shutil.rmtree(leftover, ignore_errors=True)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -101,7 +126,8 @@ class Store:
             for checkpoint in self._checkpoints.values():
                 checkpoint.wait()
         finally:
-            self._lock.close()
+            if not self.shared:
+                self._lock.close()
 
     def place(self, stage: str, key: str) -> Path:
         """Where the artefact is or will be."""
@@ -120,13 +146,36 @@ class Store:
                 found |= {key: folder / name for key, name in artefact.parts.items() if key not in found}
         return found
 
+    def finished(self, stage: str) -> set[str]:
+        """Keys of all parts of a stage, by the manifests alone: their files are verified when a part is read."""
+        return {key for _, parts in self._manifests(stage) for key in parts}
+
+    def part(self, stage: str, key: str) -> Path:
+        """The folder of one part, verified. Raises BetastarError if no undamaged artefact of the stage has it."""
+        for folder, parts in self._manifests(stage):
+            if key in parts and self._read(folder):
+                return folder / parts[key]
+        raise BetastarError(
+            f"{key} has not been made", where=stage, remedy="`betastar work RUN` lists what is ready to be made"
+        )
+
+    def _manifests(self, stage: str) -> Iterator[tuple[Path, Mapping[str, str]]]:
+        """Folder and parts of every artefact of a stage whose manifest is whole."""
+        for folder in sorted((self.folder / "store" / stage).glob("[0-9a-f]*")):
+            with suppress(OSError, ValueError):
+                yield folder, unsealed(folder / MANIFEST)["parts"]
+
     @contextmanager
     def write(self, stage: str, key: str, parts: Mapping[str, str] | None = None) -> Iterator[Path]:
-        """Yield a temporary folder; when the block ends without an exception it becomes the artefact `stage/key`."""
+        """Yield a temporary folder; when the block ends without an exception it becomes the artefact `stage/key`.
+
+        Of workers that share the directory one at a time may make an artefact: the others get BusyError. If a whole
+        one is there when the block ends, it stays and this one is dropped.
+        """
         final = self.place(stage, key)
-        temporary = final.with_name(f".{key}.tmp")
+        temporary = final.with_name(f".{key}.{WRITER}.tmp")
         started, measured = time.time(), self.measured
-        with plain_disk_errors(self.folder):
+        with plain_disk_errors(self.folder), self._alone(stage, key):
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             try:
@@ -153,12 +202,32 @@ class Store:
                 for path in [*temporary.rglob("*"), temporary]:
                     flush(path)
                 self._verified.pop(final, None)
-                shutil.rmtree(final, ignore_errors=True)  # a crash in here leaves a damaged one, noticed when read
-                os.replace(temporary, final)
-                flush(final.parent)
+                if not (self.shared and self._read(final)):
+                    shutil.rmtree(final, ignore_errors=True)  # a crash in here leaves a damaged one, noticed when read
+                    os.replace(temporary, final)
+                    flush(final.parent)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         self.checkpoint(stage, key).discard()
+
+    @contextmanager
+    def _alone(self, stage: str, key: str) -> Iterator[None]:
+        """Keeps other workers from this artefact and its checkpoint; the process with the directory's lock needs no
+        other."""
+        if not self.shared:
+            yield
+            return
+        path = self.folder / "store" / "partial" / f".{stage}-{key}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BusyError(
+                    "another worker is making these parts", where=f"{stage} {key}", remedy="wait for it to end"
+                ) from None
+            yield
+            path.unlink(missing_ok=True)
 
     def checkpoint(self, stage: str, key: str) -> Checkpoint:
         """The checkpoint of an artefact that is still being made."""

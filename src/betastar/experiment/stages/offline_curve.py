@@ -4,6 +4,7 @@ the checkpoint answer the evaluation problems; both rewards, entropy and KL from
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ def run(ctx: Context[Resolved], inputs: Inputs, checkpoints: Parts[Condition]) -
         for curve, folder in zip(curves, folders, strict=True):
             write_jsonl(folder / FILE, curve)
 
-    return made_parts(ctx, STAGE, keys, build, ctx.config.online.conditions_at_once)
+    needs = partial(inputs.needs, checkpoints)
+    return made_parts(ctx, STAGE, keys, build, ctx.config.online.conditions_at_once, needs=needs)
 
 
 def _points(

@@ -5,7 +5,7 @@ All conditions of all variants that share the settings which shape a batch train
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,6 +56,11 @@ def run(
         banks.setdefault(content_key(batch_settings), []).append(name)
     folders: dict[OnlineCondition, Path] = {}
     keys: dict[OnlineCondition, str] = {}
+    find: Callable[[str], Path] | None = None
+
+    def needs(condition: OnlineCondition) -> list[str]:
+        return [*inputs.needs(checkpoints, condition.checkpoint), probes.keys_of[condition.checkpoint]]
+
     for batch_key, names in banks.items():
         settings = config.variant(names[0])
         mine = {
@@ -66,9 +71,9 @@ def run(
             for c, checkpoint_key in checkpoints.keys_of.items()
         }
         build = partial(_adapt, ctx, inputs, checkpoints, probes, settings)
-        folders |= made_parts(ctx, STAGE, mine, build, settings.conditions_at_once)
-        keys |= mine
-    return Parts(folders, keys)
+        made = made_parts(ctx, STAGE, mine, build, settings.conditions_at_once, needs=needs)
+        folders, keys, find = folders | made, keys | mine, made.find
+    return Parts(folders, keys, find)
 
 
 class _Bank(NamedTuple):
