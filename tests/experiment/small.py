@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from betastar.experiment.place import Place
 from betastar.experiment.store import Store
 from betastar.experiment.work import Unit, write_settings
 from betastar.experiment.worker import Worker
@@ -44,15 +45,27 @@ SMALL = (
 RESULTS = ("results.json", "metrics.jsonl", "samples.jsonl")
 
 
+class Listener(Reporter):
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
 def small(*overrides: str) -> Config:
     return load_config("micro", [*SMALL, *overrides])
 
 
 @contextmanager
-def a_worker(config: Config, folder: Path, reporter: Reporter | None = None) -> Iterator[Worker]:
+def a_worker(
+    config: Config, folder: Path, reporter: Reporter | None = None, at: Place | None = None
+) -> Iterator[Worker]:
     """A worker of the run in a folder, which need not have been begun."""
-    write_settings(folder, config)
-    with Store(folder, (reporter or Reporter()).say, 0, shared=True) as store:
+    write_settings(folder, config, at)
+    with Store(folder, (reporter or Reporter()).say, 0, shared=True, place=at) as store:
         yield Worker(config, store, reporter or Reporter())
 
 

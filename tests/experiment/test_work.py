@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from experiment.small import a_worker, all_done, same_results, small
+from experiment.small import Listener, a_worker, all_done, same_results, small
 
 from betastar import api
 from betastar.errors import BetastarError
@@ -26,17 +26,8 @@ from betastar.experiment.work import (
     write_settings,
 )
 from betastar.experiment.worker import Worker
-from betastar.progress import Reporter
 
 pytestmark = pytest.mark.usefixtures("undrawn")
-
-
-class Listener(Reporter):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 def test_units_made_one_by_one_are_the_run(local: Path, tmp_path: Path) -> None:

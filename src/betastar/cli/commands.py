@@ -23,19 +23,40 @@ Overrides = Annotated[
 ]
 
 
+class Engine(StrEnum):
+    """Engines of `--engine`."""
+
+    local = "local"
+    ray = "ray"
+
+
 def run(
     source: Annotated[str, typer.Argument(metavar="PRESET | FILE.yaml", help="What to run.")] = "micro",
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Run directory (default: runs/NAME).")] = None,
+    engine: Annotated[
+        Engine | None, typer.Option(help="ray: share the sweep among many GPUs (compute.engine; default: local).")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="auto | HOST:PORT", help="The Ray cluster (default: start one here).")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Number of Ray workers (default: one per GPU).")] = None,
+    store: Annotated[
+        str | None, typer.Option(metavar="URI", help="Common store of machines without a shared disk: s3://…, gs://…")
+    ] = None,
     details: Details = False,
 ) -> None:
     """Run the experiment or resume an interrupted run; finished work is reused."""
     from betastar import api
 
+    given = {"kind": engine and engine.value, "address": address, "workers": workers, "store": store}
+    if engine is not Engine.ray and (address or workers):
+        raise BetastarError("--address and --workers need --engine ray; add it, or leave them out.")
+    chosen = [f"compute.engine.{name}={value}" for name, value in given.items() if value is not None]
     started = time.time()
     again = shlex.join(["betastar", "run", *sys.argv[2:]])
     try:
-        results = api.run(source, out=out, overrides=overrides or [], command=again)
+        results = api.run(source, out=out, overrides=[*(overrides or []), *chosen], command=again)
     except KeyboardInterrupt:
         print(f"\nStopped. Finished work is kept; continue with: {again}", file=sys.stderr)
         raise SystemExit(130) from None

@@ -9,8 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from betastar.errors import BetastarError
 from betastar.experiment.conditions import Condition, Inputs
 from betastar.experiment.context import Context
+from betastar.experiment.place import Place
 from betastar.experiment.runtime import Runtime
 from betastar.experiment.stages import (
     base,
@@ -29,7 +31,7 @@ from betastar.experiment.stages import (
     rewards,
     task,
 )
-from betastar.experiment.store import Artefact, Store
+from betastar.experiment.store import WRITER, Artefact, Store
 from betastar.experiment.work import write_settings
 from betastar.live.status import followed
 from betastar.progress import STAGES, Reporter
@@ -45,12 +47,15 @@ def run(config: Config, folder: Path, reporter: Reporter | None = None, command:
 
     Raises BetastarError where the input or the machine does not allow it; what was finished before stays.
     """
-    teller = reporter or Reporter()
+    teller, engine = reporter or Reporter(), config.compute.engine
+    place = None if engine.store is None else Place(engine.store, WRITER, teller.say)
     with (
-        Store(folder, teller.say, config.compute.checkpoint_seconds) as store,
+        Store(folder, teller.say, config.compute.checkpoint_seconds, place=place) as store,
         followed(config, folder, teller, command) as everyone,
     ):
-        write_settings(folder, config)
+        write_settings(folder, config, place)
+        if engine.kind == "ray":  # fills the store; what follows finds everything there
+            config = _distributed(config, store, everyone)
         given = Context(config, store, everyone, Runtime(config, everyone))
         began: dict[str, tuple[float, float]] = {}  # by stage: when, and what had been measured by then
 
@@ -68,6 +73,19 @@ def run(config: Config, folder: Path, reporter: Reporter | None = None, command:
         if cost := cost_of_measuring({**began, "": (time.monotonic(), store.measured)}):
             everyone.say(cost)
         return dict(read_results(folder))
+
+
+def _distributed(config: Config, store: Store, reporter: Reporter) -> Config:
+    try:
+        from betastar.experiment.ray_engine import distribute
+    except ImportError as error:
+        if error.name != "ray":
+            raise
+        raise BetastarError(
+            "ray is not installed", where="compute.engine.kind", remedy="pip install 'betastar[ray]'"
+        ) from None
+    reporter.stage("rewards", STAGES.index("rewards") + 1, len(STAGES))
+    return distribute(config, store, reporter)
 
 
 class Opening(NamedTuple):

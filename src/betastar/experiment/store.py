@@ -18,7 +18,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -26,13 +26,13 @@ from typing import Any
 
 from betastar import __version__
 from betastar.disk import content_key, file_digest, flush, plain_disk_errors, sealed, unsealed, write_atomically
-from betastar.errors import BetastarError, argument
+from betastar.errors import BetastarError, InternalError, argument
+from betastar.experiment.place import MANIFEST, Place
 from betastar.progress import MEASURING
 
 __all__ = ["Artefact", "Checkpoint", "Store", "content_key", "copy_out", "file_digest", "write_atomically"]
 
 FORMAT = 1
-MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint.json"
 CHECKPOINT_SECONDS = 30.0
 WRITER = f"{platform.node() or 'host'}-{os.getpid()}"
@@ -78,7 +78,9 @@ def copy_out(made: Artefact, folder: Path) -> None:
 
 class Store:
     """The artefacts of one run directory. Use as a context manager: it holds the directory's lock, or, if `shared`, is
-    one of many workers that write beside the process with the lock, if there is one."""
+    one of many workers that write beside the process with the lock, if there is one. With a `place`, which other
+    machines share, the directory is a copy of what was needed here: artefacts are looked for there too, and uploaded.
+    """
 
     def __init__(
         self,
@@ -86,8 +88,11 @@ class Store:
         say: Callable[[str], None] = lambda text: None,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
         shared: bool = False,
+        place: Place | None = None,
     ):
         self.folder, self.say, self.checkpoint_seconds, self.shared = folder, say, checkpoint_seconds, shared
+        self.remote, self._lease = place, ExitStack()
+        self._seen: dict[str, dict[str, Mapping[str, str]]] = {}  # by stage and key: parts of artefacts elsewhere
         self._verified: dict[Path, Artefact] = {}
         self._checkpoints: dict[Path, Checkpoint] = {}
         self.measured = 0.0
@@ -116,6 +121,12 @@ class Store:
             busy = "another betastar is writing to this run directory; wait for it"
             reason = busy if isinstance(error, BlockingIOError) else f"cannot be locked ({error.strerror})"
             raise BetastarError(f"{self.folder}: {reason} or give another folder with {argument('out')}.") from None
+        if self.remote is not None:
+            try:
+                self._lease.enter_context(self.remote.driven())
+            except BaseException:
+                self._lock.close()
+                raise
         for leftover in (self.folder / "store").glob("*/.*.tmp"):
             if not _is_written_to(leftover):
                 shutil.rmtree(leftover, ignore_errors=True)
@@ -127,6 +138,7 @@ class Store:
                 checkpoint.wait()
         finally:
             if not self.shared:
+                self._lease.close()
                 self._lock.close()
 
     def place(self, stage: str, key: str) -> Path:
@@ -140,7 +152,7 @@ class Store:
     def find_parts(self, stage: str) -> dict[str, Path]:
         """Folders of all parts, by part key, over the undamaged artefacts of a stage."""
         found: dict[str, Path] = {}
-        for folder in sorted((self.folder / "store" / stage).glob("[0-9a-f]*")):
+        for folder in self._folders(stage):
             artefact = self._read(folder)
             if artefact:
                 found |= {key: folder / name for key, name in artefact.parts.items() if key not in found}
@@ -159,11 +171,24 @@ class Store:
             f"{key} has not been made", where=stage, remedy="`betastar work RUN` lists what is ready to be made"
         )
 
+    def _folders(self, stage: str) -> list[Path]:
+        """Where the artefacts of a stage are, or will be once they are downloaded."""
+        here = {path.name for path in (self.folder / "store" / stage).glob("[0-9a-f]*")}
+        there = set() if self.remote is None else set(self.remote.keys(stage))
+        return [self.place(stage, key) for key in sorted(here | there)]
+
     def _manifests(self, stage: str) -> Iterator[tuple[Path, Mapping[str, str]]]:
         """Folder and parts of every artefact of a stage whose manifest is whole."""
-        for folder in sorted((self.folder / "store" / stage).glob("[0-9a-f]*")):
-            with suppress(OSError, ValueError):
-                yield folder, unsealed(folder / MANIFEST)["parts"]
+        seen = self._seen.setdefault(stage, {})
+        for folder in self._folders(stage):
+            if folder.is_dir():
+                with suppress(OSError, ValueError):
+                    yield folder, unsealed(folder / MANIFEST)["parts"]
+            elif self.remote is not None:
+                if folder.name not in seen and (manifest := self.remote.manifest(f"store/{stage}/{folder.name}")):
+                    seen[folder.name] = manifest["parts"]
+                if folder.name in seen:
+                    yield folder, seen[folder.name]
 
     @contextmanager
     def write(self, stage: str, key: str, parts: Mapping[str, str] | None = None) -> Iterator[Path]:
@@ -208,7 +233,26 @@ class Store:
                     flush(final.parent)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
+            if self.remote is not None:
+                self._upload(final)
         self.checkpoint(stage, key).discard()
+
+    def upload_all(self) -> None:
+        """Share whatever is here and not there: of a run that began without a place."""
+        assert self.remote is not None
+        for manifest in sorted((self.folder / "store").glob("[a-z]*/[0-9a-f]*/" + MANIFEST)):
+            if self._read(manifest.parent):
+                self._upload(manifest.parent)
+
+    def _upload(self, folder: Path) -> None:
+        """Share an artefact. If a twin was faster, that is the one that everybody has, so this machine takes it too."""
+        assert self.remote is not None
+        path = f"store/{folder.parent.name}/{folder.name}"
+        if not self.remote.push(path, folder, unsealed(folder / MANIFEST)):
+            self._verified.pop(folder, None)
+            shutil.rmtree(folder)
+            if not self.remote.pull(path, folder):
+                raise InternalError("it was removed while it was read", where=f"{self.remote.uri}/{path}")
 
     @contextmanager
     def _alone(self, stage: str, key: str) -> Iterator[None]:
@@ -239,7 +283,9 @@ class Store:
     def _read(self, folder: Path) -> Artefact | None:
         if folder in self._verified:
             return self._verified[folder]
-        if not folder.is_dir():
+        if not folder.is_dir() and not (
+            self.remote is not None and self.remote.pull(f"store/{folder.parent.name}/{folder.name}", folder)
+        ):
             return None
         try:
             manifest = unsealed(folder / MANIFEST)
@@ -255,7 +301,7 @@ class Store:
             damaged = folder.with_name(f".damaged-{folder.name}-{time.time_ns()}")
             with plain_disk_errors(self.folder):
                 os.replace(folder, damaged)
-            return None
+            return None if self.remote is None else self._read(folder)
         self._verified[folder] = artefact
         return artefact
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple
 
 from betastar import __version__
-from betastar.disk import plain_disk_errors, sealed, unsealed, write_atomically
+from betastar.disk import plain_disk_errors, sealed, unseal, unsealed, write_atomically
 from betastar.errors import BetastarError
 from betastar.experiment.conditions import K
+from betastar.experiment.place import Place
 from betastar.settings.config import Config
 
 
@@ -113,22 +114,29 @@ def work_of(declared: Iterable[Work[Any]], unit: Unit) -> tuple[Work[Any], list[
 SETTINGS = "settings.json"
 
 
-def write_settings(folder: Path, config: Config) -> None:
-    """Leave in a run directory the settings as they were asked for, so that workers need nothing else."""
+def write_settings(folder: Path, config: Config, place: Place | None = None) -> None:
+    """Leave in a run directory, and in its place, the settings as they were asked for, so that workers need nothing
+    else."""
     record = {"betastar": __version__, "settings": config.model_dump(mode="json")}
     with plain_disk_errors(folder):
         (folder / "store").mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "store" / SETTINGS, sealed(record))
+    if place is not None:
+        place.write(f"store/{SETTINGS}", sealed(record))
 
 
-def read_settings(folder: Path) -> Config:
-    """The settings of a run directory. Raises BetastarError if nobody has begun a run there, or another version of
-    betastar has."""
+def read_settings(folder: Path, place: Place | None = None) -> Config:
+    """The settings of a run directory, or of its place. Raises BetastarError if nobody has begun a run there, or if
+    another version of betastar has."""
     try:
-        record = unsealed(folder / "store" / SETTINGS)
+        if place is None:
+            record = unsealed(folder / "store" / SETTINGS)
+        else:
+            record = unseal(place.read(f"store/{SETTINGS}") or b"")
     except (OSError, ValueError):
+        where = str(folder) if place is None else place.uri
         raise BetastarError(
-            "no run has been begun here", where=str(folder), remedy="begin one with `betastar work RUN --source PRESET`"
+            "no run has been begun here", where=where, remedy="begin one with `betastar work RUN --source PRESET`"
         ) from None
     check_version(record["betastar"], f"the run in {folder}", "this machine")
     return Config.model_validate(record["settings"])

@@ -90,6 +90,11 @@ class Worker:
         self._declared = declared
         return declared
 
+    @property
+    def knows_all(self) -> bool:
+        """Whether `works` has told everything: the reference is made, and the grid known."""
+        return self._declared is not None
+
     def ready(self, workers: int) -> list[Unit]:
         """What is missing and can be made now, shared among so many workers."""
         try:
@@ -97,7 +102,7 @@ class Worker:
         except NotMadeError:
             return [OPENING]
         finished, needs = self.finished(), needs_of(works)
-        first = [REFERENCE] if self._declared is None else []
+        first = [] if self.knows_all else [REFERENCE]
         units = planned_units(works, workers, finished)
         return first + [unit for unit in units if all(n in finished for key in unit.keys for n in needs[key])]
 
