@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+from betastar.experiment import partial
 from betastar.experiment.conditions import K, Parts
 from betastar.experiment.context import Context
 from betastar.experiment.memory import one_sentence_without_memory
@@ -62,14 +63,20 @@ def made_parts(
     work = Work(stage, keys, build, at_once, needs, logged)
     if ctx.declared is not None:
         ctx.declared.append(work)
-        return Parts({}, keys, partial(ctx.store.part, stage))
+        return Parts({}, keys, functools.partial(ctx.store.part, stage))
     store, reporter = ctx.store, ctx.reporter
     found = store.find_parts(stage)
     missing = [condition for condition, key in keys.items() if key not in found]
     if len(missing) < len(keys):
         some = "" if not missing else f" {len(keys) - len(missing)} of {len(keys)} conditions"
         reporter.say(f"{stage}: reused{some}")
-    new = make(ctx, work, in_groups(missing, at_once), {key: found[key].parent for key in found})
+    steps = partial.steps_done(store, stage) if missing else {}
+    new = make(
+        ctx,
+        work,
+        in_groups(missing, at_once, lambda condition: steps.get(keys[condition], 0)),
+        {key: found[key].parent for key in found},
+    )
     return Parts({condition: (found | new)[key] for condition, key in keys.items()}, keys)
 
 
@@ -93,10 +100,13 @@ def make(
         ):
             for condition in group:
                 (folder / str(condition)).mkdir()
+            partial.begin(store, stage, name, {keys[condition]: str(condition) for condition in group})
             work.build(group, [folder / str(condition) for condition in group], name)
     made_now: dict[str, Path] = {}
     for name in names:
         artefact = store.find(stage, name)
         assert artefact is not None  # it was just written
         made_now |= {key: artefact.folder / part for key, part in artefact.parts.items()}
+    if names:
+        partial.end(store, stage)
     return made_now

@@ -431,5 +431,5 @@ def _next_step(mine: Worker, schedule: Schedule) -> Unit | None:
         works = mine.works()
     except NotMadeError:
         return OPENING
-    schedule.plan(works, mine.finished())
+    schedule.plan(works, mine.finished(), mine.steps())
     return None if mine.knows_all else REFERENCE

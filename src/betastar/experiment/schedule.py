@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, final
 
 from betastar.errors import BetastarError, InternalError
@@ -32,15 +32,18 @@ class Schedule:
         """Units that need nothing."""
         self.waiting += units
 
-    def plan(self, works: Iterable[Work[Any]], finished: Collection[str]) -> None:
-        """All that `works` declare and nobody has planned yet, but for what is finished."""
+    def plan(
+        self, works: Iterable[Work[Any]], finished: Collection[str], steps: Mapping[str, int] | None = None
+    ) -> None:
+        """All that `works` declare and nobody has planned yet, but for what is finished; `steps`: how far unfinished
+        parts are, by key."""
         new = [work for work in works if not set(work.keys.values()) <= self._known]
         self.finished |= set(finished)
         self._needs |= needs_of(new)
         self._known |= {key for work in new for key in work.keys.values()}
         for work in new:
             self._parts[work.stage] = self._parts.get(work.stage, 0) + len(work.keys)
-        self.waiting += planned_units(new, self.workers, self.finished)
+        self.waiting += planned_units(new, self.workers, self.finished, steps)
 
     def next(self) -> Unit | None:
         """A unit whose needs are finished, counted as busy from now on; None if there is none at the moment."""

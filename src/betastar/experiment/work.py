@@ -63,11 +63,17 @@ REFERENCE = Unit("reference")
 """The log-probabilities under the base, from which the grid follows: made once, beside the reward models."""
 
 
-def in_groups(missing: Sequence[K], at_once: int | None) -> list[Sequence[K]]:
-    """Parts in groups of at most `at_once`, in order. Every engine groups by this, so that the same limit gives the
-    same groups and with them the same rounding."""
+def in_groups(
+    missing: Sequence[K], at_once: int | None, steps: Callable[[K], int] = lambda condition: 0
+) -> list[Sequence[K]]:
+    """Parts in groups of at most `at_once`, in order; only those that are equally far, by the `steps` of their
+    checkpoints, are in one group. Every engine groups by this, so that the same limit gives the same groups and with
+    them the same rounding."""
+    classes: dict[int, list[K]] = {}
+    for condition in missing:
+        classes.setdefault(steps(condition), []).append(condition)
     size = at_once or max(1, len(missing))
-    return [missing[start : start + size] for start in range(0, len(missing), size)]
+    return [together[start : start + size] for together in classes.values() for start in range(0, len(together), size)]
 
 
 def share_of(conditions: int, workers: int, at_once: int | None) -> int:
@@ -76,13 +82,19 @@ def share_of(conditions: int, workers: int, at_once: int | None) -> int:
     return min(equal, at_once) if at_once else equal
 
 
-def planned_units(declared: Iterable[Work[Any]], workers: int, finished: Collection[str] = ()) -> list[Unit]:
-    """All parts but those that are `finished`, in groups, each stage shared among `workers`. The groups depend on
-    nothing else, not on who is faster."""
+def planned_units(
+    declared: Iterable[Work[Any]],
+    workers: int,
+    finished: Collection[str] = (),
+    steps: Mapping[str, int] | None = None,
+) -> list[Unit]:
+    """All parts but those that are `finished`, in groups, each stage shared among `workers`; `steps`: how far
+    unfinished ones are, by key. The groups depend on nothing else, not on who is faster."""
+    far = steps or {}
     units = []
     for work in declared:
         missing = [key for key in work.keys.values() if key not in finished]
-        groups = in_groups(missing, share_of(len(work.keys), workers, work.at_once))
+        groups = in_groups(missing, share_of(len(work.keys), workers, work.at_once), lambda key: far.get(key, 0))
         units += [Unit(work.stage, tuple(group)) for group in groups]
     return units
 

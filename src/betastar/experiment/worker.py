@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, final
 
 from betastar.errors import BetastarError
-from betastar.experiment import pipeline
+from betastar.experiment import partial, pipeline
 from betastar.experiment.context import Context
 from betastar.experiment.making import NotMadeError, make
 from betastar.experiment.runtime import Runtime
@@ -103,7 +103,7 @@ class Worker:
             return [OPENING]
         finished, needs = self.finished(), needs_of(works)
         first = [] if self.knows_all else [REFERENCE]
-        units = planned_units(works, workers, finished)
+        units = planned_units(works, workers, finished, self.steps())
         return first + [unit for unit in units if all(n in finished for key in unit.keys for n in needs[key])]
 
     def share(self, stage: str, place: int, of: int) -> list[Unit]:
@@ -121,6 +121,11 @@ class Worker:
     def finished(self) -> set[str]:
         """Keys of all parts that are made."""
         return set().union(*(self.store.finished(stage) for stage in {work.stage for work in self.works()}))
+
+    def steps(self) -> dict[str, int]:
+        """How far unfinished parts are, by key."""
+        stages = {work.stage for work in self.works()}
+        return {key: step for stage in stages for key, step in partial.steps_done(self.store, stage).items()}
 
     def _opened(self) -> pipeline.Opening:
         if self._start is None:
