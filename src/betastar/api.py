@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 
 from betastar.errors import BetastarError
 from betastar.progress import Reporter
@@ -412,6 +412,39 @@ def timed(made: Plan) -> Timing:
     from betastar.planning.probe import probe
 
     return probe(made)
+
+
+def spread(made: Plan, timing: Timing | None, workers: int) -> Spread:
+    """How a planned run would spread over so many workers: pieces of work by stage, and where its stages were timed,
+    how long it would take, by a simulation of the engine's schedule."""
+    from betastar.experiment import scale
+    from betastar.experiment.work import planned_units
+
+    works, each = scale.declared(made), made.config.compute.engine.units_per_worker
+    units: dict[str, list[int]] = {}
+    for unit in planned_units(works, workers * each):
+        units.setdefault(unit.stage, []).append(len(unit.keys))
+    if timing is None:
+        return Spread(workers, units, None, None, None)
+    cost = scale.unit_cost(made, timing.seconds, scale.UNIT_SECONDS)
+    found = scale.simulate(works, cost, workers, each)
+    return Spread(workers, units, found.makespan, scale.alone(works, cost), found.longest)
+
+
+class Spread(NamedTuple):
+    """A schedule of a run on `workers`: conditions in each piece of work, by stage; and, where the stages were timed,
+    seconds until it ends, seconds on one worker, and seconds of the longest chain of pieces that need each other."""
+
+    workers: int
+    units: dict[str, list[int]]
+    makespan: float | None
+    alone: float | None
+    longest: float | None
+
+    @property
+    def efficiency(self) -> float | None:
+        """Share of the workers' time that one worker would need too."""
+        return self.alone / self.workers / self.makespan if self.makespan and self.alone else None
 
 
 def plan_record(made: Plan, timing: Timing | None) -> dict[str, Any]:

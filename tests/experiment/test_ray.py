@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 from betastar.experiment import ray_engine  # noqa: E402
 from betastar.experiment.ray_engine import RayWorker  # noqa: E402
 
-ON_RAY = ("compute.engine.kind=ray", "compute.engine.workers=2")
+ON_RAY = ("compute.engine.kind=ray", "compute.engine.workers=2", "compute.engine.units_per_worker=1")
 
 
 class Counting(RayWorker):
@@ -147,7 +147,7 @@ def test_a_node_that_goes_away_in_the_middle_costs_only_its_own_unit(local: Path
 @pytest.mark.slow
 def test_a_killed_driver_goes_on_where_it_was(local: Path, tmp_path: Path) -> None:
     ray.shutdown()
-    settings = [part for override in SMALL for part in ("--set", override)]
+    settings = [part for override in (*SMALL, ON_RAY[2]) for part in ("--set", override)]
 
     def begin() -> Command:
         return Command("run", "micro", "--engine", "ray", "--workers", "2", "--out", tmp_path, *settings, drawn=False)

@@ -406,7 +406,8 @@ def distribute(config: Config, store: Store, reporter: Reporter) -> Config:
         if store.remote is not None:
             store.upload_all()
         mine = Worker(config, store, Reporter())  # it plans, and makes nothing
-        schedule = Schedule(len(cluster.hands), config.compute.engine.lost_workers)
+        engine = config.compute.engine
+        schedule = Schedule(len(cluster.hands) * engine.units_per_worker, engine.lost_workers)
         asked: set[str] = set()
         while True:
             first = _next_step(mine, schedule)

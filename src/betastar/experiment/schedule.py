@@ -15,10 +15,11 @@ HOUR = 3600.0
 
 @final
 class Schedule:
-    """Units of a run that are waiting, being made, and done. `lost_workers`: how many lost workers a unit survives."""
+    """Units of a run that are waiting, being made, and done. Each stage is cut into `shares`, as far as banks allow;
+    `lost_workers`: how many lost workers a unit survives."""
 
-    def __init__(self, workers: int, lost_workers: int = 3):
-        self.workers, self.lost_workers = workers, lost_workers
+    def __init__(self, shares: int, lost_workers: int = 3):
+        self.shares, self.lost_workers = shares, lost_workers
         self.finished: set[str] = set()
         self.waiting: list[Unit] = []
         self.busy: list[Unit] = []
@@ -43,7 +44,7 @@ class Schedule:
         self._known |= {key for work in new for key in work.keys.values()}
         for work in new:
             self._parts[work.stage] = self._parts.get(work.stage, 0) + len(work.keys)
-        self.waiting += planned_units(new, self.workers, self.finished, steps)
+        self.waiting += planned_units(new, self.shares, self.finished, steps)
 
     def next(self) -> Unit | None:
         """A unit whose needs are finished, counted as busy from now on; None if there is none at the moment."""
@@ -95,8 +96,12 @@ class Schedule:
         self.waiting[place : place + 1] = halves
         return halves[0]
 
+    def needs(self, key: str) -> list[str]:
+        """Keys of the parts that a part is built from."""
+        return self._needs[key]
+
     def _is_ready(self, unit: Unit) -> bool:
-        return all(need in self.finished for key in unit.keys for need in self._needs[key])
+        return all(need in self.finished for key in unit.keys for need in self.needs(key))
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """By stage that has parts: how many of them are made, and how many there are."""

@@ -176,6 +176,9 @@ class Engine(Section):
     workers: int | None = positive(
         "number of workers; empty: one per GPU of the cluster, or per node without GPUs", None
     )
+    units_per_worker: int = positive(
+        "into how many pieces of work per worker each stage is cut: more balance better, fewer fill banks better", 2
+    )
     store: str | None = Field(
         default=None,
         description="where machines without a shared disk keep results, for example s3://BUCKET/PATH; empty: the run "
