@@ -92,7 +92,7 @@ def simulation() -> bool:
 def measurement() -> None:
     """Wall time of the micro world with two workers of one thread each, and in one process with two threads; and what
     a unit costs beside its work."""
-    seconds = {}
+    seconds, name, folder = {}, "", Path()
     with tempfile.TemporaryDirectory() as temporary:
         for name, options in {
             "one process, two threads": ["--set", "compute.threads=2"],

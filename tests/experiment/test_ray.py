@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -15,7 +16,6 @@ import pytest
 from experiment.small import SMALL, Listener, same_results, small
 from forked import Command
 
-from betastar.api import load
 from betastar.errors import BetastarError, InternalError
 from betastar.experiment import pipeline
 from betastar.experiment.schedule import Schedule
@@ -101,7 +101,7 @@ def test_two_workers_give_the_bytes_of_one_process_though_one_of_them_dies(local
 def test_other_groups_give_the_same_to_rounding(local: Path, tmp_path: Path) -> None:
     wide = [setting for setting in SMALL if "at_once" not in setting]
     results = pipeline.run(load_config("micro", [*wide, *ON_RAY, "compute.engine.workers=1"]), tmp_path)
-    before = load(local, "run").record["conditions"]
+    before = json.loads((local / "results.json").read_text())["conditions"]
     for mine, other in zip(results["conditions"], before, strict=True):
         assert mine["proxy"]["start"] == pytest.approx(other["proxy"]["start"], abs=2e-3)
 

@@ -232,7 +232,8 @@ class Cluster:
             "max_task_retries": 0,
             "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "10000"}},
         }
-        kind: Any = ray.remote(concurrency_groups={"look": 1})(RayWorker)
+        remote: Any = ray.remote
+        kind = remote(concurrency_groups={"look": 1})(RayWorker)
         kind = kind.options(**options)
         self.hands = [_Hand(f"worker {i}", kind.remote(str(folder), engine.store)) for i in range(workers)]
         greetings = {hand.actor.hello.remote(): hand for hand in self.hands}
@@ -274,7 +275,7 @@ class Cluster:
         call, unit = hand.call, hand.unit
         hand.call = hand.unit = None
         try:
-            found = ray.get(call)
+            found: Any = ray.get(call)
         except LOST as error:
             first = str(error).strip().split("\n")[0]
             if unit is None:
@@ -314,7 +315,7 @@ class Cluster:
         answered, _ = ray.wait(list(looks), num_returns=len(looks), timeout=LOOK)
         for call in answered:
             with suppress(*LOST):
-                now = ray.get(call)
+                now: Any = ray.get(call)
                 for line in now.pop("lines"):
                     self.reporter.say(f"{looks[call].name}: {line}")
                 looks[call].now = now
@@ -358,7 +359,8 @@ def _resources() -> str:
 def _answer(call: Any) -> dict[str, Any]:
     """What a greeting says. Raises BetastarError for a worker that cannot even be made."""
     try:
-        return ray.get(call)
+        found: Any = ray.get(call)
+        return found
     except Exception as error:
         text = str(error)
         missing = "No module named" in text or "ModuleNotFoundError" in text

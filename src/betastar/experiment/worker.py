@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, final
 
 from betastar.errors import BetastarError
-from betastar.experiment import partial, pipeline
+from betastar.experiment import algorithm, partial
 from betastar.experiment.context import Context
 from betastar.experiment.making import NotMadeError, make
 from betastar.experiment.runtime import Runtime
@@ -32,7 +32,7 @@ class Worker:
         self.store, self.reporter = store, reporter
         self._heard = Several([])  # by nobody while stages only declare, by the reporter while something is made
         self._given = Context(config, store, self._heard, Runtime(config, reporter), [])
-        self._start: pipeline.Opening | None = None
+        self._start: algorithm.Opening | None = None
         self._declared: list[Work[Any]] | None = None
 
     def do(self, unit: Unit) -> None:
@@ -40,7 +40,7 @@ class Worker:
         machine does not see the files that the run began with, and BusyError if another worker is at the same parts."""
         if unit == OPENING:
             with self._making():
-                pipeline.opening(replace(self._given, declared=None), self._told)
+                algorithm.opening(replace(self._given, declared=None), self._told)
             return
         try:
             self._make(unit)
@@ -56,7 +56,7 @@ class Worker:
         if unit == REFERENCE:
             start = self._opened()
             with self._making():
-                pipeline.reference_grid(start._replace(ctx=replace(start.ctx, declared=None)), self._told)
+                algorithm.reference_grid(start._replace(ctx=replace(start.ctx, declared=None)), self._told)
             return
         work, conditions = work_of(self.works(), unit)
         finished = self.store.finished(unit.stage)
@@ -83,7 +83,7 @@ class Worker:
         declared: list[Work[Any]] = []
         start = start._replace(ctx=replace(start.ctx, declared=declared))
         try:
-            pipeline.sweep(start, *pipeline.reference_grid(start, _quiet), _quiet)
+            algorithm.sweep(start, *algorithm.reference_grid(start, _quiet), _quiet)
         except NotMadeError:
             rewards.run(start.ctx, start.reward_base, start.pairs)
             return declared
@@ -127,9 +127,9 @@ class Worker:
         stages = {work.stage for work in self.works()}
         return {key: step for stage in stages for key, step in partial.steps_done(self.store, stage).items()}
 
-    def _opened(self) -> pipeline.Opening:
+    def _opened(self) -> algorithm.Opening:
         if self._start is None:
-            self._start = pipeline.opening(self._given, _quiet)
+            self._start = algorithm.opening(self._given, _quiet)
         return self._start
 
     def _told(self, stage: str) -> None:

@@ -162,7 +162,7 @@ class Lengths(Section):
     )
 
 
-class Engine(Section):
+class SweepEngine(Section):
     """Who makes the parts of a sweep, and where they are kept."""
 
     kind: Literal["local", "ray"] = Field(
@@ -219,7 +219,7 @@ class Compute(Section):
     memory_gb: float | None = positive(
         "V_GB in Appendix C.3, which determines `auto` batch sizes; empty: the device's memory", None
     )
-    engine: Engine = Field(default_factory=Engine, description="one process, or many machines")
+    engine: SweepEngine = Field(default_factory=SweepEngine, description="one process, or many machines")
     launch: str | None = Field(
         default=None,
         description="command that starts TRL's trainers, for example `accelerate launch --num_processes 8`; "
