@@ -1,7 +1,7 @@
 """How the sweep scales: measured with two Ray workers on this machine, simulated for 1 to 256 GPUs.
 
     python benchmarks/scale.py                 # the simulation alone, in seconds
-    python benchmarks/scale.py --measure       # also two workers against one process, in minutes
+    python benchmarks/scale.py --measure [--set KEY=VALUE …]   # also two workers against one process, in minutes
 
 The simulation plays the engine's own schedule of `paper-strict` with 7 β × 10 seeds × 2 variants. Its costs of
 Qwen3-14B were measured on one H200 (docs/benchmarks.md); those of the 1.7B reward models are taken to be smaller by the
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import subprocess
 import sys
 import tempfile
@@ -89,7 +88,7 @@ def simulation() -> bool:
     return met
 
 
-def measurement() -> None:
+def measurement(overrides: list[str]) -> None:
     """Wall time of the micro world with two workers of one thread each, and in one process with two threads; and what
     a unit costs beside its work."""
     seconds, name, folder = {}, "", Path()
@@ -99,9 +98,10 @@ def measurement() -> None:
             "two workers, one thread each": ["--engine", "ray", "--workers", "2", "--set", "compute.threads=1"],
         }.items():
             folder = Path(temporary) / name.replace(" ", "-").replace(",", "")
-            command = [sys.executable, "-m", "betastar", "run", "micro", "--out", str(folder), *options]
+            settings = [part for override in overrides for part in ("--set", override)]
+            command = [sys.executable, "-m", "betastar", "run", "micro", "--out", str(folder), *settings, *options]
             started = time.perf_counter()
-            done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": "0"})
+            done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 sys.exit(done.stderr)
             seconds[name] = time.perf_counter() - started
@@ -115,10 +115,11 @@ def measurement() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--measure", action="store_true", help="also run the micro world, twice")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], help="settings of the micro world")
     arguments = parser.parse_args()
     met = simulation()
     if arguments.measure:
-        measurement()
+        measurement(arguments.overrides)
     if not met:
         sys.exit(1)
 

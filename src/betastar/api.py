@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from betastar.analysis.logs.log import Options, Unit
+    from betastar.experiment.worker import Worker
     from betastar.live.view import View
     from betastar.planning.doctor import Finding
     from betastar.planning.plan import Plan, Timing
@@ -207,6 +208,7 @@ def work(
     overrides: Mapping[str, Any] | Sequence[str] = (),
     workers: int = 1,
     share: tuple[int, int] | None = None,
+    store: str | None = None,
     progress: bool | Reporter = True,
 ) -> list[str]:
     """Make units of a run's work: parts `keys` of a `stage`, or without keys the whole stage, or this worker's `share`
@@ -215,32 +217,42 @@ def work(
 
     Without a `stage` nothing is made. Returns the units that can be made now, each as "STAGE KEY KEY…", with the parts
     of each stage shared among `workers`; [] when all is finished. `source` and `overrides`: what to run, as in `run`;
-    needed only to begin a run.
+    needed only to begin a run. `store`: where machines without a shared disk keep results, such as
+    "s3://BUCKET/PATH"; `run` is then this machine's copy.
 
     Raises BetastarError for a stage or key that the run does not have, for parts whose inputs are missing or that
     another process is making, and if no run has been begun.
     """
     folder = Path(run)
     from betastar.experiment import work as units
-    from betastar.experiment.store import Store
+    from betastar.experiment.place import Place
+    from betastar.experiment.store import WRITER, Store
     from betastar.experiment.worker import Worker
     from betastar.live.reporters import shown
 
-    if source is not None:
-        units.write_settings(folder, _config(source, None, overrides))
-    config = units.read_settings(folder)
-    with (
-        shown(progress) as reporter,
-        Store(folder, reporter.say, config.compute.checkpoint_seconds, shared=True) as store,
-    ):
-        worker = Worker(config, store, reporter)
-        if stage is None:
-            return [str(unit) for unit in worker.ready(workers)]
-        first = stage in (units.OPENING.stage, units.REFERENCE.stage)
-        mine = [units.Unit(stage, tuple(keys))] if keys or first else worker.share(stage, *(share or (0, 1)))
-        for unit in mine:
-            worker.do(unit)
-        return [str(unit) for unit in mine]
+    with shown(progress) as reporter:
+        place = None if store is None else Place(store, WRITER, reporter.say)
+        if source is not None:
+            units.write_settings(folder, _config(source, None, overrides), place)
+        config = units.read_settings(folder, place)
+        worker = Worker(config, Store(folder, reporter.say, config.compute.checkpoint_seconds, True, place), reporter)
+        with worker.store:
+            return _worked(worker, stage, keys, workers, share)
+
+
+def _worked(
+    worker: Worker, stage: str | None, keys: Sequence[str], workers: int, share: tuple[int, int] | None
+) -> list[str]:
+    """Make units and return them; without a stage, list what can be made."""
+    from betastar.experiment import work as units
+
+    if stage is None:
+        return [str(unit) for unit in worker.ready(workers)]
+    first = stage in (units.OPENING.stage, units.REFERENCE.stage)
+    mine = [units.Unit(stage, tuple(keys))] if keys or first else worker.share(stage, *(share or (0, 1)))
+    for unit in mine:
+        worker.do(unit)
+    return [str(unit) for unit in mine]
 
 
 @overload

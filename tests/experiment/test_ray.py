@@ -167,6 +167,17 @@ def test_a_killed_driver_goes_on_where_it_was(local: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+def test_ctrl_c_stops_and_says_how_to_go_on(tmp_path: Path) -> None:
+    ray.shutdown()
+    settings = [part for override in SMALL for part in ("--set", override)]
+    run = Command("run", "micro", "--engine", "ray", "--workers", "2", "--out", tmp_path, *settings, drawn=False)
+    run.interrupt("worker 0: opening")
+    done = run.done()
+    assert done.returncode == 130
+    assert "Stopped. Finished work is kept; continue with: betastar run micro --engine ray" in done.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_workers_share_a_store_and_no_run_directory(local: Path, tmp_path: Path) -> None:
     store = f"file://{tmp_path / 'shared'}"

@@ -109,6 +109,7 @@ def test_the_shares_of_a_stage_are_all_of_it_whatever_is_finished(tmp_path: Path
         with pytest.raises(BetastarError, match=r"^offline: no stage .* choose one of opening, reference, rewards\.$"):
             worker.share("offline", 0, 3)
         worker.do(REFERENCE)
+        assert len(worker.share("plasticity", 0, 1)) == 6
         shares = [worker.share("offline", place, 3) for place in range(3)]
         assert [[len(unit.keys) for unit in share] for share in shares] == [[2], [2], []]
         first = shares[0][0]
@@ -120,6 +121,15 @@ def test_the_shares_of_a_stage_are_all_of_it_whatever_is_finished(tmp_path: Path
         assert made == {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "offline").rglob("*")}
         with pytest.raises(BetastarError, match=r"^offline: [0-9a-f]{16} has not been made; `betastar work RUN` lists"):
             worker.do(worker.share("probe", 1, 2)[0])  # its checkpoints are those of the second share
+
+
+def test_a_stage_that_is_switched_off_has_no_shares(tmp_path: Path) -> None:
+    with a_worker(small("evaluation.best_of=0"), tmp_path) as worker:
+        worker.do(OPENING)
+        worker.do(REFERENCE)
+        assert worker.share("best_of_n", 0, 4) == []
+        with pytest.raises(BetastarError, match=r"^best_of: no stage of this run that can be made now"):
+            worker.share("best_of", 0, 4)
 
 
 def test_of_two_workers_at_the_same_parts_the_second_is_told(tmp_path: Path) -> None:

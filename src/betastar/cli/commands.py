@@ -23,6 +23,11 @@ Overrides = Annotated[
 ]
 
 
+Store = Annotated[
+    str | None, typer.Option(metavar="URI", help="Common store of machines without a shared disk: s3://…, gs://…")
+]
+
+
 class Engine(StrEnum):
     """Engines of `--engine`."""
 
@@ -41,9 +46,7 @@ def run(
         str | None, typer.Option(metavar="auto | HOST:PORT", help="The Ray cluster (default: start one here).")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Number of Ray workers (default: one per GPU).")] = None,
-    store: Annotated[
-        str | None, typer.Option(metavar="URI", help="Common store of machines without a shared disk: s3://…, gs://…")
-    ] = None,
+    store: Store = None,
     details: Details = False,
 ) -> None:
     """Run the experiment or resume an interrupted run; finished work is reused."""
@@ -79,6 +82,7 @@ def work(
     share: Annotated[
         str | None, typer.Option(metavar="I/N", help="Make share I (from 0) of N of the stage, as a SLURM array does.")
     ] = None,
+    store: Store = None,
 ) -> None:
     """Make one unit of a run's work, or list the units that can be made now. Many processes may share a run."""
     from betastar import api
@@ -86,7 +90,14 @@ def work(
     if overrides and source is None:
         raise BetastarError("--set needs --source: settings are given once, when the run is begun.")
     made = api.work(
-        run, stage, keys or [], source=source, overrides=overrides or [], workers=workers, share=_share(share)
+        run,
+        stage,
+        keys or [],
+        source=source,
+        overrides=overrides or [],
+        workers=workers,
+        share=_share(share),
+        store=store,
     )
     if stage is None:
         for line in made:

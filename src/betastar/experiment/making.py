@@ -12,7 +12,7 @@ from betastar.experiment.conditions import K, Parts
 from betastar.experiment.context import Context
 from betastar.experiment.memory import one_sentence_without_memory
 from betastar.experiment.store import Artefact, content_key
-from betastar.experiment.work import Work, in_groups, no_needs, own_log
+from betastar.experiment.work import Unit, Work, in_groups, no_needs, own_log
 from betastar.settings.config import Config
 
 
@@ -86,7 +86,7 @@ def make(
     """Build groups of parts, each one artefact; returns the folder of every part, by key. `artefacts`: where parts are
     that were made before."""
     store, stage, keys = ctx.store, work.stage, work.keys
-    names = {content_key(stage, [keys[condition] for condition in group]): group for group in groups}
+    names = {Unit(stage, tuple(keys[condition] for condition in group)).artefact: group for group in groups}
     homes = {condition: artefacts[key] for condition, key in keys.items() if key in artefacts}
     for name, group in names.items():
         homes |= dict.fromkeys(group, store.place(stage, name))

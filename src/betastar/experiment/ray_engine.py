@@ -14,6 +14,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,7 @@ from betastar.experiment.making import NotMadeError
 from betastar.experiment.place import Place
 from betastar.experiment.schedule import Schedule
 from betastar.experiment.store import WRITER, BusyError, Store
-from betastar.experiment.work import OPENING, REFERENCE, Unit, read_settings, write_settings
+from betastar.experiment.work import OPENING, REFERENCE, Unit, read_settings, work_of, write_settings
 from betastar.experiment.worker import Worker
 from betastar.progress import Reporter, WorkerState
 from betastar.settings.config import Config, needs_deriving
@@ -150,6 +151,7 @@ class Cluster:
         self._mine = False  # whether the cluster was started here
         self.hands: list[_Hand] = []
         self.memory_gb = 0.0
+        self._downloads = ThreadPoolExecutor(1, "download")
 
     def __enter__(self) -> Cluster:
         engine = self.config.compute.engine
@@ -171,6 +173,7 @@ class Cluster:
         for hand in self.hands:
             with suppress(Exception):
                 ray.kill(hand.actor)
+        self._downloads.shutdown(wait=True, cancel_futures=True)
         if self._mine:
             ray.shutdown()
 
@@ -292,6 +295,8 @@ class Cluster:
         hand.now = {}
         if found["end"] == "done":
             schedule.done(unit, found["seconds"])
+            if self.store.remote is not None and unit.keys:
+                self._downloads.submit(self._download, unit)
             return True
         if found["end"] == "busy":  # by a worker that Ray gave up, but that still works
             schedule.put_back(unit)
@@ -306,6 +311,11 @@ class Cluster:
             self.reporter.say(f"out of memory with {len(unit.keys)} conditions at once; continuing with half as many.")
             return False
         raise mistake
+
+    def _download(self, unit: Unit) -> None:
+        """Fetch what was made, for those who watch; what cannot be fetched now is fetched at the end."""
+        with suppress(BetastarError):
+            self.store.find(unit.stage, unit.artefact)
 
     def _look(self, hands: Sequence[_Hand] | None = None) -> None:
         """Ask actors how far they are, without waiting for one that does not answer."""
@@ -411,8 +421,10 @@ def distribute(config: Config, store: Store, reporter: Reporter) -> Config:
         engine = config.compute.engine
         schedule = Schedule(len(cluster.hands) * engine.units_per_worker, engine.lost_workers)
         asked: set[str] = set()
+        told: set[Unit] = set()
         while True:
             first = _next_step(mine, schedule)
+            _tell_places(mine, schedule, store, reporter, told)
             if first is not None and first.stage not in asked:
                 asked.add(first.stage)
                 schedule.add(first)
@@ -436,3 +448,14 @@ def _next_step(mine: Worker, schedule: Schedule) -> Unit | None:
         return OPENING
     schedule.plan(works, mine.finished(), mine.steps())
     return None if mine.knows_all else REFERENCE
+
+
+def _tell_places(mine: Worker, schedule: Schedule, store: Store, reporter: Reporter, told: set[Unit]) -> None:
+    """Say where the results of units will be that nobody has heard of yet."""
+    new = [unit for unit in [*schedule.waiting, *schedule.busy] if unit.keys and unit not in told]
+    for unit in new:
+        work, conditions = work_of(mine.works(), unit)
+        folder = store.place(unit.stage, unit.artefact)
+        names = [name for condition in conditions for name in work.logged(condition)]
+        reporter.places(unit.stage, {name: folder / name for name in names}, names)
+    told |= set(new)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple
 
 from betastar import __version__
-from betastar.disk import plain_disk_errors, sealed, unseal, unsealed, write_atomically
+from betastar.disk import content_key, plain_disk_errors, sealed, unseal, unsealed, write_atomically
 from betastar.errors import BetastarError
 from betastar.experiment.conditions import K
 from betastar.experiment.place import Place
@@ -55,6 +55,11 @@ class Unit(NamedTuple):
 
     def __str__(self) -> str:
         return " ".join([self.stage, *self.keys])
+
+    @property
+    def artefact(self) -> str:
+        """The key of the artefact in which its parts are together."""
+        return content_key(self.stage, list(self.keys))
 
 
 OPENING = Unit("opening")

@@ -114,7 +114,7 @@ class Worker:
         except NotMadeError as error:
             raise BetastarError(f"{error} has not been made", where=stage, remedy="make the opening first") from None
         known = [work for work in works if work.stage == stage]
-        if not known:
+        if not known and not (self.knows_all and stage in STAGES):  # else it is switched off
             work_of(works, Unit(stage))
         return planned_units(known, of)[place::of]
 
