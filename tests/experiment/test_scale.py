@@ -68,6 +68,7 @@ def test_a_plan_is_spread_over_workers() -> None:
     assert timed.makespan is not None
     assert timed.longest is not None
     assert timed.efficiency is not None
+    assert timed.alone is not None
     assert timed.alone == pytest.approx(1000 * len(made.stages), abs=20)  # and a second for each unit
     assert timed.longest <= timed.makespan < timed.alone
     assert timed.efficiency == timed.alone / 4 / timed.makespan

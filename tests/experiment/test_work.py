@@ -66,8 +66,8 @@ def declared(at_once: int | None = None) -> list[Work[Condition]]:
 
 
 def test_groups_share_a_stage_equally_and_depend_on_nothing_else() -> None:
-    assert in_groups("abcde", 2) == ["ab", "cd", "e"]
-    assert in_groups("abc", None) == ["abc"]
+    assert in_groups("abcde", 2) == [["a", "b"], ["c", "d"], ["e"]]
+    assert in_groups("abc", None) == [["a", "b", "c"]]
     assert in_groups("", None) == []
     assert [share_of(5, 2, None), share_of(5, 2, 2), share_of(5, 16, 2), share_of(140, 16, 5)] == [3, 2, 1, 5]
     units = planned_units(declared(), 2)

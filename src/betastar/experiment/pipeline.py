@@ -66,7 +66,7 @@ def _distributed(config: Config, store: Store, reporter: Reporter) -> Config:
         raise BetastarError(
             "ray is not installed", where="compute.engine.kind", remedy="pip install 'betastar[ray]'"
         ) from None
-    reporter.stage("rewards", STAGES.index("rewards") + 1, len(STAGES))
+    reporter.stage(STAGES[0], 1, len(STAGES))
     return distribute(config, store, reporter)
 
 

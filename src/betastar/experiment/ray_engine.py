@@ -33,7 +33,7 @@ from betastar.experiment.schedule import Schedule
 from betastar.experiment.store import WRITER, BusyError, Store
 from betastar.experiment.work import OPENING, REFERENCE, Unit, read_settings, work_of, write_settings
 from betastar.experiment.worker import Worker
-from betastar.progress import Reporter, WorkerState
+from betastar.progress import STAGES, Reporter, WorkerState
 from betastar.settings.config import Config, needs_deriving
 
 LOOK = 2.0  # seconds between looks at what workers do
@@ -135,6 +135,7 @@ class _Hand:
     call: Any = None
     unit: Unit | None = None
     began: float = 0.0
+    failed: int = 0  # how often it died before it answered
     now: dict[str, Any] = field(default_factory=dict)
 
 
@@ -151,6 +152,7 @@ class Cluster:
         self._mine = False  # whether the cluster was started here
         self.hands: list[_Hand] = []
         self.memory_gb = 0.0
+        self._stage = ""  # that the reporter was told of last
         self._downloads = ThreadPoolExecutor(1, "download")
 
     def __enter__(self) -> Cluster:
@@ -264,7 +266,7 @@ class Cluster:
                     hand.call = hand.actor.do.remote(unit.stage, list(unit.keys))
             ended, _ = ray.wait([hand.call for hand in self.hands if hand.call is not None], timeout=LOOK)
             changed = False
-            for hand in self.hands:
+            for hand in list(self.hands):
                 if hand.call in ended:
                     changed |= self._ended(hand, schedule)
             if not ended:
@@ -282,13 +284,14 @@ class Cluster:
         except LOST as error:
             first = str(error).strip().split("\n")[0]
             if unit is None:
-                hand.call = hand.actor.hello.remote()
+                self._greet_again(hand, first)
                 return False
             self.reporter.say(f"{hand.name} was lost while making {unit.stage} ({first}); another one makes it.")
             schedule.lost(unit)
             hand.call = hand.actor.hello.remote()  # answered when Ray has started it again, perhaps elsewhere
             return False
         if unit is None:  # it has just started
+            hand.failed = 0
             self._check(found)
             return False
         self._look([hand])
@@ -312,6 +315,22 @@ class Cluster:
             return False
         raise mistake
 
+    def _greet_again(self, hand: _Hand, reason: str) -> None:
+        """A worker has died before it did anything: try a few times, then go on without it. Raises InternalError if it
+        was the last."""
+        hand.failed += 1
+        if hand.failed <= self.config.compute.engine.lost_workers:
+            hand.call = hand.actor.hello.remote()
+            return
+        self.hands = [other for other in self.hands if other is not hand]
+        self.reporter.say(f"{hand.name} cannot be started again ({reason}); going on without it.")
+        if not self.hands:
+            raise InternalError(
+                f"no worker is left; the last one ended with {reason}",
+                where="compute.engine",
+                remedy="look into Ray's logs, then run the same again: finished work is kept",
+            )
+
     def _download(self, unit: Unit) -> None:
         """Fetch what was made, for those who watch; what cannot be fetched now is fetched at the end."""
         with suppress(BetastarError):
@@ -333,16 +352,21 @@ class Cluster:
     def _tell(self, schedule: Schedule) -> None:
         """How far the sweep is, in parts, and what each worker does."""
         counts = schedule.counts()
-        done, total = sum(made for made, _ in counts.values()), sum(parts for _, parts in counts.values())
         states = [
             WorkerState(hand.name, hand.unit.stage, hand.now.get("done", 0), hand.now.get("total", 0),
                         hand.now.get("unit", ""), hand.now.get("note", ""))
             for hand in self.hands if hand.unit is not None
         ]  # fmt: skip
         self.reporter.workers(states)
-        if total:
-            left = ", ".join(f"{stage} {made}/{parts}" for stage, (made, parts) in counts.items() if made < parts)
-            self.reporter.progress(done, total, "parts", left)
+        left = {stage: count for stage, count in counts.items() if count[0] < count[1]}
+        if not left:
+            return
+        (stage, (made, parts)), *others = left.items()
+        if stage != self._stage:  # the first that is not finished; later ones may have begun
+            self._stage = stage
+            self.reporter.stage(stage, STAGES.index(stage) + 1, len(STAGES))
+        note = ", ".join(f"{other} {count[0]}/{count[1]}" for other, count in others if count[0])
+        self.reporter.progress(made, parts, "parts", note)
 
     def _check(self, found: dict[str, Any]) -> None:
         if found["betastar"] != __version__:

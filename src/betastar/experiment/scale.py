@@ -12,8 +12,8 @@ from betastar.experiment.work import OPENING, REFERENCE, Unit, Work, planned_uni
 from betastar.planning.plan import Plan
 
 UNIT_SECONDS = 1.0
-"""What a unit costs beside its work, for a plan: handing it out, reading its inputs and writing its files. Measured on
-two cores (docs/benchmarks.md)."""
+"""What a unit is assumed to cost beside its work, for a plan: handing it out, reading its inputs and writing its files.
+In the micro world it was 0.05 s (docs/benchmarks.md); adapters of large models take longer to read and write."""
 Cost = Callable[[Unit], float]
 """Seconds that a worker takes for a unit."""
 
