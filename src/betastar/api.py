@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 
 from betastar.errors import BetastarError, argument
 from betastar.progress import Reporter
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from betastar.analysis.logs.log import Options, Unit
+    from betastar.experiment.worker import Worker
     from betastar.live.view import View
     from betastar.planning.doctor import Finding
     from betastar.planning.plan import Plan, Timing
@@ -199,6 +200,62 @@ def run(
         reporter.say(f"betastar {config.name} → {folder}")
         pipeline.run(config, folder, reporter, command)
     return Results(read_run(folder), folder)
+
+
+def work(
+    run: str | Path,
+    stage: str | None = None,
+    keys: Sequence[str] = (),
+    *,
+    source: str | Path | Config | None = None,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    workers: int = 1,
+    share: tuple[int, int] | None = None,
+    store: str | None = None,
+    progress: bool | Reporter = True,
+) -> list[str]:
+    """Make units of a run's work: parts `keys` of a `stage`, or without keys the whole stage, or this worker's `share`
+    (place from 0, number of workers) of it. Any number of processes may do so in one run directory; `run` then finds
+    everything. Parts that are finished are not made again.
+
+    Without a `stage` nothing is made. Returns the units that can be made now, each as "STAGE KEY KEY…", with the parts
+    of each stage shared among `workers`; [] when all is finished. `source` and `overrides`: what to run, as in `run`;
+    needed only to begin a run. `store`: where machines without a shared disk keep results, such as
+    "s3://BUCKET/PATH"; `run` is then this machine's copy.
+
+    Raises BetastarError for a stage or key that the run does not have, for parts whose inputs are missing or that
+    another process is making, and if no run has been begun.
+    """
+    folder = Path(run)
+    from betastar.experiment import work as units
+    from betastar.experiment.place import Place
+    from betastar.experiment.store import WRITER, Store
+    from betastar.experiment.worker import Worker
+    from betastar.live.reporters import shown
+
+    with shown(progress) as reporter:
+        place = None if store is None else Place(store, WRITER, reporter.say)
+        if source is not None:
+            units.write_settings(folder, _config(source, None, overrides), place)
+        config = units.read_settings(folder, place)
+        worker = Worker(config, Store(folder, reporter.say, config.compute.checkpoint_seconds, True, place), reporter)
+        with worker.store:
+            return _worked(worker, stage, keys, workers, share)
+
+
+def _worked(
+    worker: Worker, stage: str | None, keys: Sequence[str], workers: int, share: tuple[int, int] | None
+) -> list[str]:
+    """Make units and return them; without a stage, list what can be made."""
+    from betastar.experiment import work as units
+
+    if stage is None:
+        return [str(unit) for unit in worker.ready(workers)]
+    first = stage in (units.OPENING.stage, units.REFERENCE.stage)
+    mine = [units.Unit(stage, tuple(keys))] if keys or first else worker.share(stage, *(share or (0, 1)))
+    for unit in mine:
+        worker.do(unit)
+    return [str(unit) for unit in mine]
 
 
 @overload
@@ -389,6 +446,39 @@ def timed(made: Plan) -> Timing:
     from betastar.planning.probe import probe
 
     return probe(made)
+
+
+def spread(made: Plan, timing: Timing | None, workers: int) -> Spread:
+    """How a planned run would spread over so many workers: pieces of work by stage, and where its stages were timed,
+    how long it would take, by a simulation of the engine's schedule."""
+    from betastar.experiment import scale
+    from betastar.experiment.work import planned_units
+
+    works, each = scale.declared(made), made.config.compute.engine.units_per_worker
+    units: dict[str, list[int]] = {}
+    for unit in planned_units(works, workers * each):
+        units.setdefault(unit.stage, []).append(len(unit.keys))
+    if timing is None:
+        return Spread(workers, units, None, None, None)
+    cost = scale.unit_cost(made, timing.seconds, scale.UNIT_SECONDS)
+    found = scale.simulate(works, cost, workers, each)
+    return Spread(workers, units, found.makespan, scale.alone(works, cost), found.longest)
+
+
+class Spread(NamedTuple):
+    """A schedule of a run on `workers`: conditions in each piece of work, by stage; and, where the stages were timed,
+    seconds until it ends, seconds on one worker, and seconds of the longest chain of pieces that need each other."""
+
+    workers: int
+    units: dict[str, list[int]]
+    makespan: float | None
+    alone: float | None
+    longest: float | None
+
+    @property
+    def efficiency(self) -> float | None:
+        """Share of the workers' time that one worker would need too."""
+        return self.alone / self.workers / self.makespan if self.makespan and self.alone else None
 
 
 def plan_record(made: Plan, timing: Timing | None) -> dict[str, Any]:

@@ -180,17 +180,25 @@ def sealed(record: Mapping[str, Any]) -> bytes:
     return json.dumps({**as_read, "seal": content_key(as_read)}, indent=1).encode() + b"\n"
 
 
-def unsealed(path: Path) -> dict[str, Any]:
-    """The record of a sealed file. Raises ValueError where it is not what was written."""
-    with opened(path) as file:
-        data = file.read()
+def unseal(data: bytes) -> dict[str, Any]:
+    """The record in sealed bytes. Raises ValueError where they are not what was written."""
     try:
         record = json.loads(data)
         if record.pop("seal") == content_key(record):
             return record
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
-    raise ValueError(f"{path.name} has changed")
+    raise ValueError("the record has changed")
+
+
+def unsealed(path: Path) -> dict[str, Any]:
+    """The record of a sealed file. Raises ValueError where it is not what was written."""
+    with opened(path) as file:
+        data = file.read()
+    try:
+        return unseal(data)
+    except ValueError:
+        raise ValueError(f"{path.name} has changed") from None
 
 
 def read_json(path: Path) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 STAGES = (
     "base",
@@ -26,6 +27,17 @@ STAGES = (
 MEASURING = frozenset({"probe", "best_of_n", "offline_curve", "plasticity"})
 
 
+class WorkerState(NamedTuple):
+    """A worker at its `stage`: `done` of `total` units; `note` holds the last values."""
+
+    name: str
+    stage: str
+    done: int
+    total: int
+    unit: str
+    note: str
+
+
 class Reporter:
     """Receives progress; this one ignores it. The command line's reporters inherit from it."""
 
@@ -38,6 +50,9 @@ class Reporter:
     def places(self, stage: str, folders: Mapping[str, Path], missing: Collection[str]) -> None:
         """Where the results of a stage are or will be, by the name of the condition, member or artefact; those that
         share a parent are made together, in this order. `missing` names those still to be made."""
+
+    def workers(self, states: Sequence[WorkerState]) -> None:
+        """What each busy worker does at the moment, where there are several."""
 
     def progress(self, done: int, total: int, unit: str, note: str = "") -> None:
         """`done` of `total` units of the present stage are finished; `note` holds the last values."""
@@ -60,6 +75,10 @@ class Several(Reporter):
     def places(self, stage: str, folders: Mapping[str, Path], missing: Collection[str]) -> None:
         for reporter in self.reporters:
             reporter.places(stage, folders, missing)
+
+    def workers(self, states: Sequence[WorkerState]) -> None:
+        for reporter in self.reporters:
+            reporter.workers(states)
 
     def progress(self, done: int, total: int, unit: str, note: str = "") -> None:
         for reporter in self.reporters:

@@ -6,6 +6,7 @@ import errno
 import json
 import multiprocessing
 import os
+import platform
 import re
 import shutil
 import signal
@@ -119,7 +120,8 @@ def test_a_second_process_is_refused_and_a_killed_one_holds_no_lock_and_leaves_n
             "out=…."
         )
         assert refused.value.exit_code == 2
-        assert leaves(tmp_path) == ["lock", f"store/base/.{KEY}.tmp/half.txt"]  # refused, it cleaned nothing up
+        half = f"store/base/.{KEY}.{platform.node()}-{process.pid}.tmp/half.txt"
+        assert leaves(tmp_path) == ["lock", half]  # refused, it cleaned nothing up
 
         process.send_signal(signal.SIGKILL)
         process.wait()

@@ -40,6 +40,7 @@ def _options(
 
 for command in (
     commands.run,
+    commands.work,
     commands.report,
     commands.compare,
     commands.watch,

@@ -25,23 +25,95 @@ Overrides = Annotated[
 ]
 
 
+Store = Annotated[
+    str | None, typer.Option(metavar="URI", help="Common store of machines without a shared disk: s3://…, gs://…")
+]
+
+
+class Engine(StrEnum):
+    """Engines of `--engine`."""
+
+    local = "local"
+    ray = "ray"
+
+
 def run(
     source: Annotated[str, typer.Argument(metavar="PRESET | FILE.yaml", help="What to run.")] = "micro",
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Run directory (default: runs/NAME).")] = None,
+    engine: Annotated[
+        Engine | None, typer.Option(help="ray: share the sweep among many GPUs (compute.engine; default: local).")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="auto | HOST:PORT", help="The Ray cluster (default: start one here).")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Number of Ray workers (default: one per GPU).")] = None,
+    store: Store = None,
     details: Details = False,
 ) -> None:
     """Run the experiment or resume an interrupted run; finished work is reused."""
     from betastar import api
 
+    given = {"kind": engine and engine.value, "address": address, "workers": workers, "store": store}
+    if engine is not Engine.ray and (address or workers):
+        raise BetastarError("--address and --workers need --engine ray; add it, or leave them out.")
+    chosen = [f"compute.engine.{name}={value}" for name, value in given.items() if value is not None]
     started = time.time()
     again = shlex.join(["betastar", "run", *sys.argv[2:]])
     try:
-        results = api.run(source, out=out, overrides=overrides or [], command=again)
+        results = api.run(source, out=out, overrides=[*(overrides or []), *chosen], command=again)
     except KeyboardInterrupt:
         say(f"\nStopped. Finished work is kept; continue with: {again}", error=True)
         raise SystemExit(130) from None
     results.show(details, time.time() - started)
+
+
+def work(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run directory, shared by all workers.")],
+    stage: Annotated[
+        str | None, typer.Argument(metavar="STAGE", help="What to make; without it, list what can be made now.")
+    ] = None,
+    keys: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY…", help="Parts of the stage; without them, the whole stage.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(metavar="PRESET | FILE.yaml", help="What to run; needed only to begin.")
+    ] = None,
+    overrides: Overrides = None,
+    workers: Annotated[int, typer.Option(min=1, help="Number of workers among which the list shares a stage.")] = 1,
+    share: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Make share I (from 0) of N of the stage, as a SLURM array does.")
+    ] = None,
+    store: Store = None,
+) -> None:
+    """Make one unit of a run's work, or list the units that can be made now. Many processes may share a run."""
+    from betastar import api
+
+    if overrides and source is None:
+        raise BetastarError("--set needs --source: settings are given once, when the run is begun.")
+    made = api.work(
+        run,
+        stage,
+        keys or [],
+        source=source,
+        overrides=overrides or [],
+        workers=workers,
+        share=_share(share),
+        store=store,
+    )
+    if stage is None:
+        for line in made:
+            print(line)
+
+
+def _share(text: str | None) -> tuple[int, int] | None:
+    """I/N with I from 0 to N − 1."""
+    if text is None:
+        return None
+    place, _, of = text.partition("/")
+    if not (place.isdecimal() and of.isdecimal() and int(place) < int(of)):
+        raise BetastarError(f"--share {text}: write I/N with I from 0 to N − 1, as in --share 0/16.")
+    return int(place), int(of)
 
 
 def report(

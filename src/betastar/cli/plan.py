@@ -16,6 +16,7 @@ from betastar.errors import BetastarError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from betastar.api import Spread
     from betastar.models.support import ModelFacts
     from betastar.planning.derive import DerivedValue
     from betastar.planning.memory import Stage
@@ -48,6 +49,9 @@ def plan(
     pilot: Annotated[
         Path | None, typer.Option(metavar="RUN", help="A finished run from which to take the spread between seeds.")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Show how the run would spread over so many GPUs with --engine ray.")
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write the plan as JSON.")
     ] = None,
@@ -73,6 +77,8 @@ def plan(
     _print_memory(console, made)
     timing, why = _timed(made, source) if probe else (None, f"not measured; run {_again(source)} to measure it here")
     _print_work(console, made, timing, why)
+    if workers is not None:
+        _print_spread(console, api.spread(made, timing, workers))
     _print_power(console, made.power)
     _print_penalties(console, config)
     if json_file is not None:
@@ -213,6 +219,24 @@ def _print_work(console: Any, made: Plan, timing: Timing | None, why: str) -> No
         rows.append(["total", "", "", "", "", "", _duration(sum(known))])
     _print(console, "Work by stage, in million tokens, at most", columns, rows, right=-1)
     console.print(f"  Time: {why.rstrip('.')}.", markup=False, soft_wrap=True)
+
+
+def _print_spread(console: Any, spread: Spread) -> None:
+    """Pieces of work by stage, and the schedule where the stages were timed."""
+    rows = [
+        [stage, str(len(sizes)), f"{min(sizes)} to {max(sizes)}" if min(sizes) < max(sizes) else str(sizes[0])]
+        for stage, sizes in spread.units.items()
+    ]
+    _print(console, f"Pieces of work for {spread.workers} workers", ("stage", "pieces", "conditions in each"), rows, -1)
+    if spread.makespan is None or spread.longest is None:
+        text = "not simulated; --probe measures what a stage costs"
+    else:
+        text = (
+            f"{_duration(spread.makespan)} with {spread.workers} workers, {_duration(spread.alone)} with one: "
+            f"efficiency {spread.efficiency:.2f}. The longest chain of pieces that need each other takes "
+            f"{_duration(spread.longest)}. Simulated, from the times above"
+        )
+    console.print(f"  Schedule: {text}.", markup=False, soft_wrap=True)
 
 
 def _print_power(console: Any, power: Power) -> None:

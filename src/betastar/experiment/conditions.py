@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
@@ -10,6 +10,7 @@ from typing import Generic, NamedTuple, TypeVar
 from betastar.experiment.store import Artefact
 
 K = TypeVar("K", bound=Hashable)
+L = TypeVar("L", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,28 @@ class OnlineCondition:
 
 
 class Parts(dict[K, Path], Generic[K]):
-    """Folders by condition; `keys_of` maps each condition to its content key."""
+    """Folders by condition; `keys_of` maps each condition to its content key.
 
-    def __init__(self, folders: Mapping[K, Path], keys_of: Mapping[K, str]):
+    Parts that are declared but perhaps not made yet hold no folders: `find(key)` looks one up when it is asked for.
+    """
+
+    def __init__(self, folders: Mapping[K, Path], keys_of: Mapping[K, str], find: Callable[[str], Path] | None = None):
         super().__init__(folders)
-        self.keys_of = dict(keys_of)
+        self.keys_of, self.find = dict(keys_of), find
+
+    def __missing__(self, condition: K) -> Path:
+        if self.find is None:
+            raise KeyError(condition)
+        return self.find(self.keys_of[condition])
+
+    def joined(self, others: Parts[K]) -> Parts[K]:
+        """These and others of the same stage."""
+        return Parts({**self, **others}, self.keys_of | others.keys_of, self.find or others.find)
+
+    def renamed(self, names: Mapping[L, K]) -> Parts[L]:
+        """The same folders under other names: of each new name, whose folder it is."""
+        folders = {new: self[old] for new, old in names.items() if old in self}
+        return Parts(folders, {new: self.keys_of[old] for new, old in names.items()}, self.find)
 
 
 class Ensemble(NamedTuple):
@@ -73,3 +91,7 @@ class Inputs(NamedTuple):
         """The content keys on which a condition of this seed depends."""
         artefacts = (self.base, self.reward_base, self.preferences, self.problems)
         return [*(artefact.key for artefact in artefacts), self.ensembles.keys_of[seed]]
+
+    def needs(self, checkpoints: Parts[Condition], condition: Condition) -> list[str]:
+        """Keys of the parts from which the evaluation of a checkpoint is built: itself and what scores it."""
+        return [checkpoints.keys_of[condition], self.ensembles.keys_of[condition.seed]]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar, final
+from typing import Any, Generic, TypeVar, final
 
 from betastar.experiment.runtime import AdaptedModel, Runtime
 from betastar.experiment.store import Artefact, Store
+from betastar.experiment.work import Work
 from betastar.progress import Reporter
 from betastar.settings.config import Config, Resolved
 
@@ -25,6 +26,8 @@ class Context(Generic[C_co]):
     store: Store
     reporter: Reporter
     runtime: Runtime
+    declared: list[Work[Any]] | None = None
+    """None: what is missing is made at once. A list: nothing is made, and stages add to it what they would make."""
 
     def policy(self: Context[Resolved], base: Artefact) -> AdaptedModel:
         """The base model of an artefact with a bank of policy adapters on it."""

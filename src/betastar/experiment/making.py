@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from betastar.experiment import partial
 from betastar.experiment.conditions import K, Parts
 from betastar.experiment.context import Context
 from betastar.experiment.memory import one_sentence_without_memory
 from betastar.experiment.store import Artefact, content_key
+from betastar.experiment.work import Unit, Work, in_groups, no_needs, own_log
 from betastar.settings.config import Config
+
+
+class NotMadeError(Exception):
+    """A stage of the opening was asked for where nothing is built, and its artefact is missing."""
 
 
 def made(
@@ -26,6 +33,8 @@ def made(
     store, reporter = ctx.store, ctx.reporter
     key = content_key(stage, settings, inputs)
     found = store.find(stage, key)
+    if found is None and ctx.declared is not None:
+        raise NotMadeError(stage)
     folder = store.place(stage, key)
     places = {name: folder / name for name in members} or {key: folder}
     reporter.places(stage, places, [] if found else list(places))
@@ -45,35 +54,59 @@ def made_parts(
     keys: Mapping[K, str],
     build: Callable[[Sequence[K], Sequence[Path], str], None],
     at_once: int | None = None,
-    logged: Callable[[K], Sequence[str]] = lambda condition: [str(condition)],
+    logged: Callable[[K], Sequence[str]] = own_log,
+    needs: Callable[[K], Sequence[str]] = no_needs,
 ) -> Parts[K]:
     """A folder for each condition: found in any artefact of the stage, or built now, `at_once` conditions in one bank,
-    by `build(conditions, folders, key)`. Conditions built together become an artefact together. `logged`: the names of
-    the folders, beside each other in the artefact, that have a log of their own."""
+    by `build(conditions, folders, key)`. Conditions built together become an artefact together. Where the context only
+    collects what is declared, nothing is built. `logged` and `needs`: see `Work`."""
+    work = Work(stage, keys, build, at_once, needs, logged)
+    if ctx.declared is not None:
+        ctx.declared.append(work)
+        return Parts({}, keys, functools.partial(ctx.store.part, stage))
     store, reporter = ctx.store, ctx.reporter
     found = store.find_parts(stage)
     missing = [condition for condition, key in keys.items() if key not in found]
     if len(missing) < len(keys):
         some = "" if not missing else f" {len(keys) - len(missing)} of {len(keys)} conditions"
         reporter.say(f"{stage}: reused{some}")
-    size = at_once or max(1, len(missing))
-    groups: dict[str, list[K]] = {}
-    for start in range(0, len(missing), size):
-        todo = missing[start : start + size]
-        groups[content_key(stage, [keys[condition] for condition in todo])] = todo
-    artefacts = {condition: found[key].parent for condition, key in keys.items() if key in found}
-    for group, todo in groups.items():
-        artefacts |= dict.fromkeys(todo, store.place(stage, group))
-    places = {name: folder / name for condition, folder in artefacts.items() for name in logged(condition)}
-    reporter.places(stage, places, [name for condition in missing for name in logged(condition)])
-    for group, todo in groups.items():
+    steps = partial.steps_done(store, stage) if missing else {}
+    new = make(
+        ctx,
+        work,
+        in_groups(missing, at_once, lambda condition: steps.get(keys[condition], 0)),
+        {key: found[key].parent for key in found},
+    )
+    return Parts({condition: (found | new)[key] for condition, key in keys.items()}, keys)
+
+
+def make(
+    ctx: Context[Config], work: Work[K], groups: Sequence[Sequence[K]], artefacts: Mapping[str, Path]
+) -> dict[str, Path]:
+    """Build groups of parts, each one artefact; returns the folder of every part, by key. `artefacts`: where parts are
+    that were made before."""
+    store, stage, keys = ctx.store, work.stage, work.keys
+    names = {Unit(stage, tuple(keys[condition] for condition in group)).artefact: group for group in groups}
+    homes = {condition: artefacts[key] for condition, key in keys.items() if key in artefacts}
+    for name, group in names.items():
+        homes |= dict.fromkeys(group, store.place(stage, name))
+    places = {name: folder / name for condition, folder in homes.items() for name in work.logged(condition)}
+    todo = [name for group in groups for condition in group for name in work.logged(condition)]
+    ctx.reporter.places(stage, places, todo)
+    for name, group in names.items():
         with (
-            store.write(stage, group, {keys[condition]: str(condition) for condition in todo}) as folder,
-            one_sentence_without_memory(stage, len(todo)),
+            store.write(stage, name, {keys[condition]: str(condition) for condition in group}) as folder,
+            one_sentence_without_memory(stage, len(group)),
         ):
-            for condition in todo:
+            for condition in group:
                 (folder / str(condition)).mkdir()
-            build(todo, [folder / str(condition) for condition in todo], group)
-    if missing:
-        found = store.find_parts(stage)
-    return Parts({condition: found[key] for condition, key in keys.items()}, keys)
+            partial.begin(store, stage, name, {keys[condition]: str(condition) for condition in group})
+            work.build(group, [folder / str(condition) for condition in group], name)
+    made_now: dict[str, Path] = {}
+    for name in names:
+        artefact = store.find(stage, name)
+        assert artefact is not None  # it was just written
+        made_now |= {key: artefact.folder / part for key, part in artefact.parts.items()}
+    if names:
+        partial.end(store, stage)
+    return made_now

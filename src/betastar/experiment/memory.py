@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 
 from betastar.errors import BetastarError
-from betastar.models.devices import is_out_of_memory
+from betastar.models.devices import OutOfMemory, is_out_of_memory
 from betastar.models.optimise import NotFiniteError
 from betastar.progress import Reporter
 
@@ -50,7 +50,7 @@ class Room:
             if done:
                 return result  # type: ignore[return-value]
             if self.rows <= conditions:
-                raise BetastarError(
+                raise OutOfMemory(
                     f"Out of memory while sampling one response for each of {conditions} conditions",
                     remedy="lower lengths.generated or online.conditions_at_once",
                 )
@@ -89,7 +89,7 @@ def one_sentence_without_memory(stage: str, conditions: int | None = None) -> It
             raise
         of = f" with {conditions} conditions at once" if conditions else ""
         smaller = f"lower {BANKS[stage]}, or " if stage in BANKS else ""
-        raise BetastarError(
+        raise OutOfMemory(
             f"out of memory{of}",
             where=stage,
             remedy=f"{smaller}choose a smaller model or load it with quantization nf4",

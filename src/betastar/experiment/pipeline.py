@@ -1,5 +1,5 @@
-"""The whole experiment, arXiv:2606.30627 Algorithm 1, in the paper's order. Each stage leaves its result in the store
-and takes what it needs from there; what is there already is not made again."""
+"""A run: the store and its lock, those who follow, the engine, the experiment (`algorithm.py`), its results and
+report."""
 
 from __future__ import annotations
 
@@ -9,28 +9,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from betastar.experiment.conditions import Condition, Inputs, Parts
+from betastar.errors import BetastarError
+from betastar.experiment import algorithm
 from betastar.experiment.context import Context
+from betastar.experiment.place import Place
 from betastar.experiment.runtime import Runtime
-from betastar.experiment.stages import (
-    base,
-    best_of_n,
-    contexts,
-    distances,
-    hyperparameters,
-    offline,
-    offline_curve,
-    online,
-    plasticity,
-    preferences,
-    probe,
-    publish,
-    reference,
-    report,
-    rewards,
-    task,
-)
-from betastar.experiment.store import Store
+from betastar.experiment.stages import publish, report
+from betastar.experiment.store import WRITER, Store
+from betastar.experiment.work import write_settings
 from betastar.live.status import followed
 from betastar.progress import STAGES, Reporter
 from betastar.record.files import read_results
@@ -44,68 +30,45 @@ def run(config: Config, folder: Path, reporter: Reporter | None = None, command:
 
     Raises BetastarError where the input or the machine does not allow it; what was finished before stays.
     """
-    teller = reporter or Reporter()
+    teller, engine = reporter or Reporter(), config.compute.engine
     check_run_folder(folder)
+    place = None if engine.store is None else Place(engine.store, WRITER, teller.say)
     with (
-        Store(folder, teller.say, config.compute.checkpoint_seconds) as store,
+        Store(folder, teller.say, config.compute.checkpoint_seconds, place=place) as store,
         followed(config, folder, teller, command) as everyone,
     ):
-        runtime = Runtime(config, everyone)
-        given = Context(config, store, everyone, runtime)
-
+        write_settings(folder, config, place)
+        if engine.kind == "ray":  # fills the store; what follows finds everything there
+            config = _distributed(config, store, everyone)
+        given = Context(config, store, everyone, Runtime(config, everyone))
         began: dict[str, tuple[float, float]] = {}  # by stage: when, and what had been measured by then
 
         def begin(name: str) -> None:
             everyone.stage(name, STAGES.index(name) + 1, len(STAGES))
             began[name] = time.monotonic(), store.measured
 
-        begin("base")
-        policy_base = base.run(given, config.base)
-        reward_base = base.run(given, config.reward_base) if config.reward_base else policy_base
-        begin("task")
-        problems = task.run(given)
-        begin("preferences")  # lengths from the data: line 2
-        pairs = preferences.run(given, policy_base)
-        resolved, numbers = hyperparameters.run(given, policy_base, reward_base, pairs)  # what says auto: Appendix C
-        ctx = Context(resolved, store, everyone, runtime)
-        begin("contexts")  # too long a problem is said before anything is trained
-        contexts.run(ctx, policy_base, reward_base, pairs, problems)
-        begin("reference")  # the β grid from reference log-ratios: line 3
-        logprobs = reference.run(ctx, policy_base, pairs)
-        strengths = {name: reference.beta_grid(resolved.method(name).grid, logprobs) for name in resolved.methods}
-        begin("rewards")  # K bootstrap reward models for every seed: line 4
-        ensembles = rewards.run(ctx, reward_base, pairs)
-        begin("offline")  # DPO, or another method, of every (β, seed): lines 5-6
-        tried = distances.tried(resolved)  # a grid of distances is found by a search
-        searched = offline.run(ctx, policy_base, pairs, logprobs, tried) if tried else Parts({}, {})
-        reached = distances.run(ctx, policy_base, pairs, problems, searched)
-        strengths |= distances.strengths(resolved, reached)
-        conditions = [
-            Condition(beta, seed, name, not resolved.default_methods)
-            for name, betas in strengths.items()
-            for seed in resolved.seeds
-            for beta in betas
-        ]
-        checkpoints = offline.run(ctx, policy_base, pairs, logprobs, conditions)
-        begin("probe")  # entropy, distance, alignment of every checkpoint: lines 7-8
-        inputs = Inputs(policy_base, reward_base, pairs, ensembles, problems)
-        probes = probe.run(ctx, inputs, checkpoints)
-        begin("best_of_n")  # what the proxy is worth without an optimiser
-        sampled = best_of_n.run(ctx, inputs, checkpoints)
-        begin("offline_curve")  # the way to each checkpoint, where asked for
-        curves = offline_curve.run(ctx, inputs, checkpoints)
-        begin("online")  # adaptation against the proxy, truth watched: lines 10-23
-        adapted = online.run(ctx, inputs, checkpoints, probes)
-        begin("plasticity")  # what every network can still learn, before and after
-        networks = plasticity.run(ctx, inputs, checkpoints, adapted)
+        start = algorithm.opening(given, begin)
+        inputs, made = algorithm.sweep(start, algorithm.reference_grid(start, begin), begin)
         begin("results")  # AUGC, law, β★: lines 24-26
-        made = publish.Made(checkpoints, probes, adapted, sampled, curves, networks, reached)
-        results = publish.run(ctx, pairs, ensembles, problems, made, numbers)
+        results = publish.run(start.ctx, start.pairs, inputs.ensembles, start.problems, made, start.numbers)
         begin("report")  # what a person looks at
-        report.run(ctx, results)
+        report.run(start.ctx, results)
         if cost := cost_of_measuring({**began, "": (time.monotonic(), store.measured)}):
             everyone.say(cost)
         return dict(read_results(folder))
+
+
+def _distributed(config: Config, store: Store, reporter: Reporter) -> Config:
+    try:
+        from betastar.experiment.ray_engine import distribute
+    except ImportError as error:
+        if error.name != "ray":
+            raise
+        raise BetastarError(
+            "ray is not installed", where="compute.engine.kind", remedy="pip install 'betastar[ray]'"
+        ) from None
+    reporter.stage(STAGES[0], 1, len(STAGES))
+    return distribute(config, store, reporter)
 
 
 def cost_of_measuring(began: Mapping[str, tuple[float, float]]) -> str | None:

@@ -12,6 +12,7 @@ later run with one more condition finds the others.
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import platform
@@ -19,7 +20,7 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from threading import Thread
@@ -40,16 +41,22 @@ from betastar.disk import (
     unsealed,
     write_atomically,
 )
-from betastar.errors import BetastarError, argument
+from betastar.errors import BetastarError, InternalError, argument
+from betastar.experiment.place import MANIFEST, Place
 from betastar.progress import MEASURING
 from betastar.record.files import PUBLISHED
 
 __all__ = ["Artefact", "Checkpoint", "Store", "content_key", "copy_out", "file_digest", "write_atomically"]
 
 FORMAT = 1
-MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint.json"
 CHECKPOINT_SECONDS = 30.0
+WRITER = f"{platform.node() or 'host'}-{os.getpid()}"
+"""Who writes a temporary folder: a host and a process of it."""
+
+
+class BusyError(BetastarError):
+    """Somebody else is making the same artefact at this moment."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,20 @@ class Artefact:
     parts: Mapping[str, str]
 
 
+def _is_written_to(temporary: Path) -> bool:
+    """Whether a temporary folder's writer may be alive: a process of this machine that exists, or one of another
+    machine, which cannot be asked, that wrote within the last day."""
+    _, _, writer = temporary.name.removeprefix(".").removesuffix(".tmp").partition(".")
+    host, _, pid = writer.rpartition("-")
+    if not pid.isdigit():
+        return False
+    if host == (platform.node() or "host"):
+        return int(pid) != os.getpid() and Path(f"/proc/{pid}").exists()
+    with suppress(OSError):
+        return time.time() - temporary.stat().st_mtime < 86400
+    return False
+
+
 def copy_out(made: Artefact, folder: Path) -> None:
     """Copy an artefact's files to where a person looks for them."""
     for path in sorted(made.folder.rglob("*")):
@@ -72,15 +93,22 @@ def copy_out(made: Artefact, folder: Path) -> None:
 
 
 class Store:
-    """The artefacts of one run directory. Use as a context manager: it holds the directory's lock."""
+    """The artefacts of one run directory. Use as a context manager: it holds the directory's lock, or, if `shared`, is
+    one of many workers that write beside the process with the lock, if there is one. With a `place`, which other
+    machines share, the directory is a copy of what was needed here: artefacts are looked for there too, and uploaded.
+    """
 
     def __init__(
         self,
         folder: Path,
         say: Callable[[str], None] = lambda text: None,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        shared: bool = False,
+        place: Place | None = None,
     ):
-        self.folder, self.say, self.checkpoint_seconds = folder, say, checkpoint_seconds
+        self.folder, self.say, self.checkpoint_seconds, self.shared = folder, say, checkpoint_seconds, shared
+        self.remote, self._lease = place, ExitStack()
+        self._seen: dict[str, dict[str, Mapping[str, str]]] = {}  # by stage and key: parts of artefacts elsewhere
         self._verified: dict[Path, Artefact] = {}
         self._checkpoints: dict[Path, Checkpoint] = {}
         self.measured = 0.0
@@ -97,14 +125,23 @@ class Store:
 
     def __enter__(self) -> Store:
         make_folder(self.folder / "store")
+        if self.shared:
+            return self
         self._lock = lock(self.folder, "another betastar is writing to this run directory; wait for it")
+        if self.remote is not None:
+            try:
+                self._lease.enter_context(self.remote.driven())
+            except BaseException:
+                self._lock.close()
+                raise
         self._sweep()
         return self
 
     def _sweep(self) -> None:
         """Remove what killed processes were writing."""
         for leftover in (self.folder / "store").glob("*/.*.tmp"):
-            shutil.rmtree(leftover, ignore_errors=True)
+            if not _is_written_to(leftover):
+                shutil.rmtree(leftover, ignore_errors=True)
         with suppress(OSError):  # what cannot be removed does no harm
             (self.folder / ".status.json.tmp").unlink(missing_ok=True)
             for path in self.folder.glob(".*.tmp"):
@@ -117,6 +154,8 @@ class Store:
     def check_place(self) -> None:
         """Raises BetastarError where the folder was moved or its lock removed since it was locked: what is written now
         would go astray, or beside another process."""
+        if self.shared:
+            return
         try:
             mine, there = os.fstat(self._lock.fileno()), os.stat(self.folder / LOCK)
             if (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino):
@@ -133,7 +172,9 @@ class Store:
             for checkpoint in self._checkpoints.values():
                 checkpoint.wait()
         finally:
-            self._lock.close()
+            if not self.shared:
+                self._lease.close()
+                self._lock.close()
 
     def place(self, stage: str, key: str) -> Path:
         """Where the artefact is or will be."""
@@ -146,27 +187,62 @@ class Store:
     def find_parts(self, stage: str) -> dict[str, Path]:
         """Folders of all parts, by part key, over the undamaged artefacts of a stage."""
         found: dict[str, Path] = {}
-        place = self.folder / "store" / stage
-        try:
-            names = sorted(name for name in os.listdir(place) if name[0] in "0123456789abcdef")
-        except (FileNotFoundError, NotADirectoryError):
-            names = []
-        except OSError as error:
-            raise _unreadable(place, error) from error
-        for folder in (place / name for name in names):
+        for folder in self._folders(stage):
             artefact = self._read(folder)
             if artefact:
                 found |= {key: folder / name for key, name in artefact.parts.items() if key not in found}
         return found
 
+    def finished(self, stage: str) -> set[str]:
+        """Keys of all parts of a stage, by the manifests alone: their files are verified when a part is read."""
+        return {key for _, parts in self._manifests(stage) for key in parts}
+
+    def part(self, stage: str, key: str) -> Path:
+        """The folder of one part, verified. Raises BetastarError if no undamaged artefact of the stage has it."""
+        for folder, parts in self._manifests(stage):
+            if key in parts and self._read(folder):
+                return folder / parts[key]
+        raise BetastarError(
+            f"{key} has not been made", where=stage, remedy="`betastar work RUN` lists what is ready to be made"
+        )
+
+    def _folders(self, stage: str) -> list[Path]:
+        """Where the artefacts of a stage are, or will be once they are downloaded."""
+        place = self.folder / "store" / stage
+        try:
+            here = {name for name in os.listdir(place) if name[0] in "0123456789abcdef"}
+        except (FileNotFoundError, NotADirectoryError):
+            here = set()
+        except OSError as error:
+            raise _unreadable(place, error) from error
+        there = set() if self.remote is None else set(self.remote.keys(stage))
+        return [self.place(stage, key) for key in sorted(here | there)]
+
+    def _manifests(self, stage: str) -> Iterator[tuple[Path, Mapping[str, str]]]:
+        """Folder and parts of every artefact of a stage whose manifest is whole."""
+        seen = self._seen.setdefault(stage, {})
+        for folder in self._folders(stage):
+            if folder.is_dir():
+                with suppress(OSError, ValueError):
+                    yield folder, unsealed(folder / MANIFEST)["parts"]
+            elif self.remote is not None:
+                if folder.name not in seen and (manifest := self.remote.manifest(f"store/{stage}/{folder.name}")):
+                    seen[folder.name] = manifest["parts"]
+                if folder.name in seen:
+                    yield folder, seen[folder.name]
+
     @contextmanager
     def write(self, stage: str, key: str, parts: Mapping[str, str] | None = None) -> Iterator[Path]:
-        """Yield a temporary folder; when the block ends without an exception it becomes the artefact `stage/key`."""
+        """Yield a temporary folder; when the block ends without an exception it becomes the artefact `stage/key`.
+
+        Of workers that share the directory one at a time may make an artefact: the others get BusyError. If a whole
+        one is there when the block ends, it stays and this one is dropped.
+        """
         final = self.place(stage, key)
-        temporary = final.with_name(f".{key}.tmp")
+        temporary = final.with_name(f".{key}.{WRITER}.tmp")
         started, measured = time.time(), self.measured
         self.check_place()
-        with plain_disk_errors(self.folder):
+        with plain_disk_errors(self.folder), self._alone(stage, key):
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             try:
@@ -194,15 +270,54 @@ class Store:
                     flush(path)
                 self._verified.pop(final, None)
                 self.check_place()
-                shutil.rmtree(final, ignore_errors=True)  # a crash in here leaves a damaged one, noticed when read
-                os.replace(temporary, final)
-                flush(final.parent)
+                if not (self.shared and self._read(final)):
+                    shutil.rmtree(final, ignore_errors=True)  # a crash in here leaves a damaged one, noticed when read
+                    os.replace(temporary, final)
+                    flush(final.parent)
             except FileNotFoundError:
                 self.check_place()
                 raise
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
+            if self.remote is not None:
+                self._upload(final)
         self.checkpoint(stage, key).discard()
+
+    def upload_all(self) -> None:
+        """Share whatever is here and not there: of a run that began without a place."""
+        assert self.remote is not None
+        for manifest in sorted((self.folder / "store").glob("[a-z]*/[0-9a-f]*/" + MANIFEST)):
+            if self._read(manifest.parent):
+                self._upload(manifest.parent)
+
+    def _upload(self, folder: Path) -> None:
+        """Share an artefact. If a twin was faster, that is the one that everybody has, so this machine takes it too."""
+        assert self.remote is not None
+        path = f"store/{folder.parent.name}/{folder.name}"
+        if not self.remote.push(path, folder, unsealed(folder / MANIFEST)):
+            self._verified.pop(folder, None)
+            shutil.rmtree(folder)
+            if not self.remote.pull(path, folder):
+                raise InternalError("it was removed while it was read", where=f"{self.remote.uri}/{path}")
+
+    @contextmanager
+    def _alone(self, stage: str, key: str) -> Iterator[None]:
+        """Keeps other workers from this artefact and its checkpoint; the process with the directory's lock needs no
+        other."""
+        if not self.shared:
+            yield
+            return
+        path = self.folder / "store" / "partial" / f".{stage}-{key}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BusyError(
+                    "another worker is making these parts", where=f"{stage} {key}", remedy="wait for it to end"
+                ) from None
+            yield
+            path.unlink(missing_ok=True)
 
     def checkpoint(self, stage: str, key: str) -> Checkpoint:
         """The checkpoint of an artefact that is still being made."""
@@ -216,6 +331,12 @@ class Store:
         can tell, as without permission or on a failing disk: hours of work are not given up for that."""
         if folder in self._verified:
             return self._verified[folder]
+        if (
+            self.remote is not None
+            and not os.path.lexists(folder)
+            and not self.remote.pull(f"store/{folder.parent.name}/{folder.name}", folder)
+        ):
+            return None
         try:
             if not stat.S_ISDIR(os.lstat(folder).st_mode):
                 raise ValueError("not a folder")
@@ -229,7 +350,7 @@ class Store:
             damaged = folder.with_name(f".damaged-{folder.name}-{time.time_ns()}")
             with plain_disk_errors(self.folder):
                 os.replace(folder, damaged)
-            return None
+            return None if self.remote is None else self._read(folder)
         self._verified[folder] = artefact
         # A crash just after an artefact is done leaves its checkpoint behind.
         shutil.rmtree(self.folder / "store" / "partial" / f"{artefact.stage}-{artefact.key}", ignore_errors=True)

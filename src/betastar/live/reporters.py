@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from importlib import import_module
 from typing import Any
 
 from betastar.printing import console, say, visible
-from betastar.progress import Reporter
+from betastar.progress import Reporter, WorkerState
 
 
 class TerminalReporter(Reporter):
@@ -32,6 +32,7 @@ class TerminalReporter(Reporter):
             console=self.console,
         )
         self.task: Any = None
+        self.of_workers: dict[str, Any] = {}
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False)
@@ -46,13 +47,30 @@ class TerminalReporter(Reporter):
         rate = f"{done / max(time.time() - self.started, 1e-9):.1f}/s"
         self.bar.update(self.task, completed=done, total=total, unit=unit, rate=rate, note=note, visible=True)
 
+    def workers(self, states: Sequence[WorkerState]) -> None:
+        """A bar for each worker that is busy, below that of the run."""
+        for name in self.of_workers.keys() - {state.name for state in states}:
+            self.bar.remove_task(self.of_workers.pop(name))
+        for state in states:
+            if state.name not in self.of_workers:
+                self.of_workers[state.name] = self.bar.add_task("", total=None, place="  ", unit="", rate="", note="")
+            self.bar.update(
+                self.of_workers[state.name],
+                completed=state.done,
+                total=state.total or None,
+                description=visible(f"{state.name}: {state.stage}"),
+                unit=state.unit,
+                note=state.note,
+            )
+
     def close(self) -> None:
+        self.workers([])
         self._drop_empty()
         self.bar.stop()
 
     def _drop_empty(self) -> None:
         """A stage that was reused never moved: it leaves no bar."""
-        if self.task is not None and self.bar.tasks and not self.bar.tasks[-1].visible:
+        if self.task is not None and not all(task.visible for task in self.bar.tasks if task.id == self.task):
             self.bar.remove_task(self.task)
         self.task = None
 
@@ -61,8 +79,10 @@ class LogReporter(Reporter):
     """Plain lines for a log: at most one every few seconds."""
 
     EVERY_SECONDS = 10
+    WORKERS_EVERY_SECONDS = 60
 
     def __init__(self) -> None:
+        self.last_workers = 0.0
         self.name, self.place, self.begun, self.last = "", "", time.time(), 0.0
 
     def say(self, text: str) -> None:
@@ -82,6 +102,14 @@ class LogReporter(Reporter):
             took = f", {now - self.begun:.0f} s" if done == total else ""
             shown = f", {rate:.1f} {unit}/s" if rate > 0 else ""
             self.say(f"{self.place} {self.name}: {done}/{total} {unit}{shown}{left}{took}{'; ' + note if note else ''}")
+
+    def workers(self, states: Sequence[WorkerState]) -> None:
+        """A line for all of them, at most one a minute."""
+        now = time.time()
+        if states and now - self.last_workers >= self.WORKERS_EVERY_SECONDS:
+            self.last_workers = now
+            parts = [f"{s.name}: {s.stage}{f' {s.done}/{s.total} {s.unit}' if s.total else ''}" for s in states]
+            self.say("; ".join(parts))
 
     def close(self) -> None:
         pass

@@ -6,7 +6,7 @@ import contextlib
 import os
 import platform
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from betastar.errors import BetastarError
-from betastar.progress import STAGES, Reporter, Several
+from betastar.progress import STAGES, Reporter, Several, WorkerState
 from betastar.settings.config import Config
 
 FILE = "status.json"
@@ -53,7 +53,7 @@ class StageStatus(BaseModel):
 
 class Status(BaseModel):
     """A run: its `state` and, where it failed, why; the `command` that continues it, given in `directory`; the process
-    that makes it."""
+    that makes it; a line on what each of its `workers` does, where it has several."""
 
     name: str
     state: State = "running"
@@ -65,6 +65,7 @@ class Status(BaseModel):
     process_began: Time | None = None
     began: Time
     updated: Time
+    workers: list[str] = Field(default_factory=list)
     stages: list[StageStatus] = Field(default_factory=lambda: [StageStatus(name=name) for name in STAGES])
 
     def stage(self, name: str) -> StageStatus:
@@ -143,11 +144,18 @@ class StatusFile(Reporter):
         if done == total or now - self.status.updated >= SECONDS_BETWEEN_WRITES:
             self._write()
 
+    def workers(self, states: Sequence[WorkerState]) -> None:
+        lines = [f"{s.name}: {s.stage} {s.done}/{s.total} {s.unit} {s.note}".rstrip() for s in states]
+        if lines != self.status.workers:
+            self.status.workers = lines
+            if time.time() - self.status.updated >= SECONDS_BETWEEN_WRITES:
+                self._write()
+
     def end(self, state: State, message: str = "") -> None:
         """The run has ended."""
         if state == "finished":
             self._end_stage()
-        self.status.state, self.status.message = state, message
+        self.status.state, self.status.message, self.status.workers = state, message, []
         self._write()
 
     def _end_stage(self) -> None:

@@ -9,6 +9,7 @@ from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from betastar.disk import opened
 from betastar.record.answers import answer_rows, no_answers, read_answers
 from betastar.record.files import ANSWERS, METRICS, RESULTS
 
@@ -24,7 +25,7 @@ OF_ANSWERS = ("proxy", "true", "lenient", "parsable", "tokens", "at_limit", "log
 def is_monitored(folder: Path) -> bool:
     """Whether a folder's metrics were written by a monitor."""
     try:
-        with (folder / METRICS).open("rb") as file:
+        with opened(folder / METRICS) as file:
             first = file.readline()
         return f'"{FIRST}"'.encode() in first and FIRST in json.loads(first)
     except (OSError, ValueError, TypeError):
@@ -41,7 +42,8 @@ def is_complete(folder: Path) -> bool:
 
 def monitored_rows(folder: Path) -> list[Json]:
     """The rows of a monitor's folder; a line that a kill left unfinished is left out."""
-    lines = (folder / METRICS).read_bytes().split(b"\n")[:-1]
+    with opened(folder / METRICS) as file:
+        lines = file.read().split(b"\n")[:-1]
     return [json.loads(line) for line in lines]
 
 

@@ -38,9 +38,10 @@ def frame(view: View, width: int, height: int | None = None) -> Group:
     """The whole picture, `width` columns wide. Where it would be higher than `height` lines, finished stages are
     summed up in one."""
     lines = condition_lines(view.series)
-    needed = len(view.status.stages) + len(lines) + len({line.variant for line in lines}) + 9
+    needed = len(view.status.stages) + len(view.status.workers) + len(lines) + len({line.variant for line in lines}) + 9
     short = height is not None and needed > height
     parts: list = [_header(view), _stages(view, short)]
+    parts += [Text(f"  {line}", "dim", no_wrap=True, overflow="ellipsis") for line in view.status.workers]
     if lines:
         parts += [Text(), _conditions(lines, width), Text(_legend(view.series, lines), style="dim")]
     return Group(*parts, Text(), *_ending(view))

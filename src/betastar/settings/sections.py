@@ -181,6 +181,37 @@ def _known_device(text: str) -> str:
     return text
 
 
+class SweepEngine(Section):
+    """Who makes the parts of a sweep, and where they are kept."""
+
+    kind: Literal["local", "ray"] = Field(
+        default="local",
+        description="local: this process makes everything; ray: workers of a Ray cluster share it",
+    )
+    address: str | None = Field(
+        default=None,
+        description="the Ray cluster: auto, HOST:PORT or ray://HOST:PORT; empty: start one on this machine",
+    )
+    workers: int | None = positive(
+        "number of workers; empty: one per GPU of the cluster, or per node without GPUs", None
+    )
+    units_per_worker: int = positive(
+        "into how many pieces of work per worker each stage is cut: more balance better, fewer fill banks better", 2
+    )
+    store: str | None = Field(
+        default=None,
+        description="where machines without a shared disk keep results, for example s3://BUCKET/PATH; empty: the run "
+        "directory, which all machines must see",
+    )
+    cache: str | None = Field(
+        default=None,
+        description="folder on each worker's machine for its copy of `store`; empty: in the machine's temporary folder",
+    )
+    lost_workers: int = Field(
+        default=3, ge=0, description="how many lost workers one piece of work survives before the run stops"
+    )
+
+
 class Compute(Section):
     device: Annotated[str, AfterValidator(_known_device)] = Field(
         default="auto", description="cpu, cuda, cuda:1 or mps; auto: a GPU if there is one"
@@ -209,6 +240,7 @@ class Compute(Section):
     memory_gb: float | None = positive(
         "V_GB in Appendix C.3, which determines `auto` batch sizes; empty: the device's memory", None
     )
+    engine: SweepEngine = Field(default_factory=SweepEngine, description="one process, or many machines")
     launch: str | None = Field(
         default=None,
         description="command that starts TRL's trainers, for example `accelerate launch --num_processes 8`; "

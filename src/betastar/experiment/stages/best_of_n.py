@@ -4,6 +4,7 @@ gives follows from them. Kept by checkpoint, as the probe is."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from betastar.data.tasks import Problem
@@ -59,7 +60,8 @@ def run(ctx: Context[Resolved], inputs: Inputs, checkpoints: Parts[Condition]) -
         for rows, folder in zip(found, folders, strict=True):
             write_json(folder / FILE, {"problems": [p.problem_id for p in problems], **rows})
 
-    return made_parts(ctx, STAGE, keys, build, ctx.config.online.conditions_at_once)
+    needs = partial(inputs.needs, checkpoints)
+    return made_parts(ctx, STAGE, keys, build, ctx.config.online.conditions_at_once, needs=needs)
 
 
 def _some(ctx: Context[Resolved], problems: Sequence[Problem]) -> list[Problem]:

@@ -63,18 +63,20 @@ def run(
         banks.setdefault(content_key(method.model_dump(exclude=Offline.LOSS)), []).extend(mine)
         for c in mine:
             keys[c] = content_key(STAGE, VERSION, settings, c.beta, c.seed, base.key, preferences.key)
-    folders: dict[Condition, Path] = {}
+    made: Parts[Condition] = Parts({}, {})
     for some in filter(None, banks.values()):
         # TRL trains one condition at a time anyway: each becomes an artefact as soon as it is done.
         with_trl = config.method(some[0].method).offline.engine == "trl"
-        folders |= made_parts(
-            ctx,
-            STAGE,
-            {condition: keys[condition] for condition in some},
-            lambda todo, o, k: _make(ctx, base, preferences, logprobs, todo, o, k),
-            1 if with_trl else config.offline.conditions_at_once,
+        made = made.joined(
+            made_parts(
+                ctx,
+                STAGE,
+                {condition: keys[condition] for condition in some},
+                lambda todo, o, k: _make(ctx, base, preferences, logprobs, todo, o, k),
+                1 if with_trl else config.offline.conditions_at_once,
+            )
         )
-    return Parts({condition: folders[condition] for condition in conditions}, {c: keys[c] for c in conditions})
+    return made.renamed({condition: condition for condition in conditions})
 
 
 def _make(

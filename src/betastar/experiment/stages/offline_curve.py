@@ -4,6 +4,7 @@ the checkpoint answer the evaluation problems; both rewards, entropy and KL from
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +72,12 @@ def run(ctx: Context[Resolved], inputs: Inputs, checkpoints: Parts[Condition]) -
         for curve, folder in zip(curves, folders, strict=True):
             write_jsonl(folder / FILE, curve)
 
-    made: list[Parts[Condition]] = []
+    needs = partial(inputs.needs, checkpoints)
+    made: Parts[Condition] = Parts({}, {})
     for method in dict.fromkeys(c.method for c in keys):  # those of a method have the same steps
         mine = {c: key for c, key in keys.items() if c.method == method}
-        made.append(made_parts(ctx, STAGE, mine, build, ctx.config.online.conditions_at_once))
-    return Parts({c: folder for parts in made for c, folder in parts.items()}, keys)
+        made = made.joined(made_parts(ctx, STAGE, mine, build, ctx.config.online.conditions_at_once, needs=needs))
+    return made
 
 
 def _points(

@@ -62,8 +62,11 @@ def run(
         # Variants that differ only in the loss go through batches of the same shape and can share a bank.
         batch_settings = config.variant(name).model_dump(exclude={"kl", "conditions_at_once", *Online.LOSS})
         banks.setdefault(content_key(batch_settings), []).append(name)
-    folders: dict[OnlineCondition, Path] = {}
-    keys: dict[OnlineCondition, str] = {}
+    made: Parts[OnlineCondition] = Parts({}, {})
+
+    def needs(condition: OnlineCondition) -> list[str]:
+        return [*inputs.needs(checkpoints, condition.checkpoint), probes.keys_of[condition.checkpoint]]
+
     for batch_key, names in banks.items():
         settings = config.variant(names[0])
         mine = {
@@ -80,9 +83,8 @@ def run(
             for c, checkpoint_key in checkpoints.keys_of.items()
         }
         build = partial(_adapt, ctx, inputs, checkpoints, probes, settings)
-        folders |= made_parts(ctx, STAGE, mine, build, settings.conditions_at_once)
-        keys |= mine
-    return Parts(folders, keys)
+        made = made.joined(made_parts(ctx, STAGE, mine, build, settings.conditions_at_once, needs=needs))
+    return made
 
 
 def _check_finite(probes: Parts[Condition]) -> None:

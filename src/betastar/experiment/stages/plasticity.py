@@ -49,18 +49,19 @@ def run(
         return Parts({}, {})
     sources = [inputs.base.key, inputs.preferences.key]
     trained = {**checkpoints.keys_of, **adapted.keys_of}
-    folders: dict[Condition | OnlineCondition, Path] = {**checkpoints, **adapted}
     keys = {c: content_key(STAGE, [VERSION, count], sources, key) for c, key in trained.items()}
 
     def build(todo: Sequence[Condition | OnlineCondition], out: Sequence[Path], key: str) -> None:
         policy = ctx.policy(inputs.base)
-        adapters = readers.checkpoints(policy.bank, [folders[c] for c in todo])
+        folders = [checkpoints[c] if isinstance(c, Condition) else adapted[c] for c in todo]
+        adapters = readers.checkpoints(policy.bank, folders)
         pairs = readers.token_pairs(policy.chat, inputs.preferences).test[:count]
         records = _measured(ctx, policy, adapters, [pair.rows()[0] for pair in pairs])
         for record, folder in zip(records, out, strict=True):
             write_json(folder / FILE, record)
 
-    return made_parts(ctx, STAGE, keys, build, ctx.config.online.conditions_at_once)
+    at_once = ctx.config.online.conditions_at_once
+    return made_parts(ctx, STAGE, keys, build, at_once, needs=lambda condition: [trained[condition]])
 
 
 def _measured(

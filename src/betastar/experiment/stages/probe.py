@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,7 +78,8 @@ def run(ctx: Context[Resolved], inputs: Inputs, checkpoints: Parts[Condition]) -
             rows = [{"step": 0, "replicate": i, **found.answers} for i, found in enumerate((start, again))]
             write_answers(folder / ANSWERS, answer_rows(rows, beta=condition.beta, seed=condition.seed))
 
-    return made_parts(ctx, STAGE, keys, build, ctx.config.online.conditions_at_once)
+    needs = partial(inputs.needs, checkpoints)
+    return made_parts(ctx, STAGE, keys, build, ctx.config.online.conditions_at_once, needs=needs)
 
 
 class _Base(NamedTuple):

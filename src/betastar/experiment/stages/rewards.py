@@ -51,15 +51,14 @@ def run(ctx: Context[Resolved], base: Artefact, preferences: Artefact) -> Parts[
     keys = {owner: content_key(STAGE, settings, owner.seed, base.key, preferences.key) for owner in owners.values()}
     # TRL trains one model at a time anyway: each seed's become an artefact as soon as they are done.
     at_once = 1 if config.rewards.engine == "trl" else config.rewards.seeds_at_once
-    made = made_parts(
+    return made_parts(
         ctx,
         STAGE,
         keys,
         lambda todo, o, k: _make(ctx, base, preferences, todo, o, k),
         at_once,
         lambda owner: owner.members(config.rewards.members, has_judge(config)),
-    )
-    return Parts({seed: made[owner] for seed, owner in owners.items()}, {s: keys[owner] for s, owner in owners.items()})
+    ).renamed(owners)
 
 
 def has_judge(config: Config) -> bool:
