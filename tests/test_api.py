@@ -174,13 +174,19 @@ def test_a_comparison_is_made_shown_and_loaded(folder: Path, tmp_path: Path, cap
     shutil.copytree(folder, tmp_path / "a")
     made = bs.compare(tmp_path / "a", f"new={tmp_path / 'b'}", out=tmp_path / "both.html")
     assert set(made.differences["mean"]) == {0}
-    assert set(made.differences["measure"]) == {"augc_standardised", "augc_paper", "true_lowest", "true_end"}
+    assert set(made.differences["measure"]) == {
+        "augc_standardised",
+        "augc_paper",
+        "true_lowest",
+        "true_end",
+        "regret",
+    }
     for place in (made.page, made.numbers):
         assert bs.load(place, kind="comparison") == made
         assert isinstance(bs.load(place), bs.Comparison)
     made.show()
     assert "new minus a" in capsys.readouterr().out
-    (tmp_path / "both.json").write_text('{"comparison_version": 1}')
+    (tmp_path / "both.json").write_text('{"comparison_version": 2}')
     with pytest.raises(BetastarError, match=r"both\.json: betastar is missing"):
         bs.load(made.numbers)
 

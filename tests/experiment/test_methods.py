@@ -10,7 +10,7 @@ import pytest
 import torch
 from experiment.test_pipeline import TINY
 
-from betastar.experiment import pipeline
+from betastar.experiment import algorithm, pipeline
 from betastar.experiment.objective import BatchTerms, ConditionLoss
 from betastar.settings.config import Config, load_config
 from betastar.settings.phases import Offline
@@ -43,7 +43,7 @@ def trained(folder: Path, methods: dict[str, str], own: Path | None = None) -> d
         raise OfflineIsDone
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline.probe, "run", stop)
+        patch.setattr(algorithm.probe, "run", stop)
         with pytest.raises(OfflineIsDone):
             pipeline.run(config, folder)
     logs = sorted((folder / "store" / "offline").glob("*/*/training.jsonl"))

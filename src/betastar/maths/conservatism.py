@@ -172,7 +172,7 @@ def distance_law(
     found = conservatism_law(x, table[:, order], rng=rng, n_draws=n_draws, refusal=refusal)
     b, star = np.asarray(beta, dtype=np.float64), found.beta_star["beta_min"]
     over_beta = fit_power_law(np.tile(b, len(table)), table.ravel()).aicc if (b > 0).all() else nan
-    near, last = d[order][-2:]
+    near, last = d[order][max(0, len(d) - 2)], d[order][-1]
     reasons: dict[Status, str] = {
         "no dependence": "AUGC does not depend on the distance from the base in these data",
         "not a rising law": "AUGC changes with the distance in these data, but no power law beats a constant",

@@ -88,7 +88,7 @@ def samples_in(rows: Iterable[Mapping[str, Any]]) -> list[Json]:
     found = []
     for row in rows:
         name = {
-            "variant": str(row.get("variant", "")),
+            "variant": str(row.get("variant") or "logged"),  # as in what the analysis says of such rows
             "beta": row.get("beta"),
             "seed": row.get("seed") or 0,
             "step": row["step"],
