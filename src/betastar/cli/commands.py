@@ -103,7 +103,7 @@ def work(
     )
     if stage is None:
         for line in made:
-            print(line)
+            say(line)
 
 
 def _share(text: str | None) -> tuple[int, int] | None:
