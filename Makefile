@@ -17,7 +17,7 @@ help:  ## what can be made
 	$(BIN)/pip install -q -c constraints.txt -e '.[test,docs]'
 	@touch $@
 
-demo: .venv/demo  ## run the micro world: two to five minutes on two cores
+demo: .venv/demo  ## run the micro world: several minutes on two cores
 	$(BIN)/betastar run micro
 
 test: .venv/test  ## lint, types and the fast tests
