@@ -37,7 +37,6 @@ from betastar.progress import STAGES, Reporter, WorkerState
 from betastar.settings.config import Config, needs_deriving
 
 LOOK = 2.0  # seconds between looks at what workers do
-CONNECT = 60.0  # seconds for a cluster to answer
 START = 300.0  # seconds for the first worker to start
 LOST = (ray.exceptions.RayActorError, ray.exceptions.NodeDiedError, ray.exceptions.WorkerCrashedError)
 
