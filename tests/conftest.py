@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
-import hypothesis
 import pytest
 
-# A deadline measures the machine's other work. Failures come with the example that shows them.
-hypothesis.settings.register_profile("betastar", deadline=None)
-hypothesis.settings.load_profile("betastar")
+if importlib.util.find_spec("hypothesis"):  # benchmarks/gpu_check.py runs tests on machines that lack it
+    import hypothesis
+
+    # A deadline measures the machine's other work. Failures come with the example that shows them.
+    hypothesis.settings.register_profile("betastar", deadline=None)
+    hypothesis.settings.load_profile("betastar")
 
 # Tests run side by side: one thread each, and none that spins while it waits (read when torch is first imported).
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -28,12 +28,14 @@ def run(check: Check) -> None:
     workers = ["-n", str(min(WORKERS, cores))] if importlib.util.find_spec("xdist") and not check.tiny else []
     chosen = [str(TESTS / name) for name in TINY] if check.tiny else [str(TESTS)]
     options = ["-p", "no:cacheprovider", "-m", "not slow", "--tb=short", f"--junitxml={result}", *workers]
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *chosen],
         cwd=TESTS.parents[1],
         env={**os.environ, "BETASTAR_TEST_DEVICE": check.device},
         timeout=max(1.0, check.left() - 3),
     )
+    if not result.exists():
+        raise RuntimeError(f"pytest ended with status {done.returncode} before it ran a test; its output is in the log")
     suite = ElementTree.parse(result).getroot().find("testsuite")
     assert suite is not None
     total, failed, skipped = (
