@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from analysis.records import analyzed, check, faults, uncounted, unexplained, validator, walk
+from analysis.records import analyzed, check, faults, uncounted, unexplained, walk
 from analysis.test_analyze import grid
 from analysis.test_results import BETAS, build, point
+from jsonschema import Draft202012Validator
 
 from betastar.analysis.analyze import analyze_paths
 from betastar.analysis.logs.log import Options
@@ -98,7 +99,7 @@ def test_logs_of_several_runs_with_and_without_beta(tmp_path: Path) -> None:
 
 
 def test_the_schema_is_sound_and_of_this_version() -> None:
-    validator().check_schema(schema())
+    Draft202012Validator.check_schema(schema())
     assert schema()["properties"]["schema_version"] == {"const": SCHEMA_VERSION}
     assert schema()["$id"].endswith(f":{SCHEMA_VERSION}")
     used = {value for _, value, _ in walk(schema()) if isinstance(value, str) and value.startswith("#/$defs/")}
