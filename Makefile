@@ -26,6 +26,9 @@ test: .venv/test  ## lint, types and the fast tests
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/pytest -n 2
 
+test-thorough: .venv/test  ## what takes seconds each: whole runs, many models, notebooks
+	$(BIN)/pytest -n 2 -m thorough
+
 test-slow: .venv/test  ## the tests that take minutes
 	$(BIN)/pytest -m slow
 
@@ -49,4 +52,4 @@ dist: .venv/test  ## build the source distribution and the wheel into dist/
 	rm -rf build dist
 	$(BIN)/python -m build --no-isolation
 
-.PHONY: help demo test test-slow tables bench gpu-wheels docs dist
+.PHONY: help demo test test-thorough test-slow tables bench gpu-wheels docs dist

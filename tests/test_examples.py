@@ -43,8 +43,8 @@ def test_a_notebook_is_committed_without_outputs(name: str) -> None:
             assert cell.execution_count is None
 
 
-# What the slow one does, the monitor's own tests do in the fast suite.
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n == "watch_grpo" else ()) for n in NAMES])
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_runs_and_shows_charts_and_tables(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

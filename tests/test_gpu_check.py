@@ -53,6 +53,7 @@ def without(packages: tuple[str, ...], folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.thorough
 def test_every_part_delivers_on_an_image_without_the_packages_that_may_be_missing(
     gpu_check: ModuleType, tmp_path: Path
 ) -> None:

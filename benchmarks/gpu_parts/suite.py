@@ -27,7 +27,15 @@ def run(check: Check) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = ["-n", str(min(WORKERS, cores))] if importlib.util.find_spec("xdist") and not check.tiny else []
     chosen = [str(TESTS / name) for name in TINY] if check.tiny else [str(TESTS)]
-    options = ["-p", "no:cacheprovider", "-m", "not slow", "--tb=short", f"--junitxml={result}", *workers]
+    options = [
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "not slow and not thorough",
+        "--tb=short",
+        f"--junitxml={result}",
+        *workers,
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *chosen],
         cwd=TESTS.parents[1],

@@ -54,7 +54,9 @@ def check(results: Mapping[str, Any]) -> dict[str, Any]:
 
 def faults(record: Any) -> list[str]:
     """Where a record departs from the schema."""
-    return [f"{'/'.join(map(str, error.instance_path))}: {error.message[:200]}" for error in validator().iter_errors(record)]
+    return [
+        f"{'/'.join(map(str, error.instance_path))}: {error.message[:200]}" for error in validator().iter_errors(record)
+    ]
 
 
 def walk(value: Any, place: Place = (), around: tuple[Mapping[str, Any], ...] = ()) -> Iterator[tuple[Place, Any, Any]]:

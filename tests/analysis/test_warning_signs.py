@@ -182,6 +182,7 @@ def test_the_clock_is_no_warning_though_it_looks_like_one() -> None:
     assert found["step"]["roc"][0]["area"] == 0.5
 
 
+@pytest.mark.thorough
 def test_signals_that_warn_of_nothing_are_seldom_said_to() -> None:
     # As in docs/warning_signs.md, with fewer experiments: 5 % and three standard errors of a share of 20.
     path = Path(__file__).resolve().parents[2] / "benchmarks" / "warning_signs.py"

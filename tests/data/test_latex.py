@@ -84,6 +84,7 @@ def test_a_gold_text_without_a_formula_is_refused(gold: str) -> None:
         math_grader()("1", gold)
 
 
+@pytest.mark.thorough
 def test_a_tower_of_powers_counts_as_wrong_after_seconds(capfd: pytest.CaptureFixture[str]) -> None:
     started = time.perf_counter()
     assert math_grader()(r"\boxed{9^{9^{9}}}", "1") == WRONG

@@ -99,6 +99,7 @@ class Listener(Reporter):
         self.said.append(text)
 
 
+@pytest.mark.thorough
 def test_a_local_model_folder_another_reward_base_and_other_kinds_of_files(tmp_path: Path) -> None:
     """Policy and reward models with different tokenizers: the text is what both share."""
     tokenizer = build_tokenizer(99)
@@ -122,6 +123,7 @@ def test_a_local_model_folder_another_reward_base_and_other_kinds_of_files(tmp_p
     assert f"preferences: 1 of 80 rows are malformed and skipped: {example}" in listener.said
 
 
+@pytest.mark.thorough
 def test_what_is_too_long_for_either_model_is_said_before_training(tmp_path: Path) -> None:
     """A task that grows under a finished run, and a reward base with less room than the policy's."""
     settings = [*SMALL, *write_files(tmp_path)]

@@ -60,6 +60,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[st
     return trained(folder / "run", METHODS, folder / "own.py")
 
 
+@pytest.mark.thorough
 def test_a_bank_of_several_methods_trains_each_as_it_would_alone(
     together: dict[str, list[dict[str, Any]]], tmp_path: Path
 ) -> None:

@@ -67,6 +67,7 @@ def test_parts_that_are_not_equally_far_are_not_grouped() -> None:
     assert in_groups("abcdefg", 2, lambda key: steps.get(key, 0)) == [["a", "b"], ["g"], ["c", "d"], ["e"], ["f"]]
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("undrawn")
 def test_a_run_stopped_in_the_middle_goes_on_in_other_groups(
     local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -215,6 +215,7 @@ def test_the_base_is_judged_by_its_seeds_own_ensemble_on_the_same_problems(finis
         assert found["proxy_std"] > 0
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("undrawn")
 def test_more_answers_leave_the_first_ones_as_they_are(finished: Path, tmp_path: Path) -> None:
     """The noise of an answer is its own: with one answer to each problem the checkpoint says what it says first with
@@ -253,6 +254,7 @@ def test_each_seed_has_an_ensemble_of_its_own_and_is_scored_by_it_alone(finished
             assert other[name]["start"] == pytest.approx(mine[name]["start"], abs=2e-3)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("undrawn")
 def test_one_ensemble_can_serve_the_whole_run(tmp_path: Path) -> None:
     results = pipeline.run(load_config("micro", [*TINY, "rewards.per=run", "online.steps=1"]), tmp_path)
@@ -310,6 +312,7 @@ def test_the_same_run_again_makes_nothing_and_changes_nothing(finished: Path) ->
     assert time.time() - started < 5
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("undrawn")
 def test_another_beta_changes_no_other_conditions_text(finished: Path, tmp_path: Path) -> None:
     """Sampling noise is each row's own, and a bank does not mix its conditions. From offline training on everything is

@@ -118,7 +118,7 @@ def settings(files: Path, *more: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("quantization", ["none", "nf4"])
+@pytest.mark.parametrize("quantization", ["none", pytest.param("nf4", marks=pytest.mark.thorough)])
 def test_every_stage(files: Path, tmp_path: Path, quantization: str) -> None:
     if quantization == "nf4":
         pytest.importorskip("bitsandbytes")
@@ -139,6 +139,7 @@ def test_every_stage(files: Path, tmp_path: Path, quantization: str) -> None:
     assert before == {path.name: file_digest(path) for path in (files / "model").iterdir()}
 
 
+@pytest.mark.thorough
 def test_the_trl_engine_and_another_reward_base(files: Path, tmp_path: Path) -> None:
     more = [
         "offline={engine: trl, batch_size: 16, epochs: 0.7, warmup_steps: 0}", "rewards.engine=trl",

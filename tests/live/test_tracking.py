@@ -85,6 +85,7 @@ def scalars(folder: Path) -> dict[str, dict[int, float]]:
     return {tag: {event.step: event.value for event in events} for tag, events in tags.items()}
 
 
+@pytest.mark.thorough
 def test_tensorboard_holds_the_numbers_of_metrics_jsonl_once_each_after_a_resume(resumed: Path) -> None:
     (board,) = (resumed / "tracking" / "tensorboard").iterdir()
     results = json.loads((resumed / "results.json").read_text())

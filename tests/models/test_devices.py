@@ -86,6 +86,7 @@ def test_a_name_that_torch_does_not_know(wanted: str) -> None:
         choose_device(wanted)
 
 
+@pytest.mark.thorough
 def test_cudnns_attention_is_off_in_both_engines() -> None:
     """On Hopper it can give NaN gradients with an explicit mask, and plans anew for every shape. A process of its own
     for each engine: the setting is global."""

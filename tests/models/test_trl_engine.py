@@ -276,6 +276,7 @@ def test_finished_work_is_reused(full: Setting, tmp_path: Path) -> None:
     assert train(replace(job, order=make_order(1)[:2]), beta=0.7) == 2
 
 
+@pytest.mark.thorough
 def test_where_memory_runs_out_it_begins_again_with_less_at_once(
     full: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

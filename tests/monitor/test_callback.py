@@ -63,8 +63,15 @@ def logged(trainer: Any, ours: bool) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize("kind", ["grpo", "rloo"])
-@pytest.mark.parametrize("lora", [None, 0.3], ids=["full", "lora with dropout"])
+@pytest.mark.parametrize(
+    ("kind", "lora"),
+    [
+        pytest.param("grpo", 0.3, id="GRPO, LoRA with dropout"),
+        pytest.param("rloo", None, id="RLOO"),
+        pytest.param("grpo", None, id="GRPO", marks=pytest.mark.thorough),
+        pytest.param("rloo", 0.3, id="RLOO, LoRA with dropout", marks=pytest.mark.thorough),
+    ],
+)
 def test_a_whole_run_is_recorded_and_does_not_notice(make_trainer: Make, kind: str, lora: float | None) -> None:
     settings = {**LEARNS, "lora": lora, "max_steps": 5, "logging_steps": 2}
     plain = make_trainer(kind, **settings)
@@ -210,12 +217,14 @@ def test_a_resume_without_its_file_starts_there_and_says_so(
     assert "does not contain the start of this run; step 2 is used instead" in caplog.text
 
 
+@pytest.mark.thorough
 def test_a_second_run_sets_the_first_aside(make_trainer: Make) -> None:
     first = run(make_trainer()).path.read_bytes()
     monitor = run(make_trainer())
     assert monitor.path.with_name("goodhart.jsonl.1").read_bytes() == first == monitor.path.read_bytes()
 
 
+@pytest.mark.thorough
 def test_members_of_an_ensemble_give_the_uncertainty(make_trainer: Make) -> None:
     """Scores L and L + 2 of a response of L words: mean L + 1, standard deviation √2, whatever L. A member without a
     score for any response leaves û undefined, with the reason."""
@@ -265,6 +274,7 @@ def test_rewards_that_were_right_or_wrong_at_the_start_stay_so(make_trainer: Mak
     assert condition["series"]["gap_standardised"] == pytest.approx([row["gap_standardised"] for row in written])
 
 
+@pytest.mark.thorough
 def test_false_alarms_with_a_real_model_stay_below_the_stated_rate(make_trainer: Make) -> None:
     """A/A: 80 evaluations of one policy with different noise. A run is 14 answers to each problem drawn from these, 4
     replicates of the start and 10 looks."""

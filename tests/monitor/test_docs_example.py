@@ -20,6 +20,7 @@ from betastar.monitor import GoodhartMonitor
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "monitor.md").read_text()
 
 
+@pytest.mark.thorough
 def test_the_example_runs_and_analyze_reads_its_file(tmp_path: Path) -> None:
     (script,) = [block for block in re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S) if block.startswith('"""')]
     (tmp_path / "sums.py").write_text(script)

@@ -18,6 +18,7 @@ import betastar
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "monitor_loop.py"
 
 
+@pytest.mark.thorough
 def test_the_example_finds_its_hack(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(EXAMPLE), str(tmp_path)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -174,6 +174,7 @@ def test_bitsandbytes_that_does_not_import_is_a_finding(monkeypatch: pytest.Monk
     assert found.remedy == "reinstall bitsandbytes"
 
 
+@pytest.mark.thorough
 def test_a_hub_that_never_answers_is_asked_once(black_hole: socket.socket, tmp_path: Path) -> None:
     """In a process of its own, as a user starts it: the hub's libraries read HF_ENDPOINT when they are imported."""
     address = f"http://127.0.0.1:{black_hole.getsockname()[1]}"

@@ -98,12 +98,12 @@ def places(value: Any, *above: Any) -> Iterator[tuple[Any, ...]]:
 
 
 def test_damage_anywhere_is_one_sentence_or_harmless(folder: Path) -> None:
-    """A hundred times one value, drawn from all of a record, becomes something else or goes."""
+    """Forty times one value, drawn from all of a record, becomes something else or goes."""
     draw = random.Random(3)
     wrong: list[Any] = [None, "x", -1, 1.5, [], {}, True, [[[]]], float("nan"), "inf"]
     text, everywhere = json.dumps(record()), list(places(record()))
     refused = 0
-    for *above, key in draw.choices(everywhere, k=100):
+    for *above, key in draw.choices(everywhere, k=40):
         parent = found = json.loads(text)
         for step in above:
             parent = parent[step]
@@ -118,7 +118,7 @@ def test_damage_anywhere_is_one_sentence_or_harmless(folder: Path) -> None:
             refused += len(str(error).splitlines())
             continue
         assert min(map(len, (results.points, results.summary, results.conditions))) > 0
-    assert 60 < refused < 100  # one line each
+    assert 24 < refused < 40  # one line each
 
 
 def test_a_row_that_is_damaged_is_named_by_line_and_field(folder: Path) -> None:

@@ -191,7 +191,8 @@ def plain(value: Any) -> Any:
 
 def _checked(path: Path, check: TypeAdapter[Any], field: str, version: int) -> Any:
     try:
-        found = json.loads(_bytes(path), parse_constant=_refused)
+        raw = _bytes(path)
+        found = json.loads(raw, parse_constant=_refused)
     except OSError as error:
         raise BetastarError(f"{path} cannot be read ({error.strerror}); {AGAIN}.") from None
     except (ValueError, RecursionError) as error:
@@ -201,7 +202,7 @@ def _checked(path: Path, check: TypeAdapter[Any], field: str, version: int) -> A
     if found.get(field) != version or isinstance(found[field], bool):
         raise BetastarError(_other_version(path, found, field, version))
     try:
-        check.validate_python(_whole(found), strict=True)
+        check.validate_python(_whole(found) if _may_hold_halves(raw) else found, strict=True)
     except ValidationError as error:
         raise BetastarError(f"{path}: {_fault(error, found)}; {AGAIN}.") from None
     except RecursionError:
@@ -321,6 +322,12 @@ def _bytes(path: Path) -> bytes:
     """What a regular file holds. Raises ValueError for any other."""
     with opened(path) as file:
         return file.read()
+
+
+def _may_hold_halves(raw: bytes) -> bool:
+    """Whether JSON may hold half a surrogate pair, escaped or as bytes. A look at the bytes saves a copy of all values,
+    which takes as long as the check itself."""
+    return b"\\ud" in raw or b"\\uD" in raw or b"\xed" in raw
 
 
 def _whole(value: Any) -> Any:

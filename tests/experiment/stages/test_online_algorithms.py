@@ -59,6 +59,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, A
         return run(tmp_path_factory.mktemp("run"), VARIANTS)
 
 
+@pytest.mark.thorough
 def test_the_papers_loss_is_the_same_on_either_path(logs: dict[str, list[dict[str, Any]]], tmp_path: Path) -> None:
     """Alone eq8 takes the loss of whole responses; beside GRPO's penalty, sums over single tokens."""
     alone = run(tmp_path, {})["eq8"]
