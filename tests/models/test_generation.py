@@ -114,6 +114,38 @@ def test_a_text_does_not_depend_on_the_batch(
     assert texts(reordered) == [[group[b].tokens for b in order] for group in whole]
 
 
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_prompt_with_several_answers_is_read_once(
+    bank: AdapterBank,
+    adapters: Adapters,
+    prompts: list[list[list[int]]],
+    monkeypatch: pytest.MonkeyPatch,
+    fixed: bool,
+) -> None:
+    """With the texts it gives when read for each: here two answers each, in no order, and a condition with one more
+    prompt than the others, for which all are read."""
+    monkeypatch.setattr(generation, "FIXED_SHAPES", fixed)
+    generation._shapes_may_be_fixed(bank, 30)  # tried now, so that its passes are not counted
+    read: list[int] = []
+    bank.model.model.register_forward_pre_hook(
+        lambda _module, _args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    order = [0, 3, 1, 3, 0, 2, 1, 2]
+    twice = [[group[i] for i in order] for group in prompts]
+    keys = [[stream_key(0, "row", c, b) for b in range(8)] for c in range(3)]
+    together = texts(sample(bank, adapters, twice, keys=keys))
+    width = max(len(prompt) for group in twice for prompt in group)
+    assert read[0] == 3 * 4 * width
+    for c in range(3):
+        for b in range(8):
+            [[alone]] = sample(bank, adapters[c : c + 1], [[twice[c][b]]], keys=[[keys[c][b]]])
+            assert alone.tokens == together[c][b]
+    read.clear()
+    uneven = [[*twice[0][:-1], prompts[0][4]], *twice[1:]]
+    assert texts(sample(bank, adapters, uneven, keys=keys))[1:] == together[1:]
+    assert read[0] == 3 * 8 * max(width, len(prompts[0][4]))
+
+
 def test_the_prompt_may_be_read_in_pieces(
     bank: AdapterBank, adapters: Adapters, prompts: list[list[list[int]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,7 +47,7 @@ class RoomyLayer(DynamicLayer):
         return self.length if self.column is None else 0
 
     def keep_rows(self, rows: Tensor) -> None:
-        """Keep only `rows`; positions that are not filled yet are not copied."""
+        """Keep only `rows`, in this order and as often as they are named; positions not filled yet are not copied."""
         for name in ("keys", "values"):
             old = getattr(self, name)
             new = self._empty(old, len(rows), *old.shape[1:])
@@ -58,3 +58,10 @@ class RoomyLayer(DynamicLayer):
 def roomy_cache(layers: int, room: int, *, blank: bool = False) -> Cache:
     """An empty cache for `layers` layers and sequences of up to `room` tokens; `blank` as in `RoomyLayer`."""
     return Cache(layers=[RoomyLayer(room, blank) for _ in range(layers)])
+
+
+def keep_rows(cache: Cache, rows: Tensor) -> None:
+    """Keep only `rows` of a cache that `roomy_cache` made, in this order and as often as they are named."""
+    for layer in cache.layers:
+        assert isinstance(layer, RoomyLayer)
+        layer.keep_rows(rows)

@@ -40,16 +40,24 @@ FIXED_SHAPES: bool | None = None  # whether steps have fixed shapes; None: on a 
 
 class _Rows(NamedTuple):
     """The rows of the batch, grouped by condition: each one's row of the output, random stream, first column that is
-    not padding, what attention adds to the scores of each column, and whether it has not ended yet."""
+    not padding, what attention adds to the scores of each column, and whether it has not ended yet.
+
+    Conditions share streams, and noise is drawn once for each: row r's is stream number `stream[r]`, with the key
+    `keys[stream[r]]`.
+    """
 
     output: Tensor  # [R]
-    key: Tensor  # [R]
+    stream: Tensor  # [R]
+    keys: Tensor  # [streams]
     start: Tensor  # [R]
     bias: Tensor  # [R, columns]
     live: Tensor  # [R]
 
     def keep(self, index: Tensor) -> _Rows:
-        return _Rows(*(field[index] for field in self))
+        """Some of the rows, perhaps some of them twice."""
+        streams, stream = self.stream[index].unique(return_inverse=True)
+        start, bias, live = self.start[index], self.bias[index], self.live[index]
+        return _Rows(self.output[index], stream, self.keys[streams], start, bias, live)
 
 
 class _Output(NamedTuple):
@@ -89,7 +97,7 @@ def generate(
     output = _Output(tokens.new_zeros(len(tokens), max_new_tokens), *counters)
     ends = torch.tensor(list(end_tokens), dtype=torch.long, device=bank.device)
     look_every = LOOK_EVERY_ON_GPU if on_gpu else LOOK_EVERY
-    from betastar.models.cache import RoomyLayer, roomy_cache  # loads transformers, which a reused run can do without
+    from betastar.models.cache import keep_rows, roomy_cache  # loads transformers, which a reused run can do without
 
     cache = roomy_cache(model.config.get_text_config().num_hidden_layers, rows.bias.shape[1], blank=fixed)
     repeated: _Repeated | None = None
@@ -99,7 +107,10 @@ def generate(
         for step in range(max_new_tokens):
             if not fixed or step == 0:
                 with bank.use(active):
-                    hidden = _read(model, cache, tokens, rows)
+                    if step == 0:
+                        hidden = _read_prompts(model, cache, tokens, rows, prompts)
+                    else:
+                        hidden = _read(model, cache, tokens, rows)
                 tokens, rows = _sample(model, output, hidden, rows, step, ends, temperature)
             else:
                 if step == 1:
@@ -123,9 +134,7 @@ def generate(
                 if active is not None and len(staying) < conditions:
                     active = active[staying.tolist()]
                 conditions, rows, tokens, repeated = len(staying), rows.keep(keep), tokens[keep], None
-                for layer in cache.layers:
-                    assert isinstance(layer, RoomyLayer)
-                    layer.keep_rows(keep)
+                keep_rows(cache, keep)
 
     responses = _responses(output, [prompt for group in prompts for prompt in group], end_tokens)
     return [responses[i : i + len(prompts[0])] for i in range(0, len(responses), len(prompts[0]))]
@@ -147,10 +156,11 @@ def _left_pad(
     tokens = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in flat])
     start = torch.tensor([width - len(prompt) for prompt in flat])
     padding = torch.arange(-(-(width + max_new_tokens) // block) * block) < start[:, None]
+    streams, stream = torch.tensor(keys).unique(return_inverse=True)
     # Half the lowest number: its exponential is zero, and a padding token's softmax, over padding alone, stays finite.
     dtype = bank.model.dtype
     bias = torch.zeros(padding.shape, dtype=dtype).masked_fill(padding, torch.finfo(dtype).min / 2)
-    rows = _Rows(torch.arange(len(flat)), torch.tensor(keys), start, bias, torch.ones(len(flat), dtype=torch.bool))
+    rows = _Rows(torch.arange(len(flat)), stream, streams, start, bias, torch.ones(len(flat), dtype=torch.bool))
     return tokens.to(bank.device), _Rows(*(field.to(bank.device) for field in rows))
 
 
@@ -171,13 +181,36 @@ def _read(model: nn.Module, cache: Cache, tokens: Tensor, rows: _Rows) -> Tensor
     return hidden[:, -1]
 
 
+def _read_prompts(
+    model: nn.Module, cache: Cache, tokens: Tensor, rows: _Rows, prompts: Sequence[Sequence[Sequence[int]]]
+) -> Tensor:
+    """Run the model over `tokens [R, W]`, those of `prompts`; the last column's state `[R, d]`. A prompt to which a
+    condition gives several answers is read once, if all conditions repeat as many."""
+    from betastar.models.cache import keep_rows
+
+    numbers = [{prompt: i for i, prompt in enumerate(dict.fromkeys(map(tuple, group)))} for group in prompts]
+    each = len(numbers[0])
+    if each == len(prompts[0]) or any(len(mine) != each for mine in numbers):
+        return _read(model, cache, tokens, rows)
+    place = [
+        c * each + mine[tuple(prompt)]
+        for c, (mine, group) in enumerate(zip(numbers, prompts, strict=True))
+        for prompt in group
+    ]
+    first = {at: row for row, at in reversed(list(enumerate(place)))}
+    kept = torch.tensor([first[at] for at in range(len(first))], device=tokens.device)
+    hidden, copies = _read(model, cache, tokens[kept], rows.keep(kept)), torch.tensor(place, device=tokens.device)
+    keep_rows(cache, copies)
+    return hidden[copies]
+
+
 def _sample(
     model: Any, output: _Output, hidden: Tensor, rows: _Rows, step: int | Tensor, ends: Tensor, temperature: float
 ) -> tuple[Tensor, _Rows]:
     """Draw each row's next token from its state `hidden [R, d]` and write it down: the tokens `[R, 1]`, and the rows as
     they are then."""
     logprobs = head_logits(lm_head(model), hidden).log_softmax(dim=-1)
-    chosen = _choose(logprobs, rows.key, step, temperature)
+    chosen = _choose(logprobs, rows, step, temperature)
     _record(output, rows, step, chosen, logprobs)
     ended = (chosen[:, None] == ends).any(dim=1)
     return chosen[:, None], rows._replace(live=rows.live & ~ended)
@@ -317,13 +350,13 @@ def _is_repeatable(bank: AdapterBank) -> bool:
     return bool(((repeated - growing).norm(dim=1) / growing.norm(dim=1)).median() <= most)
 
 
-def _choose(logprobs: Tensor, keys: Tensor, step: int | Tensor, temperature: float) -> Tensor:
+def _choose(logprobs: Tensor, rows: _Rows, step: int | Tensor, temperature: float) -> Tensor:
     """The next token of each row `[R]`: an exponential race, or the most probable one at temperature 0."""
     if temperature == 0:
         return logprobs.argmax(dim=-1)
-    noise = exponential_noise(keys, step, logprobs.shape[-1])
+    noise = exponential_noise(rows.keys, step, logprobs.shape[-1]).log_()
     scaled = logprobs if temperature == 1 else logprobs / temperature
-    return (scaled - noise.log_()).argmax(dim=-1)
+    return (scaled - noise[rows.stream]).argmax(dim=-1)
 
 
 def _record(output: _Output, rows: _Rows, step: int | Tensor, chosen: Tensor, logprobs: Tensor) -> None:
