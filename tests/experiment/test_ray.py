@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from experiment.small import SMALL, Listener, same_results, small
+from experiment.small import SMALL, TINY, Listener, same_results, small
 from forked import Command
 
 from betastar.errors import BetastarError, InternalError
@@ -27,7 +27,7 @@ ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 from betastar.experiment import ray_engine  # noqa: E402
-from betastar.experiment.ray_engine import RayWorker  # noqa: E402
+from betastar.experiment.ray_worker import RayWorker  # noqa: E402
 
 ON_RAY = ("compute.engine.kind=ray", "compute.engine.workers=2", "compute.engine.units_per_worker=1")
 
@@ -56,11 +56,15 @@ def made(folder: Path) -> list[str]:
 
 PARTS = 2 + 4 * 4 + 8 + 12  # ensembles; checkpoints, probes, answers, curves; online; the networks of both
 
+TINY_PARTS = 1 + 1 + 1 + 2  # the ensemble, the checkpoint, its probe; online
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """A Ray of two CPUs on this machine, to which every run of this module that gives no address connects."""
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    """A Ray of two CPUs on this machine, to which every run of this module that gives no address connects. It starts
+    no workers before they are asked for."""
+    only = {"prestart_worker_first_driver": False, "enable_worker_prestart": False}
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False, _system_config=only)
     yield
     ray.shutdown()
 
@@ -82,18 +86,31 @@ class Watcher(Listener):
 
 
 @pytest.mark.usefixtures("cluster", "counting")
-def test_two_workers_give_the_bytes_of_one_process_though_one_of_them_dies(local: Path, tmp_path: Path) -> None:
+def test_two_workers_give_the_bytes_of_one_process_though_one_of_them_dies(tmp_path: Path) -> None:
     """The same groups, so the same results, and no part is made twice; a lost worker's unit goes to another."""
-    (tmp_path / "die-in-offline").touch()
+    local, shared = tmp_path / "local", tmp_path / "shared"
+    pipeline.run(small(*TINY), local)
+    shared.mkdir()
+    (shared / "die-in-rewards").touch()
     watcher = Watcher()
-    pipeline.run(small(*ON_RAY), tmp_path, watcher)
+    pipeline.run(small(*TINY, *ON_RAY), shared, watcher)
+    assert same_results(shared, local)
+    assert not (shared / "die-in-rewards").exists()
+    assert [line for line in watcher.said if "was lost while making rewards" in line]
+    parts = made(shared)
+    assert len(parts) == len(set(parts)) == TINY_PARTS + 2
+    assert watcher.seen == {"worker 0", "worker 1"}
+    assert {f"{stage}: reused" for stage in ("reference", "rewards", "online")} <= set(watcher.said)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster", "counting")
+def test_every_stage_in_banks_of_two_gives_the_bytes_of_one_process(local: Path, tmp_path: Path) -> None:
+    (tmp_path / "die-in-online").touch()
+    pipeline.run(small(*ON_RAY), tmp_path)
     assert same_results(tmp_path, local)
-    assert not (tmp_path / "die-in-offline").exists()
-    assert [line for line in watcher.said if "was lost while making offline" in line]
     parts = made(tmp_path)
     assert len(parts) == len(set(parts)) == PARTS + 2
-    assert watcher.seen == {"worker 0", "worker 1"}
-    assert {f"{stage}: reused" for stage in ("reference", "rewards", "online", "plasticity")} <= set(watcher.said)
 
 
 @pytest.mark.slow
@@ -226,10 +243,11 @@ class Blind(RayWorker):
 
 
 class Bare(RayWorker):
-    def __init__(self, folder: str, uri: str | None):
+    def __init__(self, folder: str, uri: str | None, device: str):
         raise ModuleNotFoundError("No module named 'betastar'")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize(
     ("kind", "sentence"),
@@ -245,6 +263,28 @@ def test_a_worker_that_cannot_serve_is_one_sentence(tmp_path: Path, monkeypatch,
     with pytest.raises(BetastarError, match=sentence):
         pipeline.run(small(*ON_RAY), tmp_path)
     assert not list(tmp_path.glob("store/*/[0-9a-f]*"))
+
+
+@pytest.mark.parametrize(
+    ("greeting", "sentence"),
+    [
+        (
+            {"betastar": "0.0.1"},
+            r"^compute\.engine: the worker on there has betastar 0\.0\.1, .*; install",
+        ),
+        (
+            {"sees": False},
+            r"^compute\.engine: the worker on there does not see .*; give a run directory on a shared disk",
+        ),
+    ],
+)
+def test_a_greeting_of_a_worker_that_cannot_serve_is_one_sentence(
+    tmp_path: Path, greeting: dict[str, Any], sentence: str
+) -> None:
+    good = {**RayWorker(str(tmp_path), None, "cpu").hello(), "host": "there", "sees": True}
+    ray_engine.check_worker(good, tmp_path)
+    with pytest.raises(BetastarError, match=sentence):
+        ray_engine.check_worker({**good, **greeting}, tmp_path)
 
 
 def test_without_the_package_one_sentence_names_the_command(tmp_path: Path, monkeypatch) -> None:
