@@ -238,7 +238,7 @@ def work(
         if source is not None:
             units.write_settings(folder, _config(source, None, overrides), place)
         config = units.read_settings(folder, place)
-        worker = Worker(config, Store(folder, reporter.say, config.compute.checkpoint_seconds, True, place), reporter)
+        worker = Worker(config, Store.of(config.compute, folder, reporter.say, place, shared=True), reporter)
         with worker.store:
             return _worked(worker, stage, keys, workers, share)
 

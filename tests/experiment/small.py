@@ -78,7 +78,7 @@ def a_worker(
 ) -> Iterator[Worker]:
     """A worker of the run in a folder, which need not have been begun."""
     write_settings(folder, config, at)
-    with Store(folder, (reporter or Reporter()).say, 0, shared=True, place=at) as store:
+    with Store.of(config.compute, folder, (reporter or Reporter()).say, at, shared=True) as store:
         yield Worker(config, store, reporter or Reporter())
 
 

@@ -18,7 +18,8 @@ from forked import Command
 
 from betastar.errors import BetastarError, InternalError
 from betastar.experiment import pipeline
-from betastar.experiment.schedule import Schedule
+from betastar.experiment import schedule as schedules
+from betastar.experiment.schedule import Patience, Schedule
 from betastar.experiment.work import OPENING, Unit, Work
 from betastar.progress import WorkerState
 from betastar.settings.config import load_config
@@ -159,6 +160,40 @@ def test_a_node_that_goes_away_in_the_middle_costs_only_its_own_unit(local: Path
     finally:
         ray.shutdown()
         nodes.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("counting")
+def test_when_every_node_is_gone_the_run_ends_with_a_sentence_and_can_be_continued(
+    local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.cluster_utils import Cluster
+
+    ray.shutdown()
+    monkeypatch.setattr(schedules, "ALONE", 1.0)
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    other = nodes.add_node(num_cpus=2)
+    nodes.wait_for_nodes()
+
+    class Remover(Listener):
+        def workers(self, states: Any) -> None:
+            nonlocal other
+            if other is not None and any(state.stage == "rewards" for state in states):
+                nodes.remove_node(other, allow_graceful=False)
+                other = None
+
+    listener = Remover()
+    try:
+        settings = (f"compute.engine.address={nodes.address}", "compute.engine.worker_wait=5")
+        with pytest.raises(BetastarError, match=r"no worker has been alive for 5 s; the cluster has 0 free CPUs"):
+            pipeline.run(small(*ON_RAY, *settings), tmp_path, listener)
+    finally:
+        ray.shutdown()
+        nodes.shutdown()
+    assert len([line for line in listener.said if "no worker has been alive for 1 s" in line]) == 1
+    pipeline.run(small(), tmp_path, listener)  # finished work is found
+    assert {"base: reused", "preferences: reused"} <= set(listener.said)
+    assert same_results(tmp_path, local)
 
 
 @pytest.mark.slow
@@ -355,3 +390,34 @@ def test_units_much_longer_than_an_hour_are_halved_once_that_is_known() -> None:
     schedule.done(first, 8 * 3000)
     schedule.plan([Work("offline", {i: f"new{i}" for i in range(8)}, works(1)[0].build)], set())
     assert [len(unit.keys) for unit in iter(schedule.next, None)] == [1] * 8  # two of 3000 s are more than 1.5 h
+
+
+def test_a_driver_without_workers_says_so_once_and_gives_up_at_its_limit() -> None:
+    said: list[str] = []
+    clock = [0.0]
+    patience = Patience(300, said.append, lambda: "0 free CPUs and 0 free GPUs", lambda: clock[0])
+
+    def look(at: float, alive: bool) -> None:
+        clock[0] = at
+        patience.look(alive)
+
+    look(0, alive=True)
+    look(10, alive=False)
+    look(69, alive=False)
+    assert said == []
+    look(70, alive=False)
+    look(90, alive=False)
+    assert said == [
+        "no worker has been alive for 60 s; the cluster has 0 free CPUs and 0 free GPUs. Waiting for one, up to 300 s "
+        "(compute.engine.worker_wait)."
+    ]
+    look(100, alive=True)
+    assert said[1:] == ["a worker is back; the run continues."]
+    look(110, alive=False)
+    look(409, alive=False)  # counted anew
+    with pytest.raises(BetastarError) as error:
+        look(410, alive=False)
+    assert str(error.value) == (
+        "compute.engine: no worker has been alive for 300 s; the cluster has 0 free CPUs and 0 free GPUs; add nodes to "
+        "the Ray cluster, or raise compute.engine.worker_wait, then run the same again: finished work is kept."
+    )

@@ -26,7 +26,7 @@ from betastar.disk import content_key
 from betastar.errors import BetastarError, InternalError
 from betastar.experiment.making import NotMadeError
 from betastar.experiment.ray_worker import RayWorker
-from betastar.experiment.schedule import Schedule
+from betastar.experiment.schedule import Patience, Schedule
 from betastar.experiment.store import Store
 from betastar.experiment.work import OPENING, REFERENCE, Unit, work_of, write_settings
 from betastar.experiment.worker import Worker
@@ -50,6 +50,11 @@ class _Hand:
     failed: int = 0  # how often it died before it answered
     now: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def alive(self) -> bool:
+        """Whether it has answered since it was started, or started again."""
+        return self.call is None or self.unit is not None
+
 
 class Cluster:
     """Workers of a Ray cluster for the run in `store`. Use as a context manager: at its end, however it ends, no worker
@@ -66,6 +71,7 @@ class Cluster:
         self.memory_gb = 0.0
         self._stage = ""  # that the reporter was told of last
         self._downloads = ThreadPoolExecutor(1, "download")
+        self._patience = Patience(config.compute.engine.worker_wait, reporter.say, _resources)
 
     def __enter__(self) -> Cluster:
         engine = self.config.compute.engine
@@ -171,8 +177,8 @@ class Cluster:
                 hand.call = call
 
     def make(self, schedule: Schedule) -> None:
-        """Hand out units until all that is known is made. Raises BetastarError for the first mistake or fault, and
-        InternalError when a unit has lost too many workers."""
+        """Hand out units until all that is known is made. Raises BetastarError for the first mistake or fault, or if no
+        worker comes back, and InternalError when a unit has lost too many workers."""
         while schedule.waiting or schedule.busy:
             for hand in self.hands:
                 if hand.call is None and (unit := schedule.next()) is not None:
@@ -183,6 +189,7 @@ class Cluster:
             for hand in list(self.hands):
                 if hand.call in ended:
                     changed |= self._ended(hand, schedule)
+            self._patience.look(any(hand.alive for hand in self.hands))
             if not ended:
                 self._look()
             self._tell(schedule)

@@ -102,7 +102,7 @@ class RayWorker:
 
             place = None if self._uri is None else Place(self._uri, WRITER, self._heard.say)
             config = read_settings(self._folder, place)
-            store = Store(self._folder, self._heard.say, config.compute.checkpoint_seconds, shared=True, place=place)
+            store = Store.of(config.compute, self._folder, self._heard.say, place, shared=True)
             self._worker = Worker(config, store.__enter__(), self._heard)
         return self._worker
 
