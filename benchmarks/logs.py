@@ -163,9 +163,9 @@ INPUTS = (
     Input("responses: 1 000 000 rows, Parquet", _responses_parquet, 10, 2),
     Input("runs: 200 of 10 000 rows, CSV", _many_runs, 30, 2),
     Input("run: one of 1 000 000 rows, JSON Lines", _long_run, 30, 2),
-    Input("seeds: 1 600 of one β, 100 rows each, CSV", _some_seeds, 30, 2),
-    Input("seeds: 50 000 of one β, 10 rows each, CSV", _many_seeds, 120, 2),
-    Input("betas: 2 000, 100 rows each, CSV", _many_betas, 60, 2),
+    Input("seeds: 1 600 of one β, 100 rows each, CSV", _some_seeds, 60, 2),
+    Input("seeds: 50 000 of one β, 10 rows each, CSV", _many_seeds, 30, 2),  # refused: more runs than the limit
+    Input("betas: 2 000, 100 rows each, CSV", _many_betas, 120, 2),
     Input("hostile: console log, a line of 2 000 000 {", _braces, 5, 1),
     Input("hostile: event file, a varint of 3 MB", _varint, 5, 1),
     Input("hostile: 4 GB of blanks in 4 MB of gzip", _blanks, 30, 2),
