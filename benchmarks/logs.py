@@ -111,11 +111,29 @@ def _long_run(folder: Path) -> Path:
     return folder / "run.jsonl"
 
 
-def _many_seeds(folder: Path) -> Path:
+def _seeds(folder: Path, count: int, rows: int) -> Path:
+    """One file of many seeds of one β."""
     import pandas as pd
 
-    pd.concat([run(100, i).assign(seed=i, beta=0.1) for i in range(1600)]).to_csv(folder / "seeds.csv", index=False)
+    parts = [run(rows, i % 1000).assign(seed=i, beta=0.1) for i in range(count)]
+    pd.concat(parts).to_csv(folder / "seeds.csv", index=False)
     return folder / "seeds.csv"
+
+
+def _some_seeds(folder: Path) -> Path:
+    return _seeds(folder, 1600, 100)
+
+
+def _many_seeds(folder: Path) -> Path:
+    return _seeds(folder, 50_000, 10)
+
+
+def _many_betas(folder: Path) -> Path:
+    import pandas as pd
+
+    parts = [run(100, i).assign(seed=0, beta=0.01 * 1.002**i) for i in range(2000)]
+    pd.concat(parts).to_csv(folder / "betas.csv", index=False)
+    return folder / "betas.csv"
 
 
 def _braces(folder: Path) -> Path:
@@ -145,7 +163,9 @@ INPUTS = (
     Input("responses: 1 000 000 rows, Parquet", _responses_parquet, 10, 2),
     Input("runs: 200 of 10 000 rows, CSV", _many_runs, 30, 2),
     Input("run: one of 1 000 000 rows, JSON Lines", _long_run, 30, 2),
-    Input("seeds: 1 600 of one β, 100 rows each, CSV", _many_seeds, 30, 2),
+    Input("seeds: 1 600 of one β, 100 rows each, CSV", _some_seeds, 60, 2),
+    Input("seeds: 50 000 of one β, 10 rows each, CSV", _many_seeds, 30, 2),  # refused: more runs than the limit
+    Input("betas: 2 000, 100 rows each, CSV", _many_betas, 120, 2),
     Input("hostile: console log, a line of 2 000 000 {", _braces, 5, 1),
     Input("hostile: event file, a varint of 3 MB", _varint, 5, 1),
     Input("hostile: 4 GB of blanks in 4 MB of gzip", _blanks, 30, 2),

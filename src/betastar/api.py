@@ -238,7 +238,7 @@ def work(
         if source is not None:
             units.write_settings(folder, _config(source, None, overrides), place)
         config = units.read_settings(folder, place)
-        worker = Worker(config, Store(folder, reporter.say, config.compute.checkpoint_seconds, True, place), reporter)
+        worker = Worker(config, Store.of(config.compute, folder, reporter.say, place, shared=True), reporter)
         with worker.store:
             return _worked(worker, stage, keys, workers, share)
 
@@ -307,6 +307,7 @@ def analyze(
     name: str | None = None,
     kl_per: Literal["response", "token"] | None = None,
     max_gb: float | None = None,
+    max_runs: int | None = None,
     out: str | Path | None = None,
 ) -> Results:
     """Analyse runs trained elsewhere: a data frame (pandas or polars) with a row per logged step or per response (the
@@ -323,8 +324,9 @@ def analyze(
     or results of lm-evaluation-harness, lighteval or inspect_ai; "FILE:RUN" of several runs), joined to the nearest
     step at most `truth_distance` away. `grade`: grade texts of responses anew with this grader. `name`: name of the
     record. `kl_per`: what the logged KL is counted per, if not as its framework does. `max_gb`: the size up to which a
-    file is read, unpacked; by default 2. `out`: a folder for `results.json`, `metrics.jsonl` (or `points.parquet`),
-    `report.html` and `figures/`; without it nothing is written.
+    file is read, unpacked; by default 2. `max_runs`: the most runs that are analysed; by default 2 000. `out`: a folder
+    for `results.json`, `metrics.jsonl` (or `points.parquet`), `report.html` and `figures/`; without it nothing is
+    written.
 
     Raises BetastarError, in one sentence, where rewards cannot be found, a column is not as described, or `primary` is
     no such measure.
@@ -336,6 +338,8 @@ def analyze(
 
     if max_gb is not None and not 0 < max_gb < math.inf:
         raise BetastarError(f"{argument('max_gb', str(max_gb))}: not a size; give a number of gigabytes above 0.")
+    if max_runs is not None and max_runs < 1:
+        raise BetastarError(f"{argument('max_runs', str(max_runs))}: not a number of runs; give at least 1.")
     most = None if max_gb is None else int(max_gb * 1e9)
     told = {"proxy": proxy, "true": true if truth is None else None, "step": step, "uncertainty": uncertainty}
     options: Options = Options(
@@ -352,6 +356,7 @@ def analyze(
         truth_distance=truth_distance,
         grade=None if grade is None else _grader(grade),
         kl_per=kl_per,
+        max_runs=max_runs,
     )
     frame = None if isinstance(source, str | Path) else frame_of(source)
     if frame is not None:

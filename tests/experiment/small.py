@@ -42,6 +42,19 @@ SMALL = (
     "offline.conditions_at_once=2",
     "online.conditions_at_once=2",
 )
+# One checkpoint and two variants online, in banks of one: what workers do takes less time than their start.
+TINY = (
+    "seeds=[0]",
+    "grid.values=[0.1]",
+    "rewards.members=2",
+    "task.largest=6",
+    "evaluation.best_of=0",
+    "evaluation.plasticity=0",
+    "offline.evaluate_every=null",
+    "online.steps=2",
+    "offline.conditions_at_once=1",
+    "online.conditions_at_once=1",
+)
 RESULTS = ("results.json", "metrics.jsonl", "samples.jsonl")
 
 
@@ -65,7 +78,7 @@ def a_worker(
 ) -> Iterator[Worker]:
     """A worker of the run in a folder, which need not have been begun."""
     write_settings(folder, config, at)
-    with Store(folder, (reporter or Reporter()).say, 0, shared=True, place=at) as store:
+    with Store.of(config.compute, folder, (reporter or Reporter()).say, at, shared=True) as store:
         yield Worker(config, store, reporter or Reporter())
 
 

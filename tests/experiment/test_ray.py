@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from experiment.small import SMALL, Listener, same_results, small
+from experiment.small import SMALL, TINY, Listener, same_results, small
 from forked import Command
 
 from betastar.errors import BetastarError, InternalError
 from betastar.experiment import pipeline
-from betastar.experiment.schedule import Schedule
+from betastar.experiment import schedule as schedules
+from betastar.experiment.schedule import Patience, Schedule
 from betastar.experiment.work import OPENING, Unit, Work
 from betastar.progress import WorkerState
 from betastar.settings.config import load_config
@@ -27,7 +28,7 @@ ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 from betastar.experiment import ray_engine  # noqa: E402
-from betastar.experiment.ray_engine import RayWorker  # noqa: E402
+from betastar.experiment.ray_worker import RayWorker  # noqa: E402
 
 ON_RAY = ("compute.engine.kind=ray", "compute.engine.workers=2", "compute.engine.units_per_worker=1")
 
@@ -56,11 +57,15 @@ def made(folder: Path) -> list[str]:
 
 PARTS = 2 + 4 * 4 + 8 + 12  # ensembles; checkpoints, probes, answers, curves; online; the networks of both
 
+TINY_PARTS = 1 + 1 + 1 + 2  # the ensemble, the checkpoint, its probe; online
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """A Ray of two CPUs on this machine, to which every run of this module that gives no address connects."""
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    """A Ray of two CPUs on this machine, to which every run of this module that gives no address connects. It starts
+    no workers before they are asked for."""
+    only = {"prestart_worker_first_driver": False, "enable_worker_prestart": False}
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False, _system_config=only)
     yield
     ray.shutdown()
 
@@ -82,18 +87,31 @@ class Watcher(Listener):
 
 
 @pytest.mark.usefixtures("cluster", "counting")
-def test_two_workers_give_the_bytes_of_one_process_though_one_of_them_dies(local: Path, tmp_path: Path) -> None:
+def test_two_workers_give_the_bytes_of_one_process_though_one_of_them_dies(tmp_path: Path) -> None:
     """The same groups, so the same results, and no part is made twice; a lost worker's unit goes to another."""
-    (tmp_path / "die-in-offline").touch()
+    local, shared = tmp_path / "local", tmp_path / "shared"
+    pipeline.run(small(*TINY), local)
+    shared.mkdir()
+    (shared / "die-in-rewards").touch()
     watcher = Watcher()
-    pipeline.run(small(*ON_RAY), tmp_path, watcher)
+    pipeline.run(small(*TINY, *ON_RAY), shared, watcher)
+    assert same_results(shared, local)
+    assert not (shared / "die-in-rewards").exists()
+    assert [line for line in watcher.said if "was lost while making rewards" in line]
+    parts = made(shared)
+    assert len(parts) == len(set(parts)) == TINY_PARTS + 2
+    assert watcher.seen == {"worker 0", "worker 1"}
+    assert {f"{stage}: reused" for stage in ("reference", "rewards", "online")} <= set(watcher.said)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster", "counting")
+def test_every_stage_in_banks_of_two_gives_the_bytes_of_one_process(local: Path, tmp_path: Path) -> None:
+    (tmp_path / "die-in-online").touch()
+    pipeline.run(small(*ON_RAY), tmp_path)
     assert same_results(tmp_path, local)
-    assert not (tmp_path / "die-in-offline").exists()
-    assert [line for line in watcher.said if "was lost while making offline" in line]
     parts = made(tmp_path)
     assert len(parts) == len(set(parts)) == PARTS + 2
-    assert watcher.seen == {"worker 0", "worker 1"}
-    assert {f"{stage}: reused" for stage in ("reference", "rewards", "online", "plasticity")} <= set(watcher.said)
 
 
 @pytest.mark.slow
@@ -142,6 +160,40 @@ def test_a_node_that_goes_away_in_the_middle_costs_only_its_own_unit(local: Path
     finally:
         ray.shutdown()
         nodes.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("counting")
+def test_when_every_node_is_gone_the_run_ends_with_a_sentence_and_can_be_continued(
+    local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.cluster_utils import Cluster
+
+    ray.shutdown()
+    monkeypatch.setattr(schedules, "ALONE", 1.0)
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    other = nodes.add_node(num_cpus=2)
+    nodes.wait_for_nodes()
+
+    class Remover(Listener):
+        def workers(self, states: Any) -> None:
+            nonlocal other
+            if other is not None and any(state.stage == "rewards" for state in states):
+                nodes.remove_node(other, allow_graceful=False)
+                other = None
+
+    listener = Remover()
+    try:
+        settings = (f"compute.engine.address={nodes.address}", "compute.engine.worker_wait=5")
+        with pytest.raises(BetastarError, match=r"no worker has been alive for 5 s; the cluster has 0 free CPUs"):
+            pipeline.run(small(*ON_RAY, *settings), tmp_path, listener)
+    finally:
+        ray.shutdown()
+        nodes.shutdown()
+    assert len([line for line in listener.said if "no worker has been alive for 1 s" in line]) == 1
+    pipeline.run(small(), tmp_path, listener)  # finished work is found
+    assert {"base: reused", "preferences: reused"} <= set(listener.said)
+    assert same_results(tmp_path, local)
 
 
 @pytest.mark.slow
@@ -226,10 +278,11 @@ class Blind(RayWorker):
 
 
 class Bare(RayWorker):
-    def __init__(self, folder: str, uri: str | None):
+    def __init__(self, folder: str, uri: str | None, device: str):
         raise ModuleNotFoundError("No module named 'betastar'")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize(
     ("kind", "sentence"),
@@ -245,6 +298,28 @@ def test_a_worker_that_cannot_serve_is_one_sentence(tmp_path: Path, monkeypatch,
     with pytest.raises(BetastarError, match=sentence):
         pipeline.run(small(*ON_RAY), tmp_path)
     assert not list(tmp_path.glob("store/*/[0-9a-f]*"))
+
+
+@pytest.mark.parametrize(
+    ("greeting", "sentence"),
+    [
+        (
+            {"betastar": "0.0.1"},
+            r"^compute\.engine: the worker on there has betastar 0\.0\.1, .*; install",
+        ),
+        (
+            {"sees": False},
+            r"^compute\.engine: the worker on there does not see .*; give a run directory on a shared disk",
+        ),
+    ],
+)
+def test_a_greeting_of_a_worker_that_cannot_serve_is_one_sentence(
+    tmp_path: Path, greeting: dict[str, Any], sentence: str
+) -> None:
+    good = {**RayWorker(str(tmp_path), None, "cpu").hello(), "host": "there", "sees": True}
+    ray_engine.check_worker(good, tmp_path)
+    with pytest.raises(BetastarError, match=sentence):
+        ray_engine.check_worker({**good, **greeting}, tmp_path)
 
 
 def test_without_the_package_one_sentence_names_the_command(tmp_path: Path, monkeypatch) -> None:
@@ -315,3 +390,34 @@ def test_units_much_longer_than_an_hour_are_halved_once_that_is_known() -> None:
     schedule.done(first, 8 * 3000)
     schedule.plan([Work("offline", {i: f"new{i}" for i in range(8)}, works(1)[0].build)], set())
     assert [len(unit.keys) for unit in iter(schedule.next, None)] == [1] * 8  # two of 3000 s are more than 1.5 h
+
+
+def test_a_driver_without_workers_says_so_once_and_gives_up_at_its_limit() -> None:
+    said: list[str] = []
+    clock = [0.0]
+    patience = Patience(300, said.append, lambda: "0 free CPUs and 0 free GPUs", lambda: clock[0])
+
+    def look(at: float, alive: bool) -> None:
+        clock[0] = at
+        patience.look(alive)
+
+    look(0, alive=True)
+    look(10, alive=False)
+    look(69, alive=False)
+    assert said == []
+    look(70, alive=False)
+    look(90, alive=False)
+    assert said == [
+        "no worker has been alive for 60 s; the cluster has 0 free CPUs and 0 free GPUs. Waiting for one, up to 300 s "
+        "(compute.engine.worker_wait)."
+    ]
+    look(100, alive=True)
+    assert said[1:] == ["a worker is back; the run continues."]
+    look(110, alive=False)
+    look(409, alive=False)  # counted anew
+    with pytest.raises(BetastarError) as error:
+        look(410, alive=False)
+    assert str(error.value) == (
+        "compute.engine: no worker has been alive for 300 s; the cluster has 0 free CPUs and 0 free GPUs; add nodes to "
+        "the Ray cluster, or raise compute.engine.worker_wait, then run the same again: finished work is kept."
+    )

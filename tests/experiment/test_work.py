@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from experiment.small import Listener, a_worker, all_done, same_results, small
+from experiment.small import TINY, Listener, a_worker, all_done, same_results, small
 
 from betastar import api
 from betastar.errors import BetastarError
 from betastar.experiment import pipeline
 from betastar.experiment.conditions import Condition
+from betastar.experiment.stages import probe
 from betastar.experiment.store import BusyError, Store
 from betastar.experiment.work import (
     OPENING,
@@ -180,3 +182,24 @@ def test_a_machine_with_other_files_is_told_so(tmp_path: Path) -> None:
     with a_worker(other, tmp_path) as worker, pytest.raises(BetastarError, match="give every machine the same model"):
         worker.do(REFERENCE)
     assert isinstance(worker, Worker)
+
+
+def test_a_diverged_checkpoint_is_the_same_sentence_for_a_worker_and_for_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A policy without finite probabilities has no entropy: its probe is written without it."""
+    write = probe.write_json
+
+    def without_entropy(path: Path, record: dict[str, Any]) -> None:
+        write(path, {**record, "start": {k: v for k, v in record["start"].items() if k != "policy_entropy"}})
+
+    monkeypatch.setattr(probe, "write_json", without_entropy)
+    with a_worker(small(*TINY), tmp_path) as worker, pytest.raises(BetastarError) as mine:
+        all_done(worker, 2)
+    with pytest.raises(BetastarError) as alone:
+        pipeline.run(small(*TINY), tmp_path)
+    assert str(mine.value) == str(alone.value)
+    assert str(alone.value) == (
+        "offline: the checkpoint of beta-0.1-seed-0 has diverged: its policy gives no finite probabilities; lower "
+        "offline.learning_rate, or take this β out of the grid."
+    )

@@ -230,15 +230,18 @@ def summarise(
     betas, seeds = sorted({r["beta"] for r in records}), sorted({r["seed"] for r in records})
     tables = {name: table(records, name, seeds, betas) for name in (m.name for m in REGISTRY.summaries)}
     onset = {(r["seed"], r["beta"]): r["onset_step"] for r in records}
+    by_beta: dict[float, list[Record]] = {}
+    for record in records:
+        by_beta.setdefault(record["beta"], []).append(record)
     rows = []
     for i, beta in enumerate(betas):
         row: dict[str, Any] = {"beta": beta}
         for name, (values, present) in tables.items():
             entry = described(values[present[:, i], i], name, root_seed=root_seed)
-            row[name] = entry if entry["reason"] is None else _explained(entry, records, beta, name)
+            row[name] = entry if entry["reason"] is None else _explained(entry, by_beta[beta], name)
         row["onset_steps"] = [onset[s, beta] for s in seeds if (s, beta) in onset]
         if None in row["onset_steps"]:
-            why = [r.get("missing", {}).get("onset_step") for r in records if r["beta"] == beta]
+            why = [r.get("missing", {}).get("onset_step") for r in by_beta[beta]]
             row["missing"] = {"onset_steps": "; ".join(dict.fromkeys(filter(None, why)))}
         rows.append(row)
     complete = tables["augc_standardised"].complete
@@ -261,12 +264,11 @@ def summarise(
     return summary
 
 
-def _explained(entry: dict[str, Any], records: Sequence[Record], beta: float, name: str) -> dict[str, Any]:
-    """A mean that is undefined, with why its values are, where the conditions say so."""
+def _explained(entry: dict[str, Any], mine: Sequence[Record], name: str) -> dict[str, Any]:
+    """A mean over the records `mine` of one β that is undefined, with why its values are, where they say so."""
     if not np.isnan(entry["mean"]):
         return entry
     field, *_ = REGISTRY.summary(name).value_path
-    mine = [r for r in records if r["beta"] == beta]
     why = next((r["missing"][field] for r in mine if field in r.get("missing", {})), None)
     if why is None and all(field not in r for r in mine):
         why = "not logged"

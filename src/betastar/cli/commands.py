@@ -353,6 +353,9 @@ def analyze(
     max_gb: Annotated[
         float | None, typer.Option(metavar="SIZE", help="Read files up to this size, unpacked (default: 2).")
     ] = None,
+    max_runs: Annotated[
+        int | None, typer.Option(metavar="NUMBER", min=1, help="Analyse up to this many runs (default: 2000).")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print results.json and nothing else.")] = False,
     format: Annotated[Layout, typer.Option(help="markdown: a summary for a pull request.")] = Layout.table,
     fail_on: Annotated[
@@ -396,6 +399,7 @@ def analyze(
         grade=None if grade is None else grade.value,
         kl_per=None if kl_per is None else kl_per.value,
         max_gb=max_gb,
+        max_runs=max_runs,
         out=out,
     )
     if json:

@@ -100,8 +100,10 @@ def make(
         ):
             for condition in group:
                 (folder / str(condition)).mkdir()
-            partial.begin(store, stage, name, {keys[condition]: str(condition) for condition in group})
-            work.build(group, [folder / str(condition) for condition in group], name)
+            members = {keys[condition]: str(condition) for condition in group}
+            partial.begin(store, stage, name, members)
+            with partial.uploaded(store, stage, name, members):
+                work.build(group, [folder / str(condition) for condition in group], name)
     made_now: dict[str, Path] = {}
     for name in names:
         artefact = store.find(stage, name)

@@ -34,7 +34,7 @@ def run(config: Config, folder: Path, reporter: Reporter | None = None, command:
     check_run_folder(folder)
     place = None if engine.store is None else Place(engine.store, WRITER, teller.say)
     with (
-        Store(folder, teller.say, config.compute.checkpoint_seconds, place=place) as store,
+        Store.of(config.compute, folder, teller.say, place) as store,
         followed(config, folder, teller, command) as everyone,
     ):
         write_settings(folder, config, place)

@@ -8,17 +8,14 @@ gone. Everything is kept in the store, so what a killed driver has done by then 
 from __future__ import annotations
 
 import os
-import platform
 import socket
 import tempfile
 import time
-import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import ray
@@ -28,10 +25,10 @@ from betastar import __version__
 from betastar.disk import content_key
 from betastar.errors import BetastarError, InternalError
 from betastar.experiment.making import NotMadeError
-from betastar.experiment.place import Place
-from betastar.experiment.schedule import Schedule
-from betastar.experiment.store import WRITER, BusyError, Store
-from betastar.experiment.work import OPENING, REFERENCE, Unit, read_settings, work_of, write_settings
+from betastar.experiment.ray_worker import RayWorker
+from betastar.experiment.schedule import Patience, Schedule
+from betastar.experiment.store import Store
+from betastar.experiment.work import OPENING, REFERENCE, Unit, work_of, write_settings
 from betastar.experiment.worker import Worker
 from betastar.progress import STAGES, Reporter, WorkerState
 from betastar.settings.config import Config, needs_deriving
@@ -39,90 +36,6 @@ from betastar.settings.config import Config, needs_deriving
 LOOK = 2.0  # seconds between looks at what workers do
 START = 300.0  # seconds for the first worker to start
 LOST = (ray.exceptions.RayActorError, ray.exceptions.NodeDiedError, ray.exceptions.WorkerCrashedError)
-
-
-class _Heard(Reporter):
-    """Keeps the last progress and the lines of a worker until the driver asks."""
-
-    def __init__(self) -> None:
-        self._lock, self._lines = Lock(), list[str]()
-        self._now: dict[str, Any] = {}
-
-    def say(self, text: str) -> None:
-        with self._lock:
-            self._lines.append(text)
-
-    def stage(self, name: str, place: int, of: int) -> None:
-        with self._lock:
-            self._now = {"stage": name}
-
-    def progress(self, done: int, total: int, unit: str, note: str = "") -> None:
-        with self._lock:
-            self._now |= {"done": done, "total": total, "unit": unit, "note": note}
-
-    def taken(self) -> dict[str, Any]:
-        """What happened since this was last asked."""
-        with self._lock:
-            lines, self._lines = self._lines, []
-            return {**self._now, "lines": lines}
-
-
-class RayWorker:
-    """An actor. Its answers are small dictionaries; a user's mistake is one of them, so that Ray does not try again
-    what cannot succeed."""
-
-    def __init__(self, folder: str, uri: str | None):
-        self._folder, self._uri, self._heard = Path(folder), uri, _Heard()
-        self._worker: Worker | None = None
-
-    def hello(self) -> dict[str, Any]:
-        """Who this is, and what it sees."""
-        from betastar.planning.machine import device_memory
-
-        memory = device_memory()
-        return {
-            "betastar": __version__,
-            "host": platform.node() or "host",
-            "pid": os.getpid(),
-            "memory_gb": memory.total,
-            "gpu": memory.name if memory.gpu else None,
-            "sees": self._uri is not None or (self._folder / "store").is_dir(),
-        }
-
-    def do(self, stage: str, keys: Sequence[str]) -> dict[str, Any]:
-        """Make a unit."""
-        from betastar.models.devices import OutOfMemory
-
-        started = time.monotonic()
-        try:
-            self._ready().do(Unit(stage, tuple(keys)))
-        except BusyError:
-            return {"end": "busy"}
-        except OutOfMemory as error:
-            return {"end": "memory", **_told(error)}
-        except BetastarError as error:
-            return {"end": "mistake", **_told(error)}
-        except Exception as error:
-            first = str(error).strip().split("\n")[0]
-            return {"end": "fault", "what": f"{type(error).__name__}: {first}", "trace": traceback.format_exc()}
-        return {"end": "done", "seconds": time.monotonic() - started}
-
-    @ray.method(concurrency_group="look")
-    def look(self) -> dict[str, Any]:
-        """Progress and new lines, while something is made."""
-        return self._heard.taken()
-
-    def _ready(self) -> Worker:
-        if self._worker is None:
-            place = None if self._uri is None else Place(self._uri, WRITER, self._heard.say)
-            config = read_settings(self._folder, place)
-            store = Store(self._folder, self._heard.say, config.compute.checkpoint_seconds, shared=True, place=place)
-            self._worker = Worker(config, store.__enter__(), self._heard)
-        return self._worker
-
-
-def _told(error: BetastarError) -> dict[str, Any]:
-    return {"what": error.what, "where": error.where, "remedy": error.remedy, "exit_code": error.exit_code}
 
 
 @dataclass
@@ -136,6 +49,11 @@ class _Hand:
     began: float = 0.0
     failed: int = 0  # how often it died before it answered
     now: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has answered since it was started, or started again."""
+        return self.call is None or self.unit is not None
 
 
 class Cluster:
@@ -153,6 +71,7 @@ class Cluster:
         self.memory_gb = 0.0
         self._stage = ""  # that the reporter was told of last
         self._downloads = ThreadPoolExecutor(1, "download")
+        self._patience = Patience(config.compute.engine.worker_wait, reporter.say, _resources)
 
     def __enter__(self) -> Cluster:
         engine = self.config.compute.engine
@@ -239,7 +158,9 @@ class Cluster:
         remote: Any = ray.remote
         kind = remote(concurrency_groups={"look": 1})(RayWorker)
         kind = kind.options(**options)
-        self.hands = [_Hand(f"worker {i}", kind.remote(str(folder), engine.store)) for i in range(workers)]
+        device = "cpu" if not gpus and compute.device != "mps" else compute.device
+        arguments = (str(folder), engine.store, device)
+        self.hands = [_Hand(f"worker {i}", kind.remote(*arguments)) for i in range(workers)]
         greetings = {hand.actor.hello.remote(): hand for hand in self.hands}
         first, _ = ray.wait(list(greetings), num_returns=1, timeout=START)
         if not first:
@@ -256,8 +177,8 @@ class Cluster:
                 hand.call = call
 
     def make(self, schedule: Schedule) -> None:
-        """Hand out units until all that is known is made. Raises BetastarError for the first mistake or fault, and
-        InternalError when a unit has lost too many workers."""
+        """Hand out units until all that is known is made. Raises BetastarError for the first mistake or fault, or if no
+        worker comes back, and InternalError when a unit has lost too many workers."""
         while schedule.waiting or schedule.busy:
             for hand in self.hands:
                 if hand.call is None and (unit := schedule.next()) is not None:
@@ -268,6 +189,7 @@ class Cluster:
             for hand in list(self.hands):
                 if hand.call in ended:
                     changed |= self._ended(hand, schedule)
+            self._patience.look(any(hand.alive for hand in self.hands))
             if not ended:
                 self._look()
             self._tell(schedule)
@@ -367,21 +289,26 @@ class Cluster:
         note = ", ".join(f"{other} {count[0]}/{count[1]}" for other, count in others if count[0])
         self.reporter.progress(made, parts, "parts", note)
 
-    def _check(self, found: dict[str, Any]) -> None:
-        if found["betastar"] != __version__:
-            raise BetastarError(
-                f"the worker on {found['host']} has betastar {found['betastar']}, and this process {__version__}",
-                where="compute.engine",
-                remedy=f"install betastar {__version__} on every node",
-            )
-        if not found["sees"]:
-            raise BetastarError(
-                f"the worker on {found['host']} does not see {self.store.folder.resolve()}",
-                where="compute.engine",
-                remedy="give a run directory on a shared disk with --out, or a common store with --store s3://BUCKET/PATH",
-            )
+    def _check(self, found: Mapping[str, Any]) -> None:
+        check_worker(found, self.store.folder)
         memory = found["memory_gb"]
         self.memory_gb = min(self.memory_gb or memory, memory)
+
+
+def check_worker(found: Mapping[str, Any], folder: Path) -> None:
+    """Raises BetastarError if a worker's greeting says that it cannot work on the run in `folder`."""
+    if found["betastar"] != __version__:
+        raise BetastarError(
+            f"the worker on {found['host']} has betastar {found['betastar']}, and this process {__version__}",
+            where="compute.engine",
+            remedy=f"install betastar {__version__} on every node",
+        )
+    if not found["sees"]:
+        raise BetastarError(
+            f"the worker on {found['host']} does not see {folder.resolve()}",
+            where="compute.engine",
+            remedy="give a run directory on a shared disk with --out, or a common store with --store s3://BUCKET/PATH",
+        )
 
 
 def _resources() -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, final
 
 from betastar.errors import BetastarError, InternalError
@@ -11,6 +12,7 @@ from betastar.experiment.work import OPENING, REFERENCE, Unit, Work, needs_of, p
 CHAIN = (OPENING.stage, REFERENCE.stage, "rewards", "offline", "probe", "online")
 """Stages on the longest way through the run, which go before those that nothing waits for."""
 HOUR = 3600.0
+ALONE = 60.0  # seconds without a worker, after which the driver says so
 
 
 @final
@@ -110,3 +112,44 @@ class Schedule:
             if unit.keys:
                 left[unit.stage] += len(unit.keys)
         return {stage: (count - left[stage], count) for stage, count in self._parts.items()}
+
+
+@final
+class Patience:
+    """How long a driver waits with no worker alive: it says so once, after `ALONE` seconds, and gives up after `limit`
+    seconds. `resources()` says in words what the cluster has free."""
+
+    def __init__(
+        self,
+        limit: float,
+        say: Callable[[str], None],
+        resources: Callable[[], str],
+        now: Callable[[], float] = time.monotonic,
+    ):
+        self.limit, self._say, self._resources, self._now = limit, say, resources, now
+        self._since: float | None = None
+        self._told = False
+
+    def look(self, alive: bool) -> None:
+        """Whether any worker is alive now. Raises BetastarError when none has been for too long."""
+        if alive:
+            if self._told:
+                self._say("a worker is back; the run continues.")
+            self._since, self._told = None, False
+            return
+        now = self._now()
+        if self._since is None:
+            self._since = now
+        if now - self._since >= self.limit:
+            raise BetastarError(
+                f"no worker has been alive for {self.limit:g} s; the cluster has {self._resources()}",
+                where="compute.engine",
+                remedy="add nodes to the Ray cluster, or raise compute.engine.worker_wait, then run the same again: "
+                "finished work is kept",
+            )
+        if not self._told and now - self._since >= ALONE:
+            self._told = True
+            self._say(
+                f"no worker has been alive for {ALONE:g} s; the cluster has {self._resources()}. Waiting for one, up "
+                f"to {self.limit:g} s (compute.engine.worker_wait)."
+            )

@@ -45,12 +45,14 @@ from betastar.errors import BetastarError, InternalError, argument
 from betastar.experiment.place import MANIFEST, Place
 from betastar.progress import MEASURING
 from betastar.record.files import PUBLISHED
+from betastar.settings.sections import Compute
 
 __all__ = ["Artefact", "Checkpoint", "Store", "content_key", "copy_out", "file_digest", "write_atomically"]
 
 FORMAT = 1
 CHECKPOINT = "checkpoint.json"
 CHECKPOINT_SECONDS = 30.0
+UPLOAD_SECONDS = 300.0
 WRITER = f"{platform.node() or 'host'}-{os.getpid()}"
 """Who writes a temporary folder: a host and a process of it."""
 
@@ -95,7 +97,8 @@ def copy_out(made: Artefact, folder: Path) -> None:
 class Store:
     """The artefacts of one run directory. Use as a context manager: it holds the directory's lock, or, if `shared`, is
     one of many workers that write beside the process with the lock, if there is one. With a `place`, which other
-    machines share, the directory is a copy of what was needed here: artefacts are looked for there too, and uploaded.
+    machines share, the directory is a copy of what was needed here: artefacts are looked for there too, and uploaded;
+    so are checkpoints, every `upload_seconds`.
     """
 
     def __init__(
@@ -105,14 +108,22 @@ class Store:
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
         shared: bool = False,
         place: Place | None = None,
+        upload_seconds: float = UPLOAD_SECONDS,
     ):
         self.folder, self.say, self.checkpoint_seconds, self.shared = folder, say, checkpoint_seconds, shared
-        self.remote, self._lease = place, ExitStack()
+        self.remote, self.upload_seconds, self._lease = place, upload_seconds, ExitStack()
         self._seen: dict[str, dict[str, Mapping[str, str]]] = {}  # by stage and key: parts of artefacts elsewhere
         self._verified: dict[Path, Artefact] = {}
         self._checkpoints: dict[Path, Checkpoint] = {}
         self.measured = 0.0
         """Seconds spent within `measuring` so far."""
+
+    @classmethod
+    def of(
+        cls, compute: Compute, folder: Path, say: Callable[[str], None], place: Place | None, shared: bool = False
+    ) -> Store:
+        """The store of a run with these settings."""
+        return cls(folder, say, compute.checkpoint_seconds, shared, place, compute.engine.upload_seconds)
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
@@ -411,6 +422,8 @@ class Checkpoint:
         check_place: Callable[[], None] = lambda: None,
     ):
         self.folder, self.say, self.seconds, self.check_place = folder, say, seconds, check_place
+        self.saved: Callable[[int], None] = lambda step: None
+        """Called, in the thread that writes, after every save."""
         self._due = time.monotonic() + seconds
         self._writer: Thread | None = None
         self._failure: BaseException | None = None
@@ -488,6 +501,7 @@ class Checkpoint:
         for old in self.folder.glob("state-*"):
             if old != state:
                 old.unlink()
+        self.saved(step)
 
     def load(self) -> tuple[int, dict[str, Any]] | None:
         """Steps done and tensors of the last save; None (and an empty checkpoint) where there is none or it is

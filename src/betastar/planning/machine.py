@@ -6,8 +6,6 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 GIB = 2**30
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container
 
@@ -23,6 +21,10 @@ class Memory(NamedTuple):
 def device_memory(device: str = "auto") -> Memory:
     """The memory of a device as `compute.device` names it: `auto` is a GPU if there is one, else the CPU. A device that
     is not there counts as the CPU: what runs on it says so itself."""
+    if device == "cpu":
+        return Memory("RAM of this machine", False, ram() / GIB)
+    import torch  # takes a second or two, for which the CPU need not wait
+
     if device.startswith(("auto", "cuda")) and torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(torch.device("cuda" if device == "auto" else device))
         return Memory(properties.name, True, properties.total_memory / GIB)

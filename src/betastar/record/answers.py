@@ -61,8 +61,36 @@ def answer_rows(parts: Sequence[Mapping[str, Any]], *, beta: float, seed: int, v
     rows."""
     import pandas as pd
 
-    whole = pd.concat([pd.DataFrame(dict(part)) for part in parts], ignore_index=True)
-    return complete(whole.assign(variant=variant, beta=beta, seed=seed))
+    # Column by column: a data frame for each part would take most of the time of a run with thousands of evaluations.
+    sizes = [_size(part) for part in parts]
+    names = dict.fromkeys(name for part in parts for name in part)
+    columns = {name: _joined([part.get(name) for part in parts], sizes) for name in names}
+    return complete(pd.DataFrame(columns).assign(variant=variant, beta=beta, seed=seed))
+
+
+def _size(part: Mapping[str, Any]) -> int:
+    """How many rows a part has. Raises ValueError where its columns differ in length."""
+    (size,) = {len(values) for values in part.values() if not _is_one(values)}
+    return size
+
+
+def _is_one(values: Any) -> bool:
+    return isinstance(values, str) or not hasattr(values, "__len__")
+
+
+def _joined(values: Sequence[Any], sizes: Sequence[int]) -> Any:
+    """One column of all parts, each a list or what is the same in all its rows (None: unknown)."""
+    if all(map(_is_one, values)):
+        return np.repeat(np.array([np.nan if value is None else value for value in values]), sizes)
+    first = values[0]
+    if all(value is first for value in values):  # the problems, which are texts: read once
+        return np.tile(np.array(first), len(values))
+    whole = [
+        np.full(size, np.nan if v is None else v) if _is_one(v) else v for v, size in zip(values, sizes, strict=True)
+    ]
+    if isinstance(next(v for v in whole if len(v))[0], str):
+        return [text for part in whole for text in part]
+    return np.concatenate([np.asarray(part, dtype=float) for part in whole])
 
 
 def write_answers(path: Path, table: pd.DataFrame) -> None:

@@ -146,7 +146,8 @@ class Registry:
 
     def summary(self, name: str) -> Measure:
         """A measure that is averaged over seeds. Raises KeyError for an unknown one."""
-        return {m.name: m for m in self.summaries}[name]
+        of_runs = self._measures.get(("condition", name))
+        return of_runs if of_runs is not None and of_runs.over_seeds else self._measures["summary", name]
 
     @property
     def table(self) -> list[Measure]:

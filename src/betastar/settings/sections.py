@@ -210,6 +210,17 @@ class SweepEngine(Section):
     lost_workers: int = Field(
         default=3, ge=0, description="how many lost workers one piece of work survives before the run stops"
     )
+    worker_wait: float = Field(
+        default=1800.0,
+        ge=0,
+        description="seconds to wait for a worker when none is alive any more, before the run stops; finished work is "
+        "kept",
+    )
+    upload_seconds: float = Field(
+        default=300.0,
+        ge=0,
+        description="seconds between uploads of unfinished training to `store`: what a worker lost with its disk costs",
+    )
 
 
 class Compute(Section):

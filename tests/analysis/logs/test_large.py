@@ -137,3 +137,33 @@ def test_a_long_column_of_prompts_is_no_number_and_a_long_one_of_numbers_is() ->
 
 def test_the_names_of_collected_files(tmp_path: Path) -> None:
     assert collect(runs(tmp_path)).files[0].endswith("beta-0.1-seed-0.csv")
+
+
+@pytest.mark.parametrize("steps", [3, 1])
+def test_more_runs_than_the_limit_are_refused_until_it_is_raised(tmp_path: Path, steps: int) -> None:
+    """A column taken for the seed, or a table of finished runs: neither is computed for hours unasked."""
+    runs = [
+        {"beta": 0.1 * (i + 1), "step": step, "reward": i + step, "accuracy": 0.5 + step / 10}
+        for i in range(6)
+        for step in range(steps)
+    ]
+    table = pd.DataFrame(runs)
+    with pytest.raises(BetastarError) as error:
+        betastar.analyze(table, max_runs=5)
+    assert str(error.value) == (
+        "frame: 6 runs are more than the limit of 5; check that beta=… and seed=… are what tells runs apart, analyse a "
+        'part of them, or raise the limit with max_runs="6".'
+    )
+    assert len(betastar.analyze(table, max_runs=6).conditions) == 6
+    for i, rows in table.groupby("beta"):
+        rows.assign(step=range(len(rows))).to_json(tmp_path / f"beta-{i}.jsonl", orient="records", lines=True)
+    with pytest.raises(BetastarError, match=r"^the logs: 6 runs are more than the limit of 5; check"):
+        betastar.analyze(tmp_path, max_runs=5)
+    with pytest.raises(BetastarError, match=r'^max_runs="0": not a number of runs; give at least 1\.$'):
+        betastar.analyze(table, max_runs=0)
+
+
+def test_fifty_thousand_seeds_are_refused_at_once() -> None:
+    table = pd.DataFrame({"seed": np.repeat(np.arange(50_000), 2), "step": np.tile([0, 1], 50_000)})
+    with pytest.raises(BetastarError, match=r"^frame: 50000 runs are more than the limit of 2000; .*max_runs"):
+        betastar.analyze(table.assign(beta=0.1, reward=1.0 * table["step"], accuracy=0.5))

@@ -30,7 +30,7 @@ from betastar.analysis.logs.columns import (
     split,
     step_columns,
 )
-from betastar.analysis.logs.log import Log, Options, Unit
+from betastar.analysis.logs.log import Log, Options, TooManyRunsError, Unit, check_runs
 from betastar.analysis.logs.names import kl_per
 from betastar.analysis.logs.responses import GOLDS, GRADED, graded, has_responses, together, with_steps
 from betastar.analysis.logs.sums import without_the_truth
@@ -267,15 +267,20 @@ class Assembled(NamedTuple):
 def assemble(logs: Sequence[Log], options: Options) -> Assembled:
     """All runs in one table. A log without usable rewards is passed over and noted where another has them.
 
-    Raises BetastarError where none has, for a faulty option, and where two runs claim the same condition.
+    Raises BetastarError where none has, for a faulty option, for too many runs, and where two runs claim the same
+    condition.
     """
     compiled(options.patterns)
     told = {field_name(name): column for name, column in options.columns.items()}
     runs: list[Run] = []
     problems: list[BetastarError] = []
+    check_runs(len(logs), "the logs", options.max_runs)
     for log in together(logs, step_columns):
         try:
             runs += _runs(log, options, told)
+            check_runs(len(runs), "the logs", options.max_runs)
+        except TooManyRunsError:
+            raise
         except BetastarError as error:
             problems.append(error)
     judged = [run for run in runs if "true_strict" in run.columns]
@@ -340,8 +345,8 @@ def _runs(log: Log, options: Options, told: Mapping[str, str]) -> list[Run]:
         None if told_seed is None else seed_of(told_seed, argument("seed"), "it"),
     )
     result = []
-    finished = [] if has_responses(log.rows) else finished_runs(log, {**told_identity, **told})
-    for part, by_column in finished or split(log, told_identity):
+    finished = [] if has_responses(log.rows) else finished_runs(log, {**told_identity, **told}, options.max_runs)
+    for part, by_column in finished or split(log, told_identity, options.max_runs):
         identity = _first_known(numbers, by_column, from_name(part.name, options.patterns))
         counted = [told["step"]] if "step" in told else step_columns(list(part.rows))
         single = has_responses(part.rows, counted)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import regex
 
-from betastar.analysis.logs.log import Log
+from betastar.analysis.logs.log import Log, check_runs
 from betastar.analysis.logs.names import EPOCH, FIELDS, MEANS, PREFERENCE, PROXY, STEP, TRUE, patterns
 from betastar.errors import BetastarError, argument
 from betastar.record.entries import REGISTRY
@@ -279,10 +279,11 @@ class Identity(NamedTuple):
     seed: int | None = None
 
 
-def split(log: Log, told: Mapping[str, str | float]) -> Iterator[tuple[Log, Identity]]:
+def split(log: Log, told: Mapping[str, str | float], most: int | None = None) -> Iterator[tuple[Log, Identity]]:
     """The runs of a log whose columns tell several apart, each with what those columns say.
 
-    `told` may name a column for `variant`, `beta` or `seed`. Rows without any value there belong to no run.
+    `told` may name a column for `variant`, `beta` or `seed`. Rows without any value there belong to no run. Raises
+    TooManyRunsError for more than `most` runs.
     """
     columns = {part: column for part, names in COLUMNS.items() if (column := _column(log, part, names, told))}
     keys = list(columns.values())
@@ -297,6 +298,7 @@ def split(log: Log, told: Mapping[str, str | float]) -> Iterator[tuple[Log, Iden
         note = f"{nowhere.sum()} rows have no value in {' or '.join(keys)} and are skipped"
         rows, log = rows[~nowhere], log._replace(note="; ".join([*filter(None, [log.note]), note]))
     groups: Any = rows.groupby(keys, sort=False, dropna=False)
+    check_runs(groups.ngroups, log.name, most)
     for values, group in groups:
         found = {part: value for part, value in zip(columns, values, strict=True) if value == value}  # not NaN
         name = log.name if groups.ngroups == 1 else f"{log.name}, {', '.join(f'{k} {v}' for k, v in found.items())}"
@@ -304,9 +306,10 @@ def split(log: Log, told: Mapping[str, str | float]) -> Iterator[tuple[Log, Iden
         log = log._replace(note=None)  # once is enough
 
 
-def finished_runs(log: Log, told: Mapping[str, str | float]) -> list[tuple[Log, Identity]]:
+def finished_runs(log: Log, told: Mapping[str, str | float], most: int | None = None) -> list[tuple[Log, Identity]]:
     """The rows of a table of finished runs, each as a log with what its columns say of it: no two rows have the same
-    variant, β and seed (or run), and no column of steps tells rows apart. Empty for any other log."""
+    variant, β and seed (or run), and no column of steps tells rows apart. Empty for any other log. Raises
+    TooManyRunsError for more than `most`."""
     rows: Any = log.rows
     keys = {part: c for part, names in COLUMNS.items() if (c := _named_column(log, part, names, told)) is not None}
     steps = [name for name in step_columns(list(map(str, rows))) if rows[name].nunique() > 1]
@@ -315,6 +318,7 @@ def finished_runs(log: Log, told: Mapping[str, str | float]) -> list[tuple[Log, 
         return []
     if rows[varying].isna().any(axis=None) or rows.duplicated(varying).any():
         return []
+    check_runs(len(rows), log.name, most)
     found = []
     for i in range(len(rows)):
         row = rows.iloc[[i]]

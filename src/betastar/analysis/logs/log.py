@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from betastar.analysis.logs.names import Per
+from betastar.errors import BetastarError, argument
 from betastar.record.responses import Grade
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Options:
     right answers, percentages or other scores. `until`: the last step that counts. `truth`: true rewards measured
     elsewhere, joined to steps at most `truth_distance` away. `grade`: gives the grade of a response from its text and
     the gold answer, for logs with a row per response. `kl_per`: what a logged KL is counted per. `primary`: the measure
-    that the answer over β rests on.
+    that the answer over β rests on. `max_runs`: the most runs that are analysed, by default 2 000.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -51,6 +52,27 @@ class Options:
     truth_distance: int | None = None
     grade: Callable[[str, str], Grade] | None = None
     kl_per: Per | None = None
+    max_runs: int | None = None
+
+
+MOST_RUNS = 2000
+"""Every run has its outcomes, intervals and curves; more of them than this take longer than a person waits."""
+
+
+class TooManyRunsError(BetastarError):
+    """The logs hold more runs than are analysed unless that is asked for."""
+
+
+def check_runs(count: int, where: str, most: int | None) -> None:
+    """Raises TooManyRunsError for more than `most` runs (None: `MOST_RUNS`)."""
+    limit = MOST_RUNS if most is None else most
+    if count > limit:
+        raise TooManyRunsError(
+            f"{count} runs are more than the limit of {limit}",
+            where=where,
+            remedy=f"check that {argument('beta')} and {argument('seed')} are what tells runs apart, analyse a part of "
+            f"them, or raise the limit with {argument('max_runs', str(count))}",
+        )
 
 
 class Log(NamedTuple):

@@ -87,7 +87,7 @@ def run(
     return made
 
 
-def _check_finite(probes: Parts[Condition]) -> None:
+def _check_finite(probes: Mapping[Condition, Path]) -> None:
     """Raises BetastarError where a checkpoint's policy computes no numbers: training on from it would only say so of
     the online phase."""
     lost = [str(c) for c, folder in probes.items() if "policy_entropy" not in read_json(folder / "point.json")["start"]]
@@ -131,6 +131,7 @@ def _adapt(
     folders: Sequence[Path],
     key: str,
 ) -> None:
+    _check_finite({c.checkpoint: probes[c.checkpoint] for c in conditions})  # where `run` had only declared them
     policy, reward_model = ctx.policy(inputs.base), ctx.reward_model(inputs.reward_base)
     seeds, problems = [c.checkpoint.seed for c in conditions], readers.problems(inputs.problems)
     references = readers.checkpoints(policy.bank, [checkpoints[c.checkpoint] for c in conditions])
