@@ -70,6 +70,8 @@ def made_parts(
     if len(missing) < len(keys):
         some = "" if not missing else f" {len(keys) - len(missing)} of {len(keys)} conditions"
         reporter.say(f"{stage}: reused{some}")
+    if not missing:  # a crash just after the last one was done leaves its list
+        partial.end(store, stage)
     steps = partial.steps_done(store, stage) if missing else {}
     new = make(
         ctx,

@@ -140,9 +140,13 @@ class Store:
     def _sweep(self) -> None:
         """Remove what killed processes were writing."""
         for leftover in (self.folder / "store").glob("*/.*.tmp"):
-            if not _is_written_to(leftover):
+            if leftover.is_dir() and not leftover.is_symlink() and not _is_written_to(leftover):
                 shutil.rmtree(leftover, ignore_errors=True)
         with suppress(OSError):  # what cannot be removed does no harm
+            for pattern in (".*.tmp", "partial/.*.tmp"):  # the settings; lists of parts
+                for path in (self.folder / "store").glob(pattern):
+                    if leftover_of(path) is not None:
+                        path.unlink(missing_ok=True)
             (self.folder / ".status.json.tmp").unlink(missing_ok=True)
             for path in self.folder.glob(".*.tmp"):
                 if leftover_of(path) in PUBLISHED:
@@ -244,7 +248,8 @@ class Store:
         self.check_place()
         with plain_disk_errors(self.folder), self._alone(stage, key):
             shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
+            make_folder(final.parent)
+            temporary.mkdir()
             try:
                 with self.measuring() if stage in MEASURING else nullcontext():
                     yield temporary
@@ -308,7 +313,7 @@ class Store:
             yield
             return
         path = self.folder / "store" / "partial" / f".{stage}-{key}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with path.open("a") as held:
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -418,10 +423,9 @@ class Checkpoint:
     def append(self, log: str, rows: list[dict[str, Any]]) -> None:
         """Add rows to the log of that name."""
         self.check_place()
-        with plain_disk_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / f"{log}.jsonl").open("ab") as file:
-                file.write(b"".join(json.dumps(row, allow_nan=True).encode() + b"\n" for row in rows))
+        make_folder(self.folder)
+        with plain_disk_errors(self.folder), (self.folder / f"{log}.jsonl").open("ab") as file:
+            file.write(b"".join(json.dumps(row, allow_nan=True).encode() + b"\n" for row in rows))
 
     def save_if_due(self, step: int, tensors: Callable[[], Mapping[str, Any]]) -> None:
         """Record that `step` steps are done, with what `tensors()` gives to go on from, if it is time for a save.
@@ -466,8 +470,8 @@ class Checkpoint:
         from safetensors.torch import save_file
 
         self.check_place()
+        make_folder(self.folder)
         with plain_disk_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
             for log in logs:
                 flush(log)
             state = self.folder / f"state-{step}.safetensors"
@@ -476,6 +480,7 @@ class Checkpoint:
                 save_file(dict(tensors), temporary)
                 flush(temporary)
                 os.replace(temporary, state)
+                flush(self.folder)  # before a record names it
             finally:
                 temporary.unlink(missing_ok=True)
             record = {
