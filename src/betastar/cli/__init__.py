@@ -44,6 +44,7 @@ for command in (
     commands.report,
     commands.compare,
     commands.watch,
+    commands.clean,
     plan,
     commands.doctor,
     commands.analyze,

@@ -83,6 +83,22 @@ def _is_written_to(temporary: Path) -> bool:
     return False
 
 
+def leftovers(folder: Path) -> Iterator[Path]:
+    """What killed processes were writing in a run directory that this process has locked."""
+    store = folder / "store"
+    for path in store.glob("*/.*.tmp"):
+        if path.is_dir() and not path.is_symlink() and not _is_written_to(path):
+            yield path
+    if (folder / ".status.json.tmp").is_file():
+        yield folder / ".status.json.tmp"
+    for pattern in (".*.tmp", "partial/.*.tmp"):  # the settings; lists of parts
+        yield from (path for path in store.glob(pattern) if leftover_of(path) is not None)
+    yield from (path for path in folder.glob(".*.tmp") if leftover_of(path) in PUBLISHED)
+    for path in (folder / "figures").glob(".*.tmp"):
+        if str(leftover_of(path)).endswith((".svg", ".pdf", ".png")):
+            yield path
+
+
 def copy_out(made: Artefact, folder: Path) -> None:
     """Copy an artefact's files to where a person looks for them."""
     for path in sorted(made.folder.rglob("*")):
@@ -111,6 +127,8 @@ class Store:
         self._seen: dict[str, dict[str, Mapping[str, str]]] = {}  # by stage and key: parts of artefacts elsewhere
         self._verified: dict[Path, Artefact] = {}
         self._checkpoints: dict[Path, Checkpoint] = {}
+        self.used: set[str] = set()
+        """Artefacts that were taken or made so far, as "stage/key"."""
         self.measured = 0.0
         """Seconds spent within `measuring` so far."""
 
@@ -134,26 +152,13 @@ class Store:
             except BaseException:
                 self._lock.close()
                 raise
-        self._sweep()
+        for path in leftovers(self.folder):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):  # what cannot be removed does no harm
+                    path.unlink(missing_ok=True)
         return self
-
-    def _sweep(self) -> None:
-        """Remove what killed processes were writing."""
-        for leftover in (self.folder / "store").glob("*/.*.tmp"):
-            if leftover.is_dir() and not leftover.is_symlink() and not _is_written_to(leftover):
-                shutil.rmtree(leftover, ignore_errors=True)
-        with suppress(OSError):  # what cannot be removed does no harm
-            for pattern in (".*.tmp", "partial/.*.tmp"):  # the settings; lists of parts
-                for path in (self.folder / "store").glob(pattern):
-                    if leftover_of(path) is not None:
-                        path.unlink(missing_ok=True)
-            (self.folder / ".status.json.tmp").unlink(missing_ok=True)
-            for path in self.folder.glob(".*.tmp"):
-                if leftover_of(path) in PUBLISHED:
-                    path.unlink(missing_ok=True)
-            for path in (self.folder / "figures").glob(".*.tmp"):
-                if str(leftover_of(path)).endswith((".svg", ".pdf", ".png")):
-                    path.unlink(missing_ok=True)
 
     def check_place(self) -> None:
         """Raises BetastarError where the folder was moved or its lock removed since it was locked: what is written now
@@ -179,6 +184,10 @@ class Store:
             if not self.shared:
                 self._lease.close()
                 self._lock.close()
+
+    def use(self, folder: Path) -> None:
+        """Note that an artefact is needed."""
+        self.used.add(f"{folder.parent.name}/{folder.name}")
 
     def place(self, stage: str, key: str) -> Path:
         """Where the artefact is or will be."""
