@@ -1,5 +1,5 @@
-"""What `betastar plan --probe` says against what runs take: peak memory, and time by stage, of five shapes that differ in
-model width and depth, pairs, tokens_per_forward, conditions and length of responses.
+"""What `betastar plan --probe` says against what runs take: peak memory, and time by stage, of five shapes that differ
+in model width and depth, pairs, tokens_per_forward, conditions and length of responses.
 
     python benchmarks/plan_accuracy.py [--only NAME …] [--no-time]
 
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +125,8 @@ def measured(settings: list[str]) -> tuple[int, dict[str, int], dict[str, float]
             status = read_status(folder)
             if status:
                 stage = next((s.name for s in reversed(status.stages) if s.began and not s.ended), stage)
-            try:
+            with suppress(psutil.Error):
                 peaks[stage] = max(peaks.get(stage, 0), watched.memory_info().rss)
-            except psutil.Error:
-                pass
             time.sleep(0.05)
         if code:
             sys.exit((Path(temporary) / "log").read_text()[-2000:])

@@ -79,6 +79,21 @@ class Tiniest:
         return faults
 
 
+class Counting(Listener):
+    """Remembers the last that was reported of each stage, by its unit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = ""
+        self.last: dict[tuple[str, str], tuple[int, int]] = {}
+
+    def stage(self, name: str, place: int, of: int) -> None:
+        self.name = name
+
+    def progress(self, done: int, total: int, unit: str, note: str = "") -> None:
+        self.last[self.name, unit] = done, total
+
+
 def results_of(tree: Tree) -> Tree:
     """What is published, and the tensors and rows of every artefact."""
     return {
@@ -119,6 +134,16 @@ def test_dead_at_any_operation_with_or_without_the_machine(tiniest: Tiniest) -> 
     moments = tiniest.recorded(lambda number: number % 16 == 3)
     for moment in spread(moments, 3):
         assert not tiniest.faults_after(moment), (moment.number, moment.operation, moment.kind)
+
+
+def test_every_stage_that_reads_pairs_says_how_far_it_is(tiniest: Tiniest) -> None:
+    """The base reads all pairs once; members and policies read the held-out ones."""
+    listener, folder = Counting(), tiniest.emptied()
+    pipeline.run(load_config("micro", TINIEST), folder, listener)
+    splits = json.loads((folder / "results.json").read_text())["data"]["splits"]
+    assert listener.last["reference", "pairs"] == (sum(splits.values()), sum(splits.values()))
+    assert listener.last["rewards", "responses"] == (2 * splits["test"], 2 * splits["test"])
+    assert listener.last["offline", "pairs"] == (2 * splits["test"], 2 * splits["test"])  # two policies
 
 
 def test_dead_again_and_again(tiniest: Tiniest) -> None:
