@@ -49,6 +49,15 @@ def geometry(width: int, layers: int) -> tuple[str, ...]:
     )
 
 
+BRIEF = (
+    "preferences.prompts=80",
+    "offline.batch_size=16",
+    "rewards.batch_size=16",
+    "online.steps=2",
+    "online.batch_size=16",
+    "evaluation.every=2",
+    "evaluation.problems=8",
+)
 SHAPES: dict[str, tuple[str, ...]] = {
     "small, many conditions": (
         *geometry(128, 2),
@@ -58,38 +67,21 @@ SHAPES: dict[str, tuple[str, ...]] = {
         "online.steps=12",
         "evaluation.problems=32",
     ),
-    "wide, few steps": (
-        *geometry(768, 4),
-        "preferences.prompts=120",
-        "online.steps=4",
-        "online.batch_size=8",
-        "offline.batch_size=16",
-        "rewards.batch_size=16",
-        "evaluation.problems=8",
-    ),
+    "wide": (*geometry(768, 3), *BRIEF),
     "deep, 4096 tokens at once": (
-        *geometry(512, 8),
-        "preferences.prompts=160",
+        *geometry(384, 6),
+        *BRIEF,
         "compute.tokens_per_forward=4096",
-        "online.steps=3",
-        "online.batch_size=16",
-        "evaluation.problems=16",
+        "offline.batch_size=64",
+        "rewards.batch_size=32",
     ),
-    "512 tokens at once": (
-        *geometry(512, 4),
-        "preferences.prompts=160",
-        "compute.tokens_per_forward=512",
-        "online.steps=4",
-        "online.batch_size=16",
-        "evaluation.problems=16",
-    ),
+    "512 tokens at once": (*geometry(384, 4), *BRIEF, "compute.tokens_per_forward=512"),
     "long responses": (
-        *geometry(256, 4),
-        "preferences.prompts=160",
+        *geometry(256, 3),
+        *BRIEF,
         "lengths.generated=128",
-        "online.steps=4",
         "online.batch_size=32",
-        "evaluation.problems=64",
+        "evaluation.problems=32",
     ),
 }
 PLAN = """
