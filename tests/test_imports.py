@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "analysis": {"errors", "randomness", "maths", "record"},
     "live": {"errors", "progress", "printing", "disk", "maths", "settings"},
     "monitor": {"errors", "randomness", "disk", "maths", "record", "data", "analysis"},
-    "report": {"errors", "printing", "disk", "maths", "record", "settings", "analysis", "live"},
+    "report": {"errors", "progress", "printing", "disk", "maths", "record", "settings", "analysis", "live"},
     "experiment": {
         "errors",
         "randomness",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from betastar import stats
-    from betastar.api import Comparison, Results, analyze, compare, load, plan, presets, run, schema
+    from betastar.api import Comparison, Results, analyze, clean, compare, load, plan, presets, run, schema
     from betastar.errors import BetastarError
     from betastar.monitor import GoodhartMonitor, Monitor
     from betastar.settings.config import Config, load_config
@@ -31,6 +31,7 @@ __all__ = [
     "Monitor",
     "Results",
     "analyze",
+    "clean",
     "compare",
     "load",
     "load_config",

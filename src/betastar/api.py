@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from betastar.analysis.logs.log import Options, Unit
+    from betastar.experiment.cleaning import Cleaning
     from betastar.experiment.worker import Worker
     from betastar.live.view import View
     from betastar.planning.doctor import Finding
@@ -519,6 +520,18 @@ def picture(view: View, width: int, height: int | None = None) -> Group:
     from betastar.report.watch import frame
 
     return frame(view, width, height)
+
+
+def clean(run: str | Path, delete: bool = False) -> Cleaning:
+    """What nothing needs any more in a run directory: results of other settings, checkpoints that nothing continues,
+    damaged artefacts that were set aside, half-written files. With `delete` it is removed.
+
+    What the record in the folder was made from stays, and so does everything that a run which has not ended may go on
+    from. Raises BetastarError where there is no run, and while one is under way.
+    """
+    from betastar.experiment.cleaning import clean as cleaned
+
+    return cleaned(Path(run), delete)
 
 
 def check_output(path: Path, option: str = "out") -> None:

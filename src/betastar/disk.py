@@ -10,7 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
@@ -92,10 +92,15 @@ def plain_disk_errors(folder: Path) -> Iterator[None]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder with those above it, unless it is there. Raises BetastarError where none can be made."""
+    """Make a folder with those above it, unless it is there, so that a crash of the machine does not undo it: a folder
+    is kept by the one above it. Raises BetastarError where none can be made."""
     with plain_disk_errors(folder):
         try:
+            new = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
             folder.mkdir(parents=True, exist_ok=True)
+            for path in new:
+                with suppress(PermissionError):  # of a folder above that may be entered but not read
+                    flush(path.parent)
         except FileNotFoundError as error:  # a file system that makes no folders, such as /proc; a link to nowhere
             raise BetastarError(
                 f"{folder}: no folder can be made there; give another one with {argument('out')}."

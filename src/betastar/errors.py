@@ -63,3 +63,7 @@ class InternalError(BetastarError):
     """A fault in betastar or the machine, not in the user's input."""
 
     exit_code = 1
+
+
+class DrawingError(InternalError):
+    """Figures cannot be drawn on this machine, or not now; the numbers are not affected."""

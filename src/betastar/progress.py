@@ -23,6 +23,18 @@ STAGES = (
     "report",
 )
 
+
+def pace(rate: float, unit: str) -> str:
+    """So many units a second, in words: "12 steps/s"; of a slow one, how long each takes: "4.2 s/step". Empty where
+    nothing moves."""
+    if not rate > 0:
+        return ""
+    if rate >= 1:
+        return f"{rate:.0f} {unit}/s" if rate >= 10 else f"{rate:.1f} {unit}/s"
+    each = {"policies": "policy"}.get(unit, unit.removesuffix("s"))
+    return f"{1 / rate:.0f} s/{each}" if rate <= 0.1 else f"{1 / rate:.1f} s/{each}"
+
+
 # Of these all time counts as measuring; of online, that of its evaluation points.
 MEASURING = frozenset({"probe", "best_of_n", "offline_curve", "plasticity"})
 

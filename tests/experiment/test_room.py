@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
 from betastar.errors import BetastarError
-from betastar.experiment.memory import Room
+from betastar.experiment.memory import READ_REMEDY, Room, one_sentence_without_memory
 from betastar.progress import Reporter
 
 
@@ -70,3 +72,28 @@ def test_other_errors_are_not_taken_for_a_full_memory() -> None:
     with pytest.raises(RuntimeError, match="shapes"):
         Room(1000, 8, Lines()).for_tokens(1, attempt)
     assert tried == [1000]
+
+
+def test_what_reads_is_not_told_to_recompute_activations() -> None:
+    """Checkpointing helps a backward pass alone, and members score a sequence together."""
+    attempt, _ = machine(0, MemoryError())
+    room = Room(4, 8, Lines())
+    with pytest.raises(BetastarError) as error:
+        room.for_tokens(4, attempt, READ_REMEDY)
+    assert "gradient_checkpointing" not in str(error.value)
+    assert "lengths.generated" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("stage", "remedy"),
+    [
+        ("results", "free some, or lower evaluation.problems, evaluation.answers or evaluation.samples"),
+        ("plasticity", "lower evaluation.plasticity, or choose a smaller model"),
+        ("best_of_n", "lower evaluation.best_of or evaluation.best_of_problems, or choose a smaller model"),
+        ("reference", "choose a smaller model or load it with quantization nf4"),
+    ],
+)
+def test_memory_that_runs_out_names_what_helps_in_that_stage(stage: str, remedy: str) -> None:
+    one_sentence = pytest.raises(BetastarError, match=rf"^{stage}: out of memory; {re.escape(remedy)}")
+    with one_sentence, one_sentence_without_memory(stage):
+        raise MemoryError

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,10 +17,10 @@ from altair.utils.schemapi import debug_mode
 from analysis.records import analyzed
 from report.records import BETAS, HOSTILE, record, results
 
-from betastar.errors import BetastarError
+from betastar.errors import BetastarError, DrawingError
 from betastar.record.files import to_json
 from betastar.report import palette
-from betastar.report.drawing import Drawn, drawn, page_panels, paper_spec, write_figures
+from betastar.report.drawing import Drawn, drawn, page_panels, paper_spec, renderer, write_figures
 from betastar.report.figures import across_beta, all_figures, distance, inside, trajectories
 from betastar.report.figures.panels import Figure, beta_axis, beta_ends, decades
 from betastar.report.plots import Plots
@@ -287,3 +290,34 @@ def test_long_series_are_thinned_evenly_and_keep_both_ends() -> None:
     assert steps == list(range(0, 10_001, 100))
     assert [most_points(n) for n in (1, 20, 1000)] == [240, 200, 20]
     assert len(thinned(frame.head(50), 101)) == 50
+
+
+@pytest.mark.parametrize("death", [signal.SIGTRAP, signal.SIGKILL])
+def test_a_renderer_that_dies_is_one_sentence(tmp_path: Path, death: signal.Signals) -> None:
+    numbers = record()
+    figure = drawn(trajectories.path(numbers))
+    died = pytest.raises(DrawingError, match=rf"^figures: the renderer died \({death.name}\), .*; raise the limit")
+    with died, renderer() as draw:
+        draw._process.send_signal(death)
+        write_figures([figure], numbers, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert write_figures([figure], numbers, tmp_path)  # the next one has its own
+
+
+def test_memory_that_is_limited_ends_the_renderer_and_nothing_else(tmp_path: Path) -> None:
+    """V8 reserves address space by the gigabyte, and aborts where it gets none."""
+    script = (
+        "import resource, sys\nresource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
+        "from betastar.report.renderer import Renderer, RendererDied\n"
+        "try:\n  Renderer().width({'mark': 'line'})\nexcept RendererDied as error:\n  print('died', error)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("died SIG"), done
+    assert done.stderr == ""
+
+
+def test_a_specification_that_is_none_is_an_error_and_the_renderer_goes_on() -> None:
+    with renderer() as draw:
+        with pytest.raises(ValueError, match=r"^Vega-Lite to SVG conversion failed: .*Error"):
+            draw.width({"mark": {"type": 3}, "data": {"values": 7}, "encoding": 5})
+        assert draw.width({"mark": "point", "data": {"values": []}}) > 0

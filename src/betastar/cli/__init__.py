@@ -44,6 +44,7 @@ for command in (
     commands.report,
     commands.compare,
     commands.watch,
+    commands.clean,
     plan,
     commands.doctor,
     commands.analyze,
@@ -52,6 +53,19 @@ for command in (
     commands.config,
 ):
     app.command()(command)
+
+
+FREE_SOME = "close other programs, or use a machine with more memory"
+_FEWER = "read fewer or smaller files at a time, or use a machine with more memory"
+REMEDIES = {
+    "run": "lower online.conditions_at_once, use fewer values of β, or load the base with nf4",
+    "work": "lower online.conditions_at_once, or load the base with nf4",
+    "plan": "lower compute.tokens_per_forward or compute.rows_per_decode, or leave out --probe",
+    "analyze": _FEWER,
+    "compare": _FEWER,
+    "report": _FEWER,
+}
+"""By command, for memory that runs out where no stage knows better."""
 
 
 def main() -> None:
@@ -73,7 +87,7 @@ def main() -> None:
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        text = "out of memory; lower online.conditions_at_once, use fewer values of β, or load the base with nf4"
+        text = f"out of memory; {REMEDIES.get(sys.argv[1] if len(sys.argv) > 1 else '', FREE_SOME)}"
         say(f"betastar: {text}", error=True)
         raise SystemExit(InternalError.exit_code) from None
 

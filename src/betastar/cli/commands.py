@@ -196,6 +196,34 @@ def watch(
             view = look(run)
 
 
+def clean(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Delete what is listed (default: only list it).")] = False,
+) -> None:
+    """List what nothing needs any more in a run directory, with sizes: old settings' results, orphaned checkpoints."""
+    from betastar import api
+
+    found = api.clean(run, delete=yes)
+    for item in found.removable:
+        say(f"{_size(item.bytes):>9}  {item.path.relative_to(run)}  ({item.what})")
+    if found.unfinished:
+        say(f"Results and checkpoints are kept: {found.unfinished}. Run it to its end, then clean again.")
+    if not found.removable:
+        say("Nothing to delete.")
+        return
+    total = f"{_size(found.bytes)} in {len(found.removable)} item{'s' * (len(found.removable) > 1)}"
+    again = f"Nothing was deleted; `{shlex.join(['betastar', 'clean', str(run), '--yes'])}` deletes it."
+    say(f"Deleted {total}." if yes else f"{total}. {again}")
+
+
+def _size(number: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" or number >= 100 else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} GB"
+
+
 class Format(StrEnum):
     """How the table is written."""
 

@@ -11,6 +11,7 @@ import torch
 
 from betastar.data.tasks import Problem
 from betastar.experiment.context import Context
+from betastar.experiment.memory import READ_REMEDY
 from betastar.experiment.readers import Rewards
 from betastar.experiment.runtime import AdaptedModel
 from betastar.maths.answers import distinct_bigrams, divergence, ranking
@@ -245,7 +246,9 @@ def evaluate(
     assert scored.embedding is not None
     probed = policy.chat.prompts([p.question for p in probes])
     entropies = ctx.runtime.room.for_tokens(
-        max(map(len, probed)), lambda most: prompt_entropy(policy.bank, adapters, probed, policy.pad, most)
+        max(map(len, probed)),
+        lambda most: prompt_entropy(policy.bank, adapters, probed, policy.pad, most),
+        READ_REMEDY,
     )
     n, result = len(asked), []
     for c, part in enumerate(grid):

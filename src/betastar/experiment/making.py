@@ -45,6 +45,7 @@ def made(
         assert found is not None  # it was just written
     else:
         reporter.say(f"{stage}: reused")
+    store.use(found.folder)
     return found
 
 
@@ -70,6 +71,8 @@ def made_parts(
     if len(missing) < len(keys):
         some = "" if not missing else f" {len(keys) - len(missing)} of {len(keys)} conditions"
         reporter.say(f"{stage}: reused{some}")
+    if not missing:  # a crash just after the last one was done leaves its list
+        partial.end(store, stage)
     steps = partial.steps_done(store, stage) if missing else {}
     new = make(
         ctx,
@@ -77,7 +80,10 @@ def made_parts(
         in_groups(missing, at_once, lambda condition: steps.get(keys[condition], 0)),
         {key: found[key].parent for key in found},
     )
-    return Parts({condition: (found | new)[key] for condition, key in keys.items()}, keys)
+    folders = {condition: (found | new)[key] for condition, key in keys.items()}
+    for folder in folders.values():
+        store.use(folder.parent)
+    return Parts(folders, keys)
 
 
 def make(

@@ -17,16 +17,28 @@ from betastar.progress import Reporter
 T = TypeVar("T")
 
 
+READ_REMEDY = (
+    "lower lengths.prompt, lengths.response and lengths.generated, choose a smaller model, or load it with "
+    "quantization nf4"
+)
+"""Where nothing is trained."""
+TRAIN_REMEDY = (
+    "lower lengths.prompt and lengths.response, set compute.gradient_checkpointing, or load the base with quantization "
+    "nf4"
+)
+
+
 class Room:
     """How much is computed at once: `tokens` in a forward pass, `rows` sampled together. Both only shrink."""
 
     def __init__(self, tokens: int, rows: int, reporter: Reporter):
         self.tokens, self.rows, self.reporter = tokens, rows, reporter
 
-    def for_tokens(self, longest: int, attempt: Callable[[int], T]) -> T:
+    def for_tokens(self, longest: int, attempt: Callable[[int], T], remedy: str = TRAIN_REMEDY) -> T:
         """`attempt(most_tokens)`; out of memory, again with half as many, down to one item of `longest` tokens.
 
-        Pieces change where sums are rounded and nothing else. Raises BetastarError where one item does not fit.
+        Pieces change where sums are rounded and nothing else. Raises BetastarError, with a `remedy`, where one item
+        does not fit.
         """
         while True:
             done, result = _tried(attempt, self.tokens)
@@ -35,8 +47,7 @@ class Room:
             if self.tokens <= longest:
                 raise BetastarError(
                     f"Out of memory with one sequence of {longest} tokens at a time",
-                    remedy="lower lengths.prompt and lengths.response, set compute.gradient_checkpointing, or load the "
-                    "base with quantization nf4",
+                    remedy=remedy,
                 )
             self.tokens = max(longest, self.tokens // 2)
             self.reporter.say(
@@ -75,7 +86,17 @@ BANKS = {  # what makes the bank of a stage smaller
     "offline": "offline.conditions_at_once",
     "probe": "online.conditions_at_once",
     "online": "online.conditions_at_once",
+    "offline_curve": "offline.conditions_at_once",
+    "best_of_n": "evaluation.best_of or evaluation.best_of_problems",
+    "plasticity": "evaluation.plasticity",
+    "preferences": "compute.rows_per_decode",
 }
+WITHOUT_MODELS = {
+    "task": "use fewer problems",
+    "results": "lower evaluation.problems, evaluation.answers or evaluation.samples, or raise evaluation.every",
+    "report": "draw it on another machine with `betastar report RUN`",
+}
+"""Stages in which a smaller model would not help."""
 
 
 @contextmanager
@@ -87,6 +108,8 @@ def one_sentence_without_memory(stage: str, conditions: int | None = None) -> It
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
+        if stage in WITHOUT_MODELS:
+            raise OutOfMemory("out of memory", where=stage, remedy=f"free some, or {WITHOUT_MODELS[stage]}") from error
         of = f" with {conditions} conditions at once" if conditions else ""
         smaller = f"lower {BANKS[stage]}, or " if stage in BANKS else ""
         raise OutOfMemory(

@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple
 
-from betastar.disk import file_digest, read_json, read_jsonl_rows, unsealed, write_atomically, write_jsonl
+from betastar.disk import file_digest, make_folder, read_json, read_jsonl_rows, unsealed, write_atomically, write_jsonl
 from betastar.errors import BetastarError
 from betastar.experiment.readers import ON_THE_WAY
 from betastar.experiment.store import CHECKPOINT, WRITER, Checkpoint, Store
@@ -53,7 +53,7 @@ def begin(store: Store, stage: str, artefact: str, names: Mapping[str, str]) -> 
         with _downloaded(store, known) as here:
             if here is not None:
                 _combine(store, folder, dict(zip(names, here, strict=True)))
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     write_atomically(_list_of(folder), json.dumps(dict(names)).encode())
 
 
@@ -167,8 +167,9 @@ def _path(folder: Path) -> str:
 
 def end(store: Store, stage: str) -> None:
     """Forget checkpoints all of whose parts are finished."""
-    finished = store.finished(stage)
-    for members in _lists(store, stage):
+    lists = list(_lists(store, stage))
+    finished = store.finished(stage) if lists else set()
+    for members in lists:
         names = _names(members)
         if names is not None and set(names) <= finished:
             shutil.rmtree(members.with_name(members.name[1 : -len(SUFFIX)]), ignore_errors=True)
@@ -237,7 +238,7 @@ def _combine(store: Store, folder: Path, sources: Mapping[str, Unfinished]) -> N
                 return
             loaded[source.folder] = state[1], {p.stem: read_jsonl_rows(p) for p in source.folder.glob("*.jsonl")}
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    make_folder(folder)
     tensors: dict[str, list[Any]] = {}
     logs: dict[str, list[list[dict[str, Any]]]] = {}
     for key, source in sources.items():

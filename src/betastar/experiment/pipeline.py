@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from betastar.errors import BetastarError
-from betastar.experiment import algorithm
+from betastar.experiment import algorithm, cleaning
 from betastar.experiment.context import Context
 from betastar.experiment.place import Place
 from betastar.experiment.runtime import Runtime
@@ -37,6 +37,7 @@ def run(config: Config, folder: Path, reporter: Reporter | None = None, command:
         Store.of(config.compute, folder, teller.say, place) as store,
         followed(config, folder, teller, command) as everyone,
     ):
+        cleaning.begin(store)
         write_settings(folder, config, place)
         if engine.kind == "ray":  # fills the store; what follows finds everything there
             config = _distributed(config, store, everyone)
@@ -53,6 +54,7 @@ def run(config: Config, folder: Path, reporter: Reporter | None = None, command:
         results = publish.run(start.ctx, start.pairs, inputs.ensembles, start.problems, made, start.numbers)
         begin("report")  # what a person looks at
         report.run(start.ctx, results)
+        cleaning.end(store)
         if cost := cost_of_measuring({**began, "": (time.monotonic(), store.measured)}):
             everyone.say(cost)
         return dict(read_results(folder))

@@ -14,14 +14,14 @@ from betastar.data.chat import ChatFormat, end_tokens
 from betastar.data.graders import Grader
 from betastar.data.tasks import task_grader
 from betastar.disk import read_json
-from betastar.experiment.memory import Room
+from betastar.experiment.memory import READ_REMEDY, Room
 from betastar.experiment.store import Artefact
 from betastar.models.bank import AdapterBank, Adapters, checkpoint_layers
 from betastar.models.devices import choose_device
 from betastar.models.loading import Base, load_base
 from betastar.models.logprobs import grid_logprobs, grid_pair_logprobs, grid_token_logprobs
 from betastar.models.rewards import RewardEnsemble, Scored, score
-from betastar.models.sequences import Pair, Row
+from betastar.models.sequences import Pair, Row, Told
 from betastar.progress import Reporter
 from betastar.settings.config import Config
 from betastar.settings.sections import PretrainedBase, ResolvedAdapter
@@ -108,21 +108,40 @@ class Runtime:
         return self._in_pieces(partial(grid_token_logprobs, temperature=temperature), model, adapters, grid)
 
     def pair_logprobs(
-        self, model: AdaptedModel, adapters: Adapters | None, grid: Sequence[Sequence[Pair]]
+        self,
+        model: AdaptedModel,
+        adapters: Adapters | None,
+        grid: Sequence[Sequence[Pair]],
+        told: Told | None = None,
     ) -> torch.Tensor:
-        """Log-probabilities `[2, C, B]` of chosen and rejected responses, no gradients, likewise."""
-        return self._in_pieces(grid_pair_logprobs, model, adapters, grid)
+        """Log-probabilities `[2, C, B]` of chosen and rejected responses, no gradients, likewise; `told` hears how many
+        pairs are done."""
+        return self._in_pieces(partial(grid_pair_logprobs, told=told), model, adapters, grid)
 
     def _in_pieces(
         self, compute: Callable, model: AdaptedModel, adapters: Adapters | None, grid: Sequence
     ) -> torch.Tensor:
         longest = max(item.length for row in grid for item in row)
-        return self.room.for_tokens(longest, lambda most: compute(model.bank, adapters, grid, model.pad, most))
+        return self.room.for_tokens(
+            longest, lambda most: compute(model.bank, adapters, grid, model.pad, most), READ_REMEDY
+        )
 
-    def scored(self, model: AdaptedModel, ensemble: RewardEnsemble, rows: Sequence[Row], embed: bool = False) -> Scored:
-        """Scores of rows by all members of an ensemble, in pieces that fit the memory."""
+    def scored(
+        self,
+        model: AdaptedModel,
+        ensemble: RewardEnsemble,
+        rows: Sequence[Row],
+        embed: bool = False,
+        told: Told | None = None,
+    ) -> Scored:
+        """Scores of rows by all members of an ensemble, in pieces that fit the memory; `told` hears how many rows are
+        done."""
         longest = max(row.length for row in rows) * len(ensemble)
-        return self.room.for_tokens(longest, lambda most: score(model.bank, ensemble, rows, model.pad, most, embed))
+        return self.room.for_tokens(
+            longest,
+            lambda most: score(model.bank, ensemble, rows, model.pad, most, embed, told),
+            f"lower rewards.members (all {len(ensemble)} of a bank score a sequence together), or {READ_REMEDY}",
+        )
 
 
 def base_settings(base: Artefact) -> PretrainedBase:

@@ -85,6 +85,22 @@ def _is_written_to(temporary: Path) -> bool:
     return False
 
 
+def leftovers(folder: Path) -> Iterator[Path]:
+    """What killed processes were writing in a run directory that this process has locked."""
+    store = folder / "store"
+    for path in store.glob("*/.*.tmp"):
+        if path.is_dir() and not path.is_symlink() and not _is_written_to(path):
+            yield path
+    if (folder / ".status.json.tmp").is_file():
+        yield folder / ".status.json.tmp"
+    for pattern in (".*.tmp", "partial/.*.tmp"):  # the settings; lists of parts
+        yield from (path for path in store.glob(pattern) if leftover_of(path) is not None)
+    yield from (path for path in folder.glob(".*.tmp") if leftover_of(path) in PUBLISHED)
+    for path in (folder / "figures").glob(".*.tmp"):
+        if str(leftover_of(path)).endswith((".svg", ".pdf", ".png")):
+            yield path
+
+
 def copy_out(made: Artefact, folder: Path) -> None:
     """Copy an artefact's files to where a person looks for them."""
     for path in sorted(made.folder.rglob("*")):
@@ -115,6 +131,8 @@ class Store:
         self._seen: dict[str, dict[str, Mapping[str, str]]] = {}  # by stage and key: parts of artefacts elsewhere
         self._verified: dict[Path, Artefact] = {}
         self._checkpoints: dict[Path, Checkpoint] = {}
+        self.used: set[str] = set()
+        """Artefacts that were taken or made so far, as "stage/key"."""
         self.measured = 0.0
         """Seconds spent within `measuring` so far."""
 
@@ -145,22 +163,13 @@ class Store:
             except BaseException:
                 self._lock.close()
                 raise
-        self._sweep()
+        for path in leftovers(self.folder):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):  # what cannot be removed does no harm
+                    path.unlink(missing_ok=True)
         return self
-
-    def _sweep(self) -> None:
-        """Remove what killed processes were writing."""
-        for leftover in (self.folder / "store").glob("*/.*.tmp"):
-            if not _is_written_to(leftover):
-                shutil.rmtree(leftover, ignore_errors=True)
-        with suppress(OSError):  # what cannot be removed does no harm
-            (self.folder / ".status.json.tmp").unlink(missing_ok=True)
-            for path in self.folder.glob(".*.tmp"):
-                if leftover_of(path) in PUBLISHED:
-                    path.unlink(missing_ok=True)
-            for path in (self.folder / "figures").glob(".*.tmp"):
-                if str(leftover_of(path)).endswith((".svg", ".pdf", ".png")):
-                    path.unlink(missing_ok=True)
 
     def check_place(self) -> None:
         """Raises BetastarError where the folder was moved or its lock removed since it was locked: what is written now
@@ -186,6 +195,10 @@ class Store:
             if not self.shared:
                 self._lease.close()
                 self._lock.close()
+
+    def use(self, folder: Path) -> None:
+        """Note that an artefact is needed."""
+        self.used.add(f"{folder.parent.name}/{folder.name}")
 
     def place(self, stage: str, key: str) -> Path:
         """Where the artefact is or will be."""
@@ -255,7 +268,8 @@ class Store:
         self.check_place()
         with plain_disk_errors(self.folder), self._alone(stage, key):
             shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
+            make_folder(final.parent)
+            temporary.mkdir()
             try:
                 with self.measuring() if stage in MEASURING else nullcontext():
                     yield temporary
@@ -319,7 +333,7 @@ class Store:
             yield
             return
         path = self.folder / "store" / "partial" / f".{stage}-{key}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with path.open("a") as held:
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -431,10 +445,9 @@ class Checkpoint:
     def append(self, log: str, rows: list[dict[str, Any]]) -> None:
         """Add rows to the log of that name."""
         self.check_place()
-        with plain_disk_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / f"{log}.jsonl").open("ab") as file:
-                file.write(b"".join(json.dumps(row, allow_nan=True).encode() + b"\n" for row in rows))
+        make_folder(self.folder)
+        with plain_disk_errors(self.folder), (self.folder / f"{log}.jsonl").open("ab") as file:
+            file.write(b"".join(json.dumps(row, allow_nan=True).encode() + b"\n" for row in rows))
 
     def save_if_due(self, step: int, tensors: Callable[[], Mapping[str, Any]]) -> None:
         """Record that `step` steps are done, with what `tensors()` gives to go on from, if it is time for a save.
@@ -479,8 +492,8 @@ class Checkpoint:
         from safetensors.torch import save_file
 
         self.check_place()
+        make_folder(self.folder)
         with plain_disk_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
             for log in logs:
                 flush(log)
             state = self.folder / f"state-{step}.safetensors"
@@ -489,6 +502,7 @@ class Checkpoint:
                 save_file(dict(tensors), temporary)
                 flush(temporary)
                 os.replace(temporary, state)
+                flush(self.folder)  # before a record names it
             finally:
                 temporary.unlink(missing_ok=True)
             record = {

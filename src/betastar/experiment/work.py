@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple
 
 from betastar import __version__
-from betastar.disk import content_key, plain_disk_errors, sealed, unseal, unsealed, write_atomically
+from betastar.disk import content_key, make_folder, sealed, unseal, unsealed, write_atomically
 from betastar.errors import BetastarError
 from betastar.experiment.conditions import K
 from betastar.experiment.place import Place
@@ -135,8 +135,7 @@ def write_settings(folder: Path, config: Config, place: Place | None = None) -> 
     """Leave in a run directory, and in its place, the settings as they were asked for, so that workers need nothing
     else."""
     record = {"betastar": __version__, "settings": config.model_dump(mode="json")}
-    with plain_disk_errors(folder):
-        (folder / "store").mkdir(parents=True, exist_ok=True)
+    make_folder(folder / "store")
     write_atomically(folder / "store" / SETTINGS, sealed(record))
     if place is not None:
         place.write(f"store/{SETTINGS}", sealed(record))

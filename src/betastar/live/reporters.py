@@ -11,7 +11,23 @@ from importlib import import_module
 from typing import Any
 
 from betastar.printing import console, say, visible
-from betastar.progress import Reporter, WorkerState
+from betastar.progress import Reporter, WorkerState, pace
+
+
+class Speed:
+    """Units a second since the first that were reported: a resumed stage starts in the middle, and what comes after
+    the training counts in other units."""
+
+    def __init__(self) -> None:
+        self.unit, self.since, self.first, self.before = "", 0.0, 0, 0
+
+    def at(self, done: int, unit: str) -> float:
+        """The speed now that so many are done; 0 where it is not known yet."""
+        now = time.time()
+        if unit != self.unit or done < self.before:
+            self.unit, self.since, self.first = unit, now, done
+        self.before = done
+        return (done - self.first) / max(now - self.since, 1e-9)
 
 
 class TerminalReporter(Reporter):
@@ -40,11 +56,11 @@ class TerminalReporter(Reporter):
     def stage(self, name: str, place: int, of: int) -> None:
         self._drop_empty()
         self.task = self.bar.add_task(name, total=None, place=f"{place}/{of}", unit="", rate="", note="", visible=False)
-        self.started = time.time()
+        self.speed = Speed()
 
     def progress(self, done: int, total: int, unit: str, note: str = "") -> None:
         self.bar.start()
-        rate = f"{done / max(time.time() - self.started, 1e-9):.1f}/s"
+        rate = pace(self.speed.at(done, unit), unit)
         self.bar.update(self.task, completed=done, total=total, unit=unit, rate=rate, note=note, visible=True)
 
     def workers(self, states: Sequence[WorkerState]) -> None:
@@ -83,24 +99,23 @@ class LogReporter(Reporter):
 
     def __init__(self) -> None:
         self.last_workers = 0.0
-        self.name, self.place, self.begun, self.last = "", "", time.time(), 0.0
+        self.name, self.place, self.begun, self.last, self.speed = "", "", time.time(), 0.0, Speed()
 
     def say(self, text: str) -> None:
         say(text, error=True)
 
     def stage(self, name: str, place: int, of: int) -> None:
-        self.name, self.place, self.begun, self.last, self.first = name, f"[{place}/{of}]", time.time(), 0.0, None
+        self.name, self.place, self.begun, self.last = name, f"[{place}/{of}]", time.time(), 0.0
+        self.speed = Speed()
 
     def progress(self, done: int, total: int, unit: str, note: str = "") -> None:
         now = time.time()
-        if self.first is None:
-            self.first = (now, done)  # a resumed stage starts in the middle
+        rate = self.speed.at(done, unit)
         if done == total or now - self.last >= self.EVERY_SECONDS:
             self.last = now
-            rate = (done - self.first[1]) / max(now - self.first[0], 1e-9)
             left = f", {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
             took = f", {now - self.begun:.0f} s" if done == total else ""
-            shown = f", {rate:.1f} {unit}/s" if rate > 0 else ""
+            shown = f", {words}" if (words := pace(rate, unit)) else ""
             self.say(f"{self.place} {self.name}: {done}/{total} {unit}{shown}{left}{took}{'; ' + note if note else ''}")
 
     def workers(self, states: Sequence[WorkerState]) -> None:
@@ -122,7 +137,7 @@ class NotebookReporter(Reporter):
 
     def __init__(self, display: Callable[..., Any]) -> None:
         self.lines: list[str] = []
-        self.bar, self.name, self.place, self.last, self.begun = "", "", "", 0.0, time.time()
+        self.bar, self.name, self.place, self.last, self.speed = "", "", "", 0.0, Speed()
         self.handle = display(self, display_id=True)
 
     def say(self, text: str) -> None:
@@ -130,11 +145,11 @@ class NotebookReporter(Reporter):
         self._draw()
 
     def stage(self, name: str, place: int, of: int) -> None:
-        self.bar, self.name, self.place, self.begun = "", name, f"{place}/{of}", time.time()
+        self.bar, self.name, self.place, self.speed = "", name, f"{place}/{of}", Speed()
 
     def progress(self, done: int, total: int, unit: str, note: str = "") -> None:
-        rate = done / max(time.time() - self.begun, 1e-9)
-        words = f"{self.place} {self.name}: {done}/{total} {unit}, {rate:.1f}/s{', ' + note if note else ''}"
+        parts = (f"{done}/{total} {unit}", pace(self.speed.at(done, unit), unit), note)
+        words = f"{self.place} {self.name}: {', '.join(filter(None, parts))}"
         self.bar = f'<progress value="{done}" max="{total}" style="width:16em"></progress> {escape(words)}'
         if done == total:
             self.lines.append(self.bar)

@@ -138,7 +138,8 @@ class StatusFile(Reporter):
         if self._present is None:
             return
         now, stage = time.time(), self._present
-        if stage.first_at is None or done < stage.done:  # the first of this process, or of the next condition
+        # The first of this process, of the next condition, or of what comes after it in other units.
+        if stage.first_at is None or done < stage.done or unit != stage.unit:
             stage.first_at, stage.first_done = now, done
         stage.done, stage.total, stage.unit, stage.note, stage.last_at = done, total, unit, note, now
         if done == total or now - self.status.updated >= SECONDS_BETWEEN_WRITES:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from betastar.models.bank import AdapterBank, Adapters
-from betastar.models.sequences import Pair, PairBatch, RightPadded, Row, pair_pad, pieces, right_pad
+from betastar.models.sequences import Pair, PairBatch, RightPadded, Row, Told, pair_pad, pieces, right_pad
 
 
 def hide_padding(model: Any, tokens: int) -> None:
@@ -229,12 +229,18 @@ def grid_token_logprobs(
 
 @torch.no_grad()
 def grid_pair_logprobs(
-    bank: AdapterBank, adapters: Adapters | None, grid: Sequence[Sequence[Pair]], pad: int, most_tokens: int
+    bank: AdapterBank,
+    adapters: Adapters | None,
+    grid: Sequence[Sequence[Pair]],
+    pad: int,
+    most_tokens: int,
+    told: Told | None = None,
 ) -> Tensor:
-    """Log-probabilities `[2, C, B]` of chosen and rejected responses of a grid of pairs, no gradients."""
+    """Log-probabilities `[2, C, B]` of chosen and rejected responses of a grid of pairs, no gradients; `told` hears how
+    many pairs are done."""
     device = bank.device
     result = torch.empty(2, len(grid), len(grid[0]), device=device)
-    for part, index, pairs in pieces(grid, most_tokens):
+    for part, index, pairs in pieces(grid, most_tokens, told):
         with bank.use(adapters and adapters[part]):
             both = pair_logprobs(bank.model, pair_pad(pairs, pad, device))
         for side in (0, 1):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from betastar.models.bank import AdapterBank, Adapters, Dropout
 from betastar.models.logprobs import backbone, pair_states
-from betastar.models.sequences import PairBatch, RightPadded, Row, pieces, right_pad
+from betastar.models.sequences import PairBatch, RightPadded, Row, Told, pieces, right_pad
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,15 @@ def score(
     pad: int,
     most_tokens: int,
     embed: bool = False,
+    told: Told | None = None,
 ) -> Scored:
-    """Score rows with all members at once. Each member sees the same rows, so one copy of the base serves them all."""
+    """Score rows with all members at once. Each member sees the same rows, so one copy of the base serves them all.
+    `told` hears how many rows are done."""
     device = ensemble.head.device
     members, width = len(ensemble), ensemble.head.shape[1]
     scores = torch.empty(members, len(rows), device=device)
     embedding = torch.empty(len(rows), width, device=device) if embed else None
-    for _, index, piece in pieces([rows], max(1, most_tokens // members)):
+    for _, index, piece in pieces([rows], max(1, most_tokens // members), told):
         batch = right_pad(piece, pad, device)
         at = index[0].to(device)
         repeated = RightPadded(batch.tokens.repeat(members, 1), batch.response.repeat(members, 1))

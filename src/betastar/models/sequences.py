@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -108,6 +108,10 @@ def pair_pad(pairs: Sequence[Pair], pad: int, device: torch.device | str) -> Pai
     return PairBatch(*(torch.from_numpy(array).to(device) for array in arrays))
 
 
+Told = Callable[[int, int], None]
+"""Hears how many items are done, and of how many."""
+
+
 class Piece(NamedTuple):
     """Part of a grid of items `[C][B]`. `conditions` is the slice of C it covers, c of them; `places [c, b]` are the
     indices of its items within each condition; `items` are the items themselves, grouped by condition."""
@@ -117,14 +121,14 @@ class Piece(NamedTuple):
     items: list
 
 
-def pieces(grid: Sequence[Sequence], most_tokens: int) -> Iterator[Piece]:
+def pieces(grid: Sequence[Sequence], most_tokens: int, told: Told | None = None) -> Iterator[Piece]:
     """Cut a grid `[C][B]` of rows or pairs into pieces of at most `most_tokens` tokens, padding included, but at least
     one item. Items are sorted by length within each condition first, which keeps padding small; conditions are
-    separated only where one item of each is already too much."""
+    separated only where one item of each is already too much. `told(done, of)`: called when so many items are done."""
     lengths = torch.tensor([[item.length for item in row] for row in grid])
     order = lengths.argsort(dim=1, descending=True, stable=True)
     widest = lengths.gather(1, order).amax(dim=0).clamp(min=1).tolist()  # the width at each place of the sorted grid
-    start = 0
+    start = done = 0
     while start < len(widest):
         together = min(len(grid), max(1, most_tokens // widest[start]))
         count = max(1, most_tokens // (together * widest[start])) if together == len(grid) else 1
@@ -135,4 +139,7 @@ def pieces(grid: Sequence[Sequence], most_tokens: int) -> Iterator[Piece]:
                 grid[c][i] for c, row in zip(range(part.start, part.stop), index.tolist(), strict=True) for i in row
             ]
             yield Piece(part, index, items)
+            done += len(items)
+            if told is not None:
+                told(done, len(grid) * len(widest))
         start += count

@@ -3,19 +3,21 @@ both; width, theme and legend differ."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import altair as alt
 
 from betastar.disk import write_atomically
-from betastar.errors import BetastarError
+from betastar.errors import BetastarError, DrawingError
 from betastar.printing import visible
 from betastar.report.figures.panels import Figure
 from betastar.report.palette import paper_theme, print_theme
+from betastar.report.renderer import Renderer, RendererDied
 
 WIDTH = 300  # of a panel on paper, in CSS pixels
 COLUMNS = 4  # panels side by side on paper, at most
@@ -32,6 +34,30 @@ FINER = {"size": 0.4, "strokeWidth": 0.55, "xOffset": 0.5}
 LEGEND_ENTRY = 32  # points that a β takes in the legend, about
 PAPER_DPI = 300  # of a PNG
 SHOWN = {"name": "shown", "value": None}  # every β is shown until the page's legend says otherwise
+
+
+_renderer: ContextVar[Renderer | None] = ContextVar("renderer", default=None)
+
+
+@contextmanager
+def renderer() -> Iterator[Renderer]:
+    """What draws, for as long as the outermost of such blocks lasts. Raises DrawingError where it dies."""
+    if (outer := _renderer.get()) is not None:
+        yield outer
+        return
+    made = Renderer()
+    token = _renderer.set(made)
+    try:
+        yield made
+    except RendererDied as error:
+        raise DrawingError(
+            f"the renderer died ({error}), as it does if memory runs out or is limited",
+            where="figures",
+            remedy="raise the limit (`ulimit -v unlimited`) or free some memory, then draw again",
+        ) from error
+    finally:
+        _renderer.reset(token)
+        made.close()
 
 
 class Drawn(NamedTuple):
@@ -112,11 +138,12 @@ def sized_spec(figure: Drawn, paper: Paper, n_beta: int) -> dict[str, Any]:
         }
 
     width = whole / columns - 40
-    for _ in range(3):  # axes take what they take: what is left over goes to the panels
-        left_over = whole - _width_of(made(width))
-        width += left_over / columns
-        if abs(left_over) < 0.5:
-            break
+    with renderer() as draw:
+        for _ in range(3):  # axes take what they take: what is left over goes to the panels
+            left_over = whole - draw.width(made(width))
+            width += left_over / columns
+            if abs(left_over) < 0.5:
+                break
     return made(width)
 
 
@@ -152,15 +179,6 @@ def _fine(layer: dict[str, Any], share: float) -> dict[str, Any]:
     return {**layer, "mark": mark, "encoding": encoding}
 
 
-def _width_of(spec: Mapping[str, Any]) -> float:
-    """Of the drawing of a specification."""
-    import vl_convert
-
-    found = re.search(r'<svg[^>]*? width="([\d.]+)"', vl_convert.vegalite_to_svg(json.dumps(spec)))
-    assert found is not None, "an SVG has a width"
-    return float(found[1])
-
-
 def check_paper(paper: str) -> Paper:
     """Raises BetastarError for a width that no paper has."""
     for known in get_args(Paper):
@@ -173,13 +191,12 @@ def check_paper(paper: str) -> Paper:
 
 def paper_files(spec: Mapping[str, Any]) -> dict[str, bytes]:
     """A sized specification as SVG and PDF, vectors at their true size, and as PNG of 300 dpi; by suffix."""
-    import vl_convert
-
-    svg = vl_convert.vegalite_to_svg(json.dumps(spec))
+    with renderer() as draw:
+        files = draw.files(spec, scale=PAPER_DPI / POINTS_PER_INCH, ppi=POINTS_PER_INCH)
+    svg = files["svg"].decode()
     return {
+        **files,
         "svg": re.sub(r'(<svg[^>]*? width="[\d.]+)(" height="[\d.]+)"', r'\1pt\2pt"', svg, count=1).encode(),
-        "pdf": vl_convert.svg_to_pdf(svg),
-        "png": vl_convert.svg_to_png(svg, scale=PAPER_DPI / POINTS_PER_INCH, ppi=POINTS_PER_INCH),
     }
 
 
@@ -200,31 +217,24 @@ def write_figures(
         return print_figures(figures, subtitle_of(results), n_beta, folder)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for figure in (figure for figure in figures if figure.specs):
-        for suffix, content in paper_files(sized_spec(figure, paper, n_beta)).items():
-            written.append(f"{figure.figure.key}.{suffix}")
-            write_atomically(folder / written[-1], content)
+    with renderer():
+        for figure in (figure for figure in figures if figure.specs):
+            for suffix, content in paper_files(sized_spec(figure, paper, n_beta)).items():
+                written.append(f"{figure.figure.key}.{suffix}")
+                write_atomically(folder / written[-1], content)
     return written
 
 
 def print_figures(figures: Sequence[Drawn], subtitle: str, n_beta: int, folder: Path, prefix: str = "") -> list[str]:
     """Draw figures that have panels, in the colours of so many β, into files whose names begin with `prefix`."""
-    import vl_convert
-
     theme = print_theme(n_beta)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for figure in figures:
-        if not figure.specs:
-            continue
-        svg = vl_convert.vegalite_to_svg(json.dumps(paper_spec(figure, subtitle)), config=theme)
-        files = {
-            "svg": svg.encode(),
-            "pdf": vl_convert.svg_to_pdf(svg),
-            "png": vl_convert.svg_to_png(svg, scale=PNG_SCALE),
-        }
-        for suffix in FORMATS:
-            name = f"{prefix}{figure.figure.key}.{suffix}"
-            write_atomically(folder / name, files[suffix])
-            written.append(name)
+    with renderer() as draw:
+        for figure in (figure for figure in figures if figure.specs):
+            files = draw.files(paper_spec(figure, subtitle), theme, PNG_SCALE)
+            for suffix in FORMATS:
+                name = f"{prefix}{figure.figure.key}.{suffix}"
+                write_atomically(folder / name, files[suffix])
+                written.append(name)
     return written

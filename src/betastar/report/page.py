@@ -16,7 +16,7 @@ from betastar.printing import visible
 from betastar.record.files import Run
 from betastar.report import comparison, palette
 from betastar.report.card import card, command
-from betastar.report.drawing import Drawn, page_panels
+from betastar.report.drawing import Drawn, page_panels, renderer
 from betastar.report.points import labels
 from betastar.report.responses import BUDGET, browser_data, script_json
 from betastar.report.words import (
@@ -239,9 +239,8 @@ def _hash(text: str) -> str:
 @cache
 def _bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed, with the interpreter that runs charts without `eval`; no tag can end in it."""
-    import vl_convert
-
-    text = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    with renderer() as draw:
+        text = draw.bundle("window.vegaEmbed = vegaEmbed;")
     return text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 

@@ -17,6 +17,7 @@ from rich.text import Text
 from betastar.live.reading import Named
 from betastar.live.status import StageStatus
 from betastar.live.view import Series, View
+from betastar.progress import pace as in_words
 
 BARS = "▁▂▃▄▅▆▇█"
 GROUPED_FROM = 18  # so many conditions are shown as means over seeds
@@ -151,7 +152,7 @@ def pace(stage: StageStatus, now: float) -> tuple[str, str]:
         return "", ""
     left = (stage.total - stage.done) / rate - (now - stage.last_at)
     return (
-        f"{rate:.2g}/s" if rate < 10 else f"{rate:.0f}/s",
+        in_words(rate, stage.unit),
         f"{duration(left)} left" if stage.total > stage.done else "",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from betastar.experiment.runtime import Runtime
 from betastar.experiment.stages import report
 from betastar.experiment.store import Artefact, Store
 from betastar.progress import Reporter
-from betastar.report import figures
+from betastar.report import drawing, figures
 from betastar.report import folders as report_folder
 from betastar.report.figures.trajectories import rewards
 from betastar.settings.config import load_config
@@ -65,6 +66,29 @@ def test_a_fault_in_drawing_is_one_sentence_and_ends_nothing(tmp_path: Path, mon
     assert (tmp_path / "report.html").is_file()
     assert (tmp_path / "figures" / "rewards.svg").is_file()
     assert run_stage(tmp_path) == ["report: reused"]
+
+
+def test_a_renderer_that_dies_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine that draws aborts its process where memory is limited; here it is shot at its first figure."""
+    run_folder(tmp_path, {})
+    print_figures = drawing.print_figures
+
+    def shot(*given: Any) -> list[str]:
+        with drawing.renderer() as draw:
+            draw._process.send_signal(signal.SIGTRAP)
+            return print_figures(*given)
+
+    monkeypatch.setattr(figures, "all_figures", lambda record: [rewards(record)])
+    monkeypatch.setattr(drawing, "print_figures", shot)
+    (said,) = run_stage(tmp_path)
+    assert said == (
+        "The report could not be drawn (figures: the renderer died (SIGTRAP), as it does if memory runs out or is "
+        "limited; raise the limit (`ulimit -v unlimited`) or free some memory, then draw again); results.json is "
+        f"complete, and `betastar report {tmp_path}` tries again."
+    )
+    monkeypatch.setattr(drawing, "print_figures", print_figures)
+    assert run_stage(tmp_path) == []
+    assert (tmp_path / "figures" / "rewards.svg").is_file()
 
 
 def test_a_mistake_that_has_a_sentence_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

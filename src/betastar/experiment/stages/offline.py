@@ -188,7 +188,11 @@ def _write(
     yardstick for all methods, with a reference in their loss or without."""
     scales = [c.strength if c.entry.reference and c.entry.strength == "β" else 1.0 for c in of]
     betas = torch.tensor(scales, device=ctx.runtime.device)[:, None]
-    chosen, rejected = ctx.runtime.pair_logprobs(policy, adapters, [test] * len(conditions))
+
+    def told(done: int, of: int) -> None:
+        ctx.reporter.progress(done, of, "pairs", "held-out pairs, read by each policy")
+
+    chosen, rejected = ctx.runtime.pair_logprobs(policy, adapters, [test] * len(conditions), told)
     margin = implicit_reward_margin(chosen, rejected, reference[0], reference[1], betas)
     moved = dict(zip(LOG_RATIOS, (chosen - reference[0], rejected - reference[1]), strict=True))
     for c, (condition, folder) in enumerate(zip(conditions, folders, strict=True)):

@@ -23,6 +23,7 @@ from betastar.experiment.evaluation import (
 )
 from betastar.experiment.graded import graded, scorer_for
 from betastar.experiment.making import made_parts
+from betastar.experiment.memory import READ_REMEDY
 from betastar.experiment.store import content_key
 from betastar.maths.answers import divergence
 from betastar.models.bank import Adapters
@@ -99,7 +100,9 @@ def _points(
     n = len(problems) * count
     prompts = policy.chat.prompts([p.question for p in asked])
     entropy = room.for_tokens(
-        max(map(len, prompts)), lambda most: prompt_entropy(policy.bank, adapters, prompts, policy.pad, most)
+        max(map(len, prompts)),
+        lambda most: prompt_entropy(policy.bank, adapters, prompts, policy.pad, most),
+        READ_REMEDY,
     )
     return [
         {

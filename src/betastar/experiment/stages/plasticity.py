@@ -14,6 +14,7 @@ from betastar.experiment import readers
 from betastar.experiment.conditions import Condition, Inputs, OnlineCondition, Parts
 from betastar.experiment.context import Context
 from betastar.experiment.making import made_parts
+from betastar.experiment.memory import READ_REMEDY
 from betastar.experiment.runtime import AdaptedModel
 from betastar.experiment.store import content_key
 from betastar.maths.plasticity import (
@@ -69,7 +70,9 @@ def _measured(
 ) -> list[dict[str, Any]]:
     """A record for each condition of `adapters`."""
     room, longest, few = ctx.runtime.room, max(row.length for row in rows), rows[:GRADIENTS]
-    seen = room.for_tokens(longest, lambda most: features(policy.bank, adapters, rows, policy.pad, most, STATES))
+    seen = room.for_tokens(
+        longest, lambda most: features(policy.bank, adapters, rows, policy.pad, most, STATES), READ_REMEDY
+    )
     dormant = torch.cat([is_dormant(layer) for layer in seen.activity], dim=-1).double().mean(dim=-1)
     layers = {n: update_norm(adapters.a[n], adapters.b[n], adapters.scale) for n in adapters.a}
     total = torch.stack(list(layers.values())).square().sum(dim=0).sqrt()

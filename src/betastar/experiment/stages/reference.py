@@ -25,9 +25,14 @@ def run(ctx: Context[Resolved], base: Artefact, preferences: Artefact) -> Artefa
     def build(out: Path, key: str) -> None:
         policy = ctx.policy(base)
         splits = readers.token_pairs(policy.chat, preferences)
-        result = {}
+        result, before, whole = {}, 0, sum(map(len, splits))
+
+        def told(done: int, of: int) -> None:
+            ctx.reporter.progress(before + done, whole, "pairs", "read by the base")
+
         for name, pairs in splits._asdict().items():
-            result[name] = ctx.runtime.pair_logprobs(policy, None, [pairs])[:, 0].cpu()
+            result[name] = ctx.runtime.pair_logprobs(policy, None, [pairs], told)[:, 0].cpu()
+            before += len(pairs)
         save_file(result, out / "logprobs.safetensors")
 
     return made(ctx, STAGE, [VERSION], [base.key, preferences.key], build)

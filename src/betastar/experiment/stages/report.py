@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from betastar.disk import unsealed
-from betastar.errors import BetastarError
+from betastar.errors import BetastarError, DrawingError
 from betastar.experiment.context import Context
 from betastar.experiment.making import made
 from betastar.experiment.store import Artefact, Store, copy_out
@@ -28,13 +28,14 @@ def run(ctx: Context[Config], results: Artefact) -> None:
 
     try:
         drawn = made(ctx, STAGE, [VERSION], [results.key], build)
-    except BetastarError:
-        raise
     except Exception as error:
-        first = str(error).strip().split("\n")[0]
+        if isinstance(error, BetastarError) and not isinstance(error, DrawingError):
+            raise
+        first = str(error).strip().split("\n")[0].rstrip(".")
+        kind = "" if isinstance(error, DrawingError) else f"{type(error).__name__}{': ' if first else ''}"
         ctx.reporter.say(
-            f"The report could not be drawn ({type(error).__name__}{f': {first}' if first else ''}); results.json is "
-            f"complete, and `betastar report {ctx.store.folder}` tries again."
+            f"The report could not be drawn ({kind}{first}); results.json is complete, and "
+            f"`betastar report {ctx.store.folder}` tries again."
         )
         # Of earlier results: they would be taken for a report of these.
         (ctx.store.folder / REPORT).unlink(missing_ok=True)

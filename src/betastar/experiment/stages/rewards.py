@@ -199,7 +199,11 @@ def _with_trl(
 def _accuracy(ctx: Context[Resolved], model: AdaptedModel, ensemble: RewardEnsemble, pairs: list[Pair]) -> dict:
     """Pair accuracy and mean margin of each member, accuracy of the mean, share of pairs with disagreeing signs."""
     rows = [pair.rows()[side] for side in (0, 1) for pair in pairs]
-    scores = ctx.runtime.scored(model, ensemble, rows).scores.view(len(ensemble), 2, -1)
+
+    def told(done: int, of: int) -> None:
+        ctx.reporter.progress(done, of, "responses", "held-out pairs, scored")
+
+    scores = ctx.runtime.scored(model, ensemble, rows, told=told).scores.view(len(ensemble), 2, -1)
     margin = scores[:, 0] - scores[:, 1]
     positive = (margin > 0).float().mean(dim=0)
     return {
