@@ -168,7 +168,7 @@ def _path(folder: Path) -> str:
 def end(store: Store, stage: str) -> None:
     """Forget checkpoints all of whose parts are finished."""
     lists = list(_lists(store, stage))
-    finished = store.finished(stage) if lists else set()
+    finished = store.finished(stage) if lists or store.remote is not None else set()
     for members in lists:
         names = _names(members)
         if names is not None and set(names) <= finished:
