@@ -25,14 +25,14 @@ STAGES = (
 
 
 def pace(rate: float, unit: str) -> str:
-    """So many units a second, in words: "12 steps/s"; of a slow one, how long each takes: "4.2 s/step". Empty where
-    nothing moves."""
+    """So many units a second, in words: "12 steps/s"; of a slow one, how long each takes: "4.2 s/step". Without a name
+    for the unit "12/s" and "4.2 s each". Empty where nothing moves."""
     if not rate > 0:
         return ""
     if rate >= 1:
-        return f"{rate:.0f} {unit}/s" if rate >= 10 else f"{rate:.1f} {unit}/s"
+        return (f"{rate:.0f}" if rate >= 10 else f"{rate:.1f}") + (f" {unit}/s" if unit else "/s")
     each = {"policies": "policy"}.get(unit, unit.removesuffix("s"))
-    return f"{1 / rate:.0f} s/{each}" if rate <= 0.1 else f"{1 / rate:.1f} s/{each}"
+    return (f"{1 / rate:.0f} s" if rate <= 0.1 else f"{1 / rate:.1f} s") + (f"/{each}" if unit else " each")
 
 
 # Of these all time counts as measuring; of online, that of its evaluation points.

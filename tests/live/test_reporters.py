@@ -17,6 +17,8 @@ from betastar.progress import pace
         (0.4, "steps", "2.5 s/step"),
         (1 / 90, "steps", "90 s/step"),
         (0.5, "policies", "2.0 s/policy"),
+        (1.5, "", "1.5/s"),
+        (0.1, "", "10 s each"),
         (0.0, "steps", ""),
         (float("nan"), "steps", ""),
     ],

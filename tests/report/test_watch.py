@@ -147,7 +147,7 @@ def test_no_rate_before_there_are_two_moments() -> None:
     stage = StageStatus(name="base", began=NOW, first_at=NOW, last_at=NOW, done=1, total=10)
     assert pace(stage, NOW) == ("", "")
     resumed = StageStatus(name="base", first_at=NOW, last_at=NOW + 10, first_done=100, done=101, total=103)
-    assert pace(resumed, NOW + 12) == ("0.1/s", "18 s left")  # not 101 steps in ten seconds
+    assert pace(resumed, NOW + 12) == ("10 s each", "18 s left")  # not 101 steps in ten seconds
 
 
 def test_the_command_prints_one_frame_without_a_terminal_and_refuses_other_folders(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def pace(stage: StageStatus, now: float) -> tuple[str, str]:
         return "", ""
     left = (stage.total - stage.done) / rate - (now - stage.last_at)
     return (
-        in_words(rate, stage.unit),
+        in_words(rate, ""),
         f"{duration(left)} left" if stage.total > stage.done else "",
     )
 
