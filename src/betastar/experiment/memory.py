@@ -75,6 +75,7 @@ BANKS = {  # what makes the bank of a stage smaller
     "offline": "offline.conditions_at_once",
     "probe": "online.conditions_at_once",
     "online": "online.conditions_at_once",
+    "plasticity": "online.conditions_at_once",
 }
 
 
