@@ -1,4 +1,4 @@
-"""How fast policies learn a fresh task, against plain PyTorch training of one PEFT adapter, and what must hold of it."""
+"""How fast policies learn a fresh task, against plain training of one PEFT adapter, and what must hold of it."""
 
 from __future__ import annotations
 

@@ -494,7 +494,7 @@ OF_THE_INSIDE = (
     ),
     *_at_both_ends(
         "fresh_gain",
-        "what further training learns of a fresh task in evaluation.fresh_steps steps: fall of its loss",
+        "fall of the loss on a fresh task in evaluation.fresh_steps steps of further training",
         unit="nats per token",
         better="higher",
         source="Lyle et al. 2023",

@@ -477,8 +477,8 @@ class Evaluation(Section):
     fresh_steps: int = Field(
         default=0,
         ge=0,
-        description="optimiser steps in which a copy of every policy, before and after the online phase, learns a fresh "
-        "task; each trains it on all `plasticity` responses once; 0: none",
+        description="optimiser steps in which a copy of every policy, before and after the online phase, learns a "
+        "fresh task; each trains it on all `plasticity` responses once; 0: none",
     )
 
     BESIDE: ClassVar[set[str]] = {"best_of", "best_of_problems", "plasticity", "fresh_steps"}
