@@ -49,8 +49,8 @@ def inside(results: Mapping[str, Any]) -> Figure:
     fresh = ((results.get("inside") or {}).get("probe") or {}).get("fresh")
     if fresh:
         caption += (
-            f" Fresh gain: how far the loss of a copy of the policy falls in {fresh['n_steps']} steps on a task that it "
-            "has not seen. If it falls less far after the online phase than before, plasticity was lost."
+            f" Fresh gain: how far the loss of a copy of the policy falls in {fresh['n_steps']} steps on a new task. "
+            "A smaller gain after the online phase than before it points to lost plasticity."
         )
     return Figure("inside", title, caption, rows)
 
