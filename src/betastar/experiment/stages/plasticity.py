@@ -128,7 +128,7 @@ def _learnt(
         steps,
         learning_rate,
         partial(ctx.runtime.room.for_tokens, max(row.length for row in rows)),
-        lambda done: ctx.reporter.progress(done, steps, "steps of the fresh task"),
+        lambda done: ctx.reporter.progress(done, steps, "steps", "fresh task"),
     )
     return [
         {
