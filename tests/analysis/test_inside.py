@@ -101,6 +101,23 @@ def test_a_condition_gets_what_was_taken_and_nothing_undefined() -> None:
     assert "gradient_cosine_start" not in found
 
 
+def test_a_fresh_task_is_in_the_record_where_it_was_learnt_and_a_lost_policy_has_a_reason() -> None:
+    learnt = {**NETWORK, "fresh_loss": [3.0, 2.5, 2.25], "fresh_gain": 0.75, "fresh_tokens": 40,
+              "fresh_learning_rate": 1e-3}  # fmt: skip
+    lost = {**learnt, "fresh_loss": [math.nan] * 3, "fresh_gain": math.nan}
+    starts = {(0.1, 0): learnt, (1.0, 0): lost}
+    record = inside_record({place: metrics(-1, -3) for place in starts}, {}, {}, starts, {("paper", 0.1, 0): learnt})
+    assert record["probe"]["fresh"] == {"n_steps": 2, "n_tokens": 40, "learning_rate": 1e-3}
+    found, other = (checkpoint["network"] for checkpoint in record["checkpoints"])
+    assert (found["fresh_loss"], found["fresh_gain"]) == ([3.0, 2.5, 2.25], 0.75)
+    assert record["conditions"][0]["network"]["fresh_gain"] == 0.75
+    assert "fresh_gain" not in found["missing"]
+    assert {"fresh_loss", "fresh_gain"} <= other["missing"].keys()
+    extras = condition_extras(metrics(-1, -3), lost, learnt)
+    assert extras["fresh_gain_end"] == 0.75
+    assert "fresh_gain_start" not in extras
+
+
 def test_checkpoints_of_several_methods_do_not_meet() -> None:
     """At the same strength and seed, each has its own curve, and the mean over seeds is within a method."""
     right, wrong = ({"proxy": [[1.0, 2.0]], "strict": [[s, s]], "lenient": [[s, s]]} for s in (1.0, 0.0))

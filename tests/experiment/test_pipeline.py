@@ -158,6 +158,45 @@ def test_networks_are_read_at_both_ends(finished: Path) -> None:
         assert 1 <= condition["stable_rank_start"] <= condition["effective_rank_start"] <= 64
 
 
+def _bytes_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_fresh_task_is_learnt_by_copies_and_only_if_asked(finished: Path) -> None:
+    before = json.loads((finished / "results.json").read_text())
+    networks = finished / "store" / "plasticity"
+    assert not any(b"fresh" in content for content in _bytes_of(networks).values())
+    assert "fresh_steps" not in before["evaluation"]
+    assert "fresh" not in before["inside"]["probe"]
+    assert "evaluation.fresh_steps" in before["conditions"][0]["missing"]["fresh_gain_end"]
+
+    trained = {stage: _bytes_of(finished / "store" / stage) for stage in ("offline", "online")}
+    listener = Listener()
+    pipeline.run(load_config("micro", [*TINY, "evaluation.fresh_steps=5"]), finished, listener)
+    assert {"offline: reused", "probe: reused", "best_of_n: reused", "online: reused"} <= set(listener.said)
+    assert "plasticity: reused" not in listener.said
+    assert {stage: _bytes_of(finished / "store" / stage) for stage in trained} == trained
+
+    after = check(json.loads((finished / "results.json").read_text()))
+    assert after["inside"]["probe"]["fresh"]["n_steps"] == 5
+    starts = {(c["beta"], c["seed"]): c["network"] for c in after["inside"]["checkpoints"]}
+    ends = {(c["variant"], c["beta"], c["seed"]): c["network"] for c in after["inside"]["conditions"]}
+    for old, condition in zip(before["conditions"], after["conditions"], strict=True):
+        place = condition["beta"], condition["seed"]
+        for network, end in ((starts[place], "start"), (ends[condition["variant"], *place], "end")):
+            curve = network["fresh_loss"]
+            assert len(curve) == 6
+            assert condition[f"fresh_gain_{end}"] == pytest.approx(curve[0] - curve[-1])
+            assert curve[0] > curve[-1]
+            assert condition[f"effective_rank_{end}"] == old[f"effective_rank_{end}"]
+    loaded = load(finished)
+    assert isinstance(loaded, Results)
+    assert loaded.conditions["fresh_gain_end"].tolist() == [c["fresh_gain_end"] for c in after["conditions"]]
+    pipeline.run(load_config("micro", TINY), finished)
+    assert json.loads((finished / "results.json").read_text()) == before
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_what_is_switched_off_is_left_out_with_a_reason_and_trains_nothing_anew(finished: Path) -> None:
     listener = Listener()

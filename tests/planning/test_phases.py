@@ -36,6 +36,15 @@ def test_fewer_seeds_at_once_take_less_for_their_reward_models() -> None:
     assert one["rewards"].parts["adapters"] == one["online"].parts["reward adapters"] == 3 * ONE
 
 
+def test_a_fresh_task_trains_copies_of_policies_at_both_ends() -> None:
+    assert "plasticity" not in by_name(load_config("micro"))
+    found = by_name(load_config("micro", ["evaluation.fresh_steps=5"]))
+    assert found["plasticity"].parts["policies"] == found["plasticity"].parts["gradients"] == (25 + 50) * ONE
+    assert found["plasticity"].parts["activations"] == found["online"].parts["activations"]
+    few = by_name(load_config("micro", ["evaluation.fresh_steps=5", "online.conditions_at_once=10"]))
+    assert few["plasticity"].parts["optimiser"] == 2 * 10 * ONE
+
+
 def test_fewer_conditions_at_once_take_less_online_and_as_much_offline() -> None:
     every, few = (by_name(load_config("micro", [f"online.conditions_at_once={n}"])) for n in (50, 10))
     assert few["online"].parts["optimiser"] == every["online"].parts["optimiser"] / 5

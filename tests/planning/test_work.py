@@ -58,6 +58,15 @@ def test_stages_of_a_small_run() -> None:
     ]  # fmt: skip
 
 
+def test_a_fresh_task_trains_every_policy_on_all_texts_at_every_step() -> None:
+    *before, off = stages(Resolved.of(load_config("micro")), FACTS, 6, float32=True)
+    *others, on = stages(Resolved.of(load_config("micro", ["evaluation.fresh_steps=5"])), FACTS, 6, float32=True)
+    assert others == before
+    # 25 + 50 policies, 10 texts of 30 tokens: gradients of 8, then 5 steps on all 10, which are read once more
+    assert off == Stage("plasticity", 75, None, Tokens(read=75 * 10 * 30, trained=75 * 8 * 30))
+    assert on == Stage("plasticity", 75, 5, Tokens(read=75 * 2 * 10 * 30, trained=75 * (8 + 5 * 10) * 30))
+
+
 def test_less_precision_reads_responses_once_more() -> None:
     micro = Resolved.of(load_config("micro"))
     exact, rounded = (

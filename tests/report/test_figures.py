@@ -243,6 +243,21 @@ def test_inside_the_network() -> None:
             panel.chart.to_dict(validate=True)
 
 
+def test_what_a_fresh_task_taught_is_drawn_where_there_was_one() -> None:
+    numbers = measured_inside()
+    assert "Fresh gain" not in inside.inside(numbers).caption
+    numbers["inside"]["probe"] = {"fresh": {"n_steps": 40, "n_tokens": 300, "learning_rate": 1e-3}}
+    for summary in numbers["summary"].values():
+        for row in summary["by_beta"]:
+            entry = row["effective_rank_end"]
+            row |= {"fresh_gain_start": {**entry, "mean": 1.5}, "fresh_gain_end": {**entry, "mean": 1.25}}
+    figure = inside.inside(numbers)
+    assert "40 steps" in figure.caption
+    assert len(figure.rows) == 3
+    assert sorted({row["value"] for row in rows_of(figure, 2, 0)}) == [1.25, 1.5]
+    assert '"fresh gain (nats per token)"' in json.dumps(figure.rows[2][0].chart.to_dict(validate=True))
+
+
 def test_the_ranking_is_drawn_against_chance() -> None:
     rows = rows_of(inside.ranking(measured_inside()))
     assert [row["mean"] for row in rows if row.get("beta") == "0.1"] == [0.8, 0.6, 0.4]

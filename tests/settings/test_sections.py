@@ -56,6 +56,7 @@ def test_every_field_of_every_section_says_what_it_means() -> None:
             "lengths.response: should be a number of tokens of at least 1, or auto (given: 'none')",
         ),
         ("evaluation.best_of=1", "evaluation: best_of must be at least 2, because the best of 1 answer is that answer"),
+        ("evaluation={fresh_steps: 5, plasticity: 1}", "fresh_steps exchanges responses between the texts of"),
         ("evaluation.best_of_problems=0", "evaluation.best_of_problems: input should be greater than 0 (given: 0)"),
         (
             "offline={engine: trl, evaluate_every: 5}",

@@ -389,11 +389,11 @@ def _log_ratio_noise(run: Trajectory) -> Value:
 @computes(*INSIDE)
 def _of_the_inside(run: Trajectory, name: str) -> Value:
     value = run.extra.get(name)
-    return (
-        Undefined("not measured; only betastar's own runs look inside, unless that is switched off")
-        if value is None
-        else value
-    )
+    if value is not None:
+        return value
+    if name.startswith("fresh"):
+        return Undefined("not measured; only betastar's own runs with evaluation.fresh_steps learn a fresh task")
+    return Undefined("not measured; only betastar's own runs look inside, unless that is switched off")
 
 
 def not_logged(points: Any, diverged: str | None = None) -> dict[str, str]:

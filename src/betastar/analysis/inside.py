@@ -38,6 +38,8 @@ LEVEL = 0.95
 MOST_ENTRIES = 50
 """of the offline log in the record"""
 NETWORK = ("effective_rank", "stable_rank", "dormant_share", "update_norm", "gradient_cosine")
+FRESH_GAIN = "fresh_gain"
+"""of a network too, where evaluation.fresh_steps asks for it"""
 RANGES = {"proxy": (-inf, inf), "truth": (0.0, 1.0), "truth_lenient": (0.0, 1.0), "truth_change": (-100.0, 100.0)}
 
 
@@ -181,7 +183,7 @@ def condition_extras(metrics: Json, start: Json | None, end: Json | None) -> dic
     found = {"displacement": metrics["chosen_log_ratio"]["mean"]}
     for when, network in (("start", start), ("end", end)):
         if network is not None:
-            found |= {f"{name}_{when}": network[name] for name in NETWORK}
+            found |= {f"{name}_{when}": network[name] for name in (*NETWORK, FRESH_GAIN) if name in network}
     return {name: value for name, value in found.items() if not math.isnan(value)}
 
 
@@ -193,6 +195,15 @@ def _probe(network: Json) -> dict[str, Any]:
         "units_of": network["units_of"],
         "n_gradients": network["gradients"],
         "layers": list(network["update_norms"]),
+        **({"fresh": _fresh_task(network)} if FRESH_GAIN in network else {}),
+    }
+
+
+def _fresh_task(network: Json) -> dict[str, Any]:
+    return {
+        "n_steps": len(network["fresh_loss"]) - 1,
+        "n_tokens": network["fresh_tokens"],
+        "learning_rate": network["fresh_learning_rate"],
     }
 
 
@@ -200,14 +211,17 @@ UNDEFINED = {
     "effective_rank": "all hidden states are 0",
     "stable_rank": "all hidden states are 0",
     "gradient_cosine": "a cosine needs two texts whose gradients are not 0",
+    "fresh_loss": "the policy's loss is not a finite number",
+    "fresh_gain": "the policy's loss is not a finite number",
 }
 
 
 def _network(network: Json) -> dict[str, Any]:
-    missing = {name: why for name, why in UNDEFINED.items() if math.isnan(network[name])}
+    missing = {n: why for n, why in UNDEFINED.items() if n in network and np.isnan(network[n]).any()}
     return {
         **{name: network[name] for name in NETWORK},
         "update_norms": list(network["update_norms"].values()),
+        **{name: network[name] for name in ("fresh_loss", FRESH_GAIN) if name in network},
         **({"missing": missing} if missing else {}),
     }
 

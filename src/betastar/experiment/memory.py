@@ -88,7 +88,7 @@ BANKS = {  # what makes the bank of a stage smaller
     "online": "online.conditions_at_once",
     "offline_curve": "offline.conditions_at_once",
     "best_of_n": "evaluation.best_of or evaluation.best_of_problems",
-    "plasticity": "evaluation.plasticity",
+    "plasticity": "online.conditions_at_once or evaluation.plasticity",
     "preferences": "compute.rows_per_decode",
 }
 WITHOUT_MODELS = {

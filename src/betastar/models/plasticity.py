@@ -1,11 +1,11 @@
 """What is read inside a policy on a fixed batch of texts: its last hidden states, how active its units are, and the
-gradients that single texts ask for."""
+gradients that single texts ask for. And how fast a copy of it learns a fresh task."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -112,3 +112,63 @@ def gradient_products(bank: AdapterBank, adapters: Adapters, rows: Sequence[Row]
         gradient = weight.grad.flatten(1).double()
         products += gradient @ gradient.T
     return products
+
+
+def fresh_task(rows: Sequence[Row]) -> list[Row]:
+    """A task that no policy has seen, made of texts that every policy knows: each prompt with the response of the next
+    row, the last one with that of the first. Nothing in a prompt tells its response, as with the random labels of Lyle
+    et al. (2023); it can only be memorised. Of fewer than two rows no such task can be made: the list is empty."""
+    if len(rows) < 2:
+        return []
+    return [Row(row.prompt, after.response) for row, after in zip(rows, [*rows[1:], rows[0]], strict=True)]
+
+
+class Fitted(Protocol):
+    """Calls `attempt(most_tokens)` with fewer tokens until it fits the memory, and returns its result."""
+
+    def __call__(self, attempt: Callable[[int], Tensor]) -> Tensor: ...
+
+
+def learning_curve(
+    bank: AdapterBank,
+    adapters: Adapters,
+    rows: Sequence[Row],
+    pad: int,
+    steps: int,
+    learning_rate: float,
+    fitted: Fitted,
+    after: Callable[[int], None] = lambda done: None,
+) -> Tensor:
+    """Mean −log π per response token of `rows`, nats, float32, after 0, 1, …, `steps` steps of full-batch AdamW on it,
+    `[steps + 1, C]`. Copies are trained; `adapters` stay as they are. `after(done)` is called after every step.
+
+    The rate is constant, and nothing decays or is clipped: a policy whose loss is not finite gets NaN from there on and
+    disturbs no other.
+    """
+    copies = adapters.trainable()
+    adam = torch.optim.AdamW(copies.parameters(), lr=learning_rate, weight_decay=0.0)
+    curve = []
+    for done in range(steps):
+        curve.append(fitted(lambda most: _loss(bank, copies, rows, pad, most, backward=True)))
+        adam.step()
+        after(done + 1)
+    curve.append(fitted(lambda most: _loss(bank, copies, rows, pad, most, backward=False)))
+    return torch.stack(curve)
+
+
+def _loss(
+    bank: AdapterBank, adapters: Adapters, rows: Sequence[Row], pad: int, most_tokens: int, backward: bool
+) -> Tensor:
+    """Mean −log π per response token `[C]`; `backward`: its gradients replace those of the adapters."""
+    tokens = sum(len(row.response) for row in rows)
+    total = torch.zeros(len(adapters), device=bank.device)
+    for weight in adapters.parameters():  # also what an attempt that did not fit has left
+        weight.grad = None
+    for part, places, items in pieces([rows] * len(adapters), most_tokens):
+        with torch.set_grad_enabled(backward), bank.use(adapters[part]):
+            logprob = response_logprobs(bank.model, right_pad(items, pad, bank.device))
+        loss = -logprob.view(places.shape).sum(dim=1) / tokens
+        if backward:
+            loss.sum().backward()  # the sum keeps the gradients of conditions apart
+        total[part] += loss.detach()
+    return total

@@ -205,8 +205,10 @@ def _inside(
     curve = sampled("offline_curve", checkpoints * points * problems * evaluation.answers, 1)
     policies, texts = checkpoints + how_many.adapted, min(evaluation.plasticity, facts.train_pairs // 8)
     length = facts.prompt_tokens + facts.response_tokens
-    read = Tokens(read=policies * texts * length, trained=policies * min(texts, GRADIENTS) * length)
-    return best, curve, [Stage("plasticity", policies, None, read)] if texts else []
+    steps = evaluation.fresh_steps if texts > 1 else 0  # one response has none to be exchanged with
+    passes = 1 + bool(steps)  # the fresh task is read once more at its end
+    work = Tokens(passes * policies * texts * length, policies * (min(texts, GRADIENTS) + steps * texts) * length)
+    return best, curve, [Stage("plasticity", policies, steps or None, work)] if texts else []
 
 
 def _sum(*parts: Tokens) -> Tokens:
@@ -306,9 +308,15 @@ def phases(config: Resolved, facts: Facts, problems: int, gpu: bool) -> list[Pha
     update = bases | moving | references | ensemble
     update["activations"] = heap * memory.activations(facts.policy, policy.width, piece, dropout=False)
     update["logits"] = memory.logits(piece.tokens, facts.policy.vocabulary, gpu)
+    after = []
+    if config.evaluation.fresh_steps:  # copies of the policies at both ends are trained, and the policies stay
+        policies = how_many.checkpoints + how_many.adapted
+        together = min(policies, config.online.conditions_at_once or policies)
+        fresh = bases | _trained_bytes(one, together, policy) | {"policies": together * one}
+        after.append(Phase("plasticity", fresh | {name: update[name] for name in ("activations", "logits")}))
     return [
         Phase(phase.name, {**phase.parts, "libraries": runtime})
-        for phase in (*training, Phase("sampling", sampling), Phase("online", update))
+        for phase in (*training, Phase("sampling", sampling), Phase("online", update), *after)
     ]
 
 

@@ -492,6 +492,14 @@ OF_THE_INSIDE = (
         source="Lyle et al. 2023",
         **CORRELATION,
     ),
+    *_at_both_ends(
+        "fresh_gain",
+        "fall of the loss on a fresh task in evaluation.fresh_steps steps of further training",
+        unit="nats per token",
+        better="higher",
+        source="Lyle et al. 2023",
+        needs="a run of betastar with evaluation.fresh_steps",
+    ),
 )
 INSIDE = tuple(m.name for m in OF_THE_INSIDE)
 

@@ -485,9 +485,29 @@ class Evaluation(Section):
         description="held-out chosen responses on which ranks, dormant units and gradients of every policy are read; "
         "0: none",
     )
+    fresh_steps: int = Field(
+        default=0,
+        ge=0,
+        description="optimiser steps in which a copy of every policy, before and after the online phase, learns a "
+        "fresh task; each trains it on all `plasticity` responses once; 0: none",
+    )
 
-    BESIDE: ClassVar[set[str]] = {"best_of", "best_of_problems", "plasticity"}
+    BESIDE: ClassVar[set[str]] = {"best_of", "best_of_problems", "plasticity", "fresh_steps"}
     """Settings of stages of their own, on which no evaluation point depends."""
+    ADDED: ClassVar[set[str]] = {"fresh_steps"}
+
+    @model_serializer(mode="wrap")
+    def _as_before_there_was_a_fresh_task(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(self, dump(self), self.ADDED)
+
+    @model_validator(mode="after")
+    def _texts_to_exchange(self) -> Evaluation:
+        if self.fresh_steps and self.plasticity < 2:
+            raise ValueError(
+                "fresh_steps exchanges responses between the texts of plasticity, of which it needs at least 2 (given: "
+                f"{self.plasticity}); raise plasticity, or set fresh_steps to 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _something_to_choose_from(self) -> Evaluation:

@@ -1,9 +1,11 @@
 """Stage: what is left of every policy's ability to learn. Ranks of features, dormant units, size of the update and
-agreement of gradients, of each checkpoint and of what online adaptation made of it, all on the same texts."""
+agreement of gradients, of each checkpoint and of what online adaptation made of it, all on the same texts. Where asked
+for, also the direct test: how much of a fresh task each learns in so many steps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from betastar.maths.plasticity import (
     update_norm,
 )
 from betastar.models.bank import Adapters
-from betastar.models.plasticity import features, gradient_products
+from betastar.models.plasticity import features, fresh_task, gradient_products, learning_curve
 from betastar.models.sequences import Row
 from betastar.settings.config import Resolved
 
@@ -44,22 +46,26 @@ def run(
 ) -> Policies:
     """A folder with `network.json` for each checkpoint and each adapted policy; none where `evaluation.plasticity` is
     0."""
-    count = ctx.config.evaluation.plasticity
+    count, steps = ctx.config.evaluation.plasticity, ctx.config.evaluation.fresh_steps
     if count == 0:
         ctx.reporter.say(f"{STAGE}: off (evaluation.plasticity)")
         return Parts({}, {})
     sources = [inputs.base.key, inputs.preferences.key]
     trained = {**checkpoints.keys_of, **adapted.keys_of}
-    keys = {c: content_key(STAGE, [VERSION, count], sources, key) for c, key in trained.items()}
+    learning_rate = ctx.config.online.numbers(1).learning_rate
+    settings = [VERSION, count, *([steps, learning_rate] if steps else [])]
+    keys = {c: content_key(STAGE, settings, sources, key) for c, key in trained.items()}
 
     def build(todo: Sequence[Condition | OnlineCondition], out: Sequence[Path], key: str) -> None:
         policy = ctx.policy(inputs.base)
         folders = [checkpoints[c] if isinstance(c, Condition) else adapted[c] for c in todo]
         adapters = readers.checkpoints(policy.bank, folders)
         pairs = readers.token_pairs(policy.chat, inputs.preferences).test[:count]
-        records = _measured(ctx, policy, adapters, [pair.rows()[0] for pair in pairs])
-        for record, folder in zip(records, out, strict=True):
-            write_json(folder / FILE, record)
+        rows = [pair.rows()[0] for pair in pairs]
+        records = _measured(ctx, policy, adapters, rows)
+        learnt = _learnt(ctx, policy, adapters, fresh_task(rows), steps, learning_rate)
+        for record, fresh, folder in zip(records, learnt, out, strict=True):
+            write_json(folder / FILE, {**record, **fresh})
 
     at_once = ctx.config.online.conditions_at_once
     return made_parts(ctx, STAGE, keys, build, at_once, needs=lambda condition: [trained[condition]])
@@ -101,3 +107,38 @@ def _measured(
         )
     ctx.reporter.progress(len(adapters), len(adapters), "policies")
     return records
+
+
+def _learnt(
+    ctx: Context[Resolved],
+    policy: AdaptedModel,
+    adapters: Adapters,
+    rows: Sequence[Row],
+    steps: int,
+    learning_rate: float,
+) -> list[dict[str, Any]]:
+    """What each condition learns of the fresh task `rows`; nothing where the test is off, or the data have too few
+    pairs for a task."""
+    if steps and not rows:
+        ctx.reporter.say(f"{STAGE}: no fresh task, because the data have fewer than two held-out pairs")
+    if not steps or not rows:
+        return [{} for _ in range(len(adapters))]
+    curve = learning_curve(
+        policy.bank,
+        adapters,
+        rows,
+        policy.pad,
+        steps,
+        learning_rate,
+        partial(ctx.runtime.room.for_tokens, max(row.length for row in rows)),
+        lambda done: ctx.reporter.progress(done, steps, "steps", "fresh task"),
+    )
+    return [
+        {
+            "fresh_loss": losses,
+            "fresh_gain": losses[0] - losses[-1],
+            "fresh_tokens": sum(len(row.response) for row in rows),
+            "fresh_learning_rate": learning_rate,
+        }
+        for losses in curve.T.tolist()
+    ]

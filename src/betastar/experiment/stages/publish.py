@@ -30,7 +30,7 @@ from betastar.settings.config import Resolved
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 6
+VERSION = 7
 STAGE = "results"
 
 

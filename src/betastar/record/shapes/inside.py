@@ -18,6 +18,7 @@ from betastar.record.shapes.kinds import (
     Number,
     Reason,
     SeedMean,
+    Setting,
     Share,
     Size,
 )
@@ -152,7 +153,20 @@ class Network(TypedDict):
     gradient_cosine: Annotated[
         Correlation, Field(description="mean over pairs of texts of the cosine of their gradients")
     ]
+    fresh_loss: NotRequired[
+        Annotated[Logged, Field(description="loss on the fresh task after 0, 1, … steps, nats per response token")]
+    ]
+    fresh_gain: NotRequired[Annotated[Number, Field(description="by how much it fell in all steps")]]
     missing: NotRequired[Missing]
+
+
+@with_config(CLOSED)
+class FreshTask(TypedDict):
+    """The task that every policy learns: the prompts of the texts, each with the response of the next one."""
+
+    n_steps: Annotated[Natural, Field(description="of full-batch AdamW, from each policy as it is")]
+    n_tokens: Annotated[Natural, Field(description="response tokens over which the loss is a mean")]
+    learning_rate: Setting
 
 
 @with_config(CLOSED)
@@ -168,6 +182,7 @@ class Probe(TypedDict):
     ]
     n_gradients: Annotated[Natural, Field(description="texts whose gradients are compared")]
     layers: list[str]
+    fresh: NotRequired[FreshTask]
 
 
 @with_config(CLOSED)

@@ -117,6 +117,7 @@ class EvaluationSettings(TypedDict):
     plasticity: NotRequired[
         Annotated[Count, Field(description="held-out responses on which the inside of every policy is read")]
     ]
+    fresh_steps: NotRequired[Annotated[Count, Field(description="steps of the fresh task; absent: 0, none")]]
 
 
 @with_config(CLOSED)

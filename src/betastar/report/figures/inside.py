@@ -29,7 +29,7 @@ from betastar.report.figures.trajectories import band
 from betastar.report.points import extent, known, labels, mean_values, over_seeds, picked, series_frame
 
 OFFLINE_STEP = "DPO step"
-NETWORK = ("effective_rank", "dormant_share")
+NETWORK = ("effective_rank", "dormant_share", "fresh_gain")
 
 
 def inside(results: Mapping[str, Any]) -> Figure:
@@ -46,6 +46,12 @@ def inside(results: Mapping[str, Any]) -> Figure:
     )
     if _no_dormant(results):
         caption += " No unit is dormant, before or after."
+    fresh = ((results.get("inside") or {}).get("probe") or {}).get("fresh")
+    if fresh:
+        caption += (
+            f" Fresh gain: how far the loss of a copy of the policy falls in {fresh['n_steps']} steps on a new task. "
+            "A smaller gain after the online phase than before it points to lost plasticity."
+        )
     return Figure("inside", title, caption, rows)
 
 
@@ -105,7 +111,7 @@ def _plasticity(results: Mapping[str, Any]) -> list[list[Panel]]:
         if not any(row["value"] for row in every):  # unknown, or none at all
             continue
         words = REGISTRY.summary(f"{name}_end").axis or name
-        axis = Axis(words.removesuffix(", end"), reach_of([], every))
+        axis = Axis(words.replace(", end", ""), reach_of([], every))
         rows.append([Panel(_before_and_after(results, means[v], axis), variant_title(v, variants)) for v in variants])
     return paired(rows)
 
