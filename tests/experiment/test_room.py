@@ -88,7 +88,7 @@ def test_what_reads_is_not_told_to_recompute_activations() -> None:
     ("stage", "remedy"),
     [
         ("results", "free some, or lower evaluation.problems, evaluation.answers or evaluation.samples"),
-        ("plasticity", "lower evaluation.plasticity, or choose a smaller model"),
+        ("plasticity", "lower online.conditions_at_once or evaluation.plasticity, or choose a smaller model"),
         ("best_of_n", "lower evaluation.best_of or evaluation.best_of_problems, or choose a smaller model"),
         ("reference", "choose a smaller model or load it with quantization nf4"),
     ],
