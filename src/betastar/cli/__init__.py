@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -62,6 +63,7 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         with command_line():
+            _check_arguments(sys.argv[1:])
             try:
                 app()
             finally:
@@ -76,6 +78,16 @@ def main() -> None:
         text = "out of memory; lower online.conditions_at_once, use fewer values of β, or load the base with nf4"
         say(f"betastar: {text}", error=True)
         raise SystemExit(InternalError.exit_code) from None
+
+
+def _check_arguments(given: Sequence[str]) -> None:
+    """Raises BetastarError for an empty argument, such as an unset variable of a shell leaves: as a path it would be
+    the current folder."""
+    for before, text in zip(["", *given], given, strict=False):
+        name, equals, value = text.partition("=")
+        if not text or (name.startswith("--") and equals and not value):
+            option = name or (before if before.startswith("-") else "an argument")
+            raise BetastarError(f"{option} is empty; give a value, or leave it out.")
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

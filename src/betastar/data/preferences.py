@@ -141,8 +141,8 @@ def _joined(column: str, parts: list[Any]) -> str:
         raise BadRow(
             f"`{column}` has a message with {', '.join(other)[:60]}, and betastar reads text alone; remove such rows"
         )
-    texts = [part.get("text") if isinstance(part, dict) else None for part in parts]
-    if not texts or kinds != ["text"] * len(parts) or not all(isinstance(text, str) for text in texts):
+    texts = [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
+    if not texts or kinds != ["text"] * len(texts):
         raise BadRow(
             f'`{column}` has a message whose content is a list but not of texts; write [{{"type": "text", "text": …}}]'
         )
