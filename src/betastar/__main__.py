@@ -10,6 +10,7 @@ from types import FrameType
 
 INTERRUPTED = 130  # as a shell reports a program that Ctrl-C ended
 MOMENT = 0.05  # seconds after which an interrupt that fell into an import is tried again
+_waiting = threading.Event()  # set while there is such an interrupt
 
 
 def main() -> None:
@@ -17,9 +18,13 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored, as under nohup
         signal.signal(signal.SIGINT, _interrupt)
     try:
-        from betastar.cli import main as command_line
+        try:
+            from betastar.cli import main as command_line
 
-        command_line()
+            command_line()
+        finally:
+            if _waiting.is_set():  # the command was over before the next try
+                raise KeyboardInterrupt
     except KeyboardInterrupt:
         from betastar.printing import say
 
@@ -30,7 +35,9 @@ def main() -> None:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """Raise KeyboardInterrupt, but not within an import: then as soon as that is over."""
     if not _is_importing(frame):
+        _waiting.clear()
         raise KeyboardInterrupt
+    _waiting.set()
     again = threading.Timer(MOMENT, _thread.interrupt_main)
     again.daemon = True
     again.start()
