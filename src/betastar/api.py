@@ -303,7 +303,7 @@ def analyze(
     primary: str | None = None,
     truth: str | Path | None = None,
     truth_distance: int | None = None,
-    grade: Literal["gsm8k", "math", "number", "text", "choice"] | None = None,
+    grade: Literal["gsm8k", "gsm8k-lm-eval", "math", "number", "text", "choice"] | None = None,
     name: str | None = None,
     kl_per: Literal["response", "token"] | None = None,
     max_gb: float | None = None,

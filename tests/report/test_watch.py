@@ -142,6 +142,7 @@ def test_the_command_to_be_pasted_is_whole_in_any_window(width: int) -> None:
     assert all(len(line) <= width or len(line.strip(" \\").split(" ")) == 1 or "'" in line for line in lines)
     console = Console(file=io.StringIO(), width=width)
     console.print(frame(view(phase="killed", command=shlex.join(LONG), directory="/else where"), width), crop=False)
+    assert isinstance(console.file, io.StringIO)
     shown = console.file.getvalue().partition("Continue with:")[2]
     said = subprocess.run(
         ["sh", "-c", f"cd() {{ :; }}\nbetastar() {{ printf '%s\\n' betastar \"$@\"; }}\n{shown}"],

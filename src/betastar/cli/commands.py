@@ -264,6 +264,7 @@ class Grading(StrEnum):
     """Graders of `--grade`."""
 
     gsm8k = "gsm8k"
+    gsm8k_lm_eval = "gsm8k-lm-eval"
     math = "math"
     number = "number"
     text = "text"

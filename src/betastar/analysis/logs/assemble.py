@@ -413,7 +413,9 @@ def _check_one_value_each(log: Log, names: Iterable[Iterable[Any]]) -> None:
 def _check_counts(table: Any, fields: Mapping[str, str], where: str) -> None:
     """Raises BetastarError where a column that counts responses holds what counts none."""
     for field, least in (("n", 1), ("answers", 1), ("correct_strict", 0)):
-        wrong = table[field][(table[field] < least) | (table[field] > LARGEST_STEP)] if field in table else ()
+        if field not in table:
+            continue
+        wrong = table[field][(table[field] < least) | (table[field] > LARGEST_STEP)]
         if len(wrong):
             raise BetastarError(
                 f"{where}: {fields[field]} is {wrong.iloc[0]:g}, which counts no responses; correct it, or name "
