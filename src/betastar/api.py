@@ -128,7 +128,7 @@ class Results:
 
         if self.folder is None:
             raise BetastarError("this analysis was not saved; call bs.analyze with out=FOLDER.")
-        return write_report(self.folder, None if page is None else check_file(Path(page), "out"), paper)
+        return write_report(self.folder, None if page is None else check_file(_path(page), "out"), paper)
 
     def show(self, details: bool = False, seconds: float | None = None) -> None:
         """Print what the command line prints: tables, conclusions and warnings. `details` adds the tables of warning
@@ -193,7 +193,7 @@ def run(
     Raises BetastarError for an invalid setting, or if the machine cannot run it; finished work is kept.
     """
     config = _config(source, seeds, overrides)
-    folder = RUNS / config.name if out is None else Path(out)
+    folder = RUNS / config.name if out is None else _path(out)
     from betastar.experiment import pipeline
     from betastar.live.reporters import shown
 
@@ -304,7 +304,7 @@ def analyze(
     primary: str | None = None,
     truth: str | Path | None = None,
     truth_distance: int | None = None,
-    grade: Literal["gsm8k", "math", "number", "text", "choice"] | None = None,
+    grade: Literal["gsm8k", "gsm8k-lm-eval", "math", "number", "text", "choice"] | None = None,
     name: str | None = None,
     kl_per: Literal["response", "token"] | None = None,
     max_gb: float | None = None,
@@ -337,6 +337,7 @@ def analyze(
     from betastar.analysis.logs.objects import frame_of
     from betastar.analysis.logs.truth import chosen_truth
 
+    folder = None if out is None else _path(out)
     if max_gb is not None and not 0 < max_gb < math.inf:
         raise BetastarError(f"{argument('max_gb', str(max_gb))}: not a size; give a number of gigabytes above 0.")
     if max_runs is not None and max_runs < 1:
@@ -365,15 +366,15 @@ def analyze(
     else:
         places = [source] if isinstance(source, str | Path) else list(cast("Iterable[str | Path]", source))
         analysis = analyze_paths([Path(place) for place in places], options, name, most)
-    if out is None:
+    if folder is None:
         record = json.loads(to_json(analysis.results))
         for condition, whole in zip(record["conditions"], analysis.results["conditions"], strict=True):
             condition.setdefault("series", whole["series"])
         return Results(Run(record, [], {}, []), None, analysis.notes)
     from betastar.report.folders import write_analysis
 
-    write_analysis(analysis, Path(out))
-    return Results(read_run(Path(out)), Path(out), analysis.notes)
+    write_analysis(analysis, folder)
+    return Results(read_run(folder), folder, analysis.notes)
 
 
 def known_names() -> list[tuple[str, str, str]]:
@@ -397,7 +398,7 @@ def compare(*runs: str | Path, out: str | Path = "comparison.html") -> Compariso
     """
     from betastar.report.folders import write_comparison
 
-    written = write_comparison([str(place) for place in runs], Path(out))
+    written = write_comparison([str(place) for place in runs], _path(out))
     return Comparison(read_comparison(written.numbers), written.page)
 
 
@@ -556,6 +557,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     from betastar.models.devices import is_out_of_memory as is_it
 
     return is_it(error)
+
+
+def _path(out: str | Path) -> Path:
+    """Where to write. An empty text would be the current folder."""
+    if not str(out):
+        raise BetastarError(f"{argument('out')} is empty; give a path, or leave it out.")
+    return Path(out)
 
 
 def _config(

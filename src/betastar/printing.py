@@ -3,6 +3,7 @@ from others, and an escape sequence in them could write to the clipboard, hide a
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import traceback
@@ -39,6 +40,38 @@ def _shown(character: str) -> str:
 
 def _is_unseen(character: str) -> bool:
     return unicodedata.category(character) in UNSEEN or bool(BLANKS.match(character))
+
+
+MARKS = "β★û√±−│✓→"  # what tables and sentences are written with
+
+
+def prepare_output() -> None:
+    """See to it, before any work, that what is printed after hours can be: a closed output is replaced by one that
+    drops everything (or the next file that is opened would be in its place), and a character that an output's encoding
+    lacks is printed as a question mark. Either is said once, on standard error."""
+    said = []
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one
+            if getattr(sys, name) is None:
+                setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", closefd=False))
+            if name == "stdout":
+                said.append("standard output is closed, so nothing will be printed; the results are in files")
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            MARKS.encode(stream.encoding or "ascii")
+        except UnicodeEncodeError:
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+            said.append(
+                f"the encoding of the output is {stream.encoding}, which lacks characters such as β, so they are "
+                "printed as ?; set PYTHONUTF8=1 for UTF-8"
+            )
+        except (AttributeError, LookupError):  # not a text stream of the system, such as a notebook's
+            continue
+    for sentence in dict.fromkeys(said):
+        say(f"betastar: {sentence}", error=True)
 
 
 def say(text: str = "", *, error: bool = False, end: str = "\n") -> None:

@@ -11,7 +11,9 @@ import pytest
 from experiment.test_files import SMALL, write_files
 from forked import Command, betastar
 
+from betastar import api
 from betastar.cli import main
+from betastar.errors import BetastarError
 from betastar.experiment.store import Store
 
 
@@ -188,3 +190,41 @@ def test_running_out_of_memory_anywhere_is_one_sentence(
     assert printed == (
         "betastar: out of memory; lower compute.tokens_per_forward or compute.rows_per_decode, or leave out --probe\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["run", "micro", "--out", ""], "--out"),
+        (["run", "micro", "--out="], "--out"),
+        (["run", ""], "an argument"),
+        (["report", ""], "an argument"),
+        (["report", "runs/micro", "--out", ""], "--out"),
+        (["analyze", "logs", "--out", ""], "--out"),
+        (["analyze", "logs", "--proxy", ""], "--proxy"),
+        (["compare", "a", "b", "--out="], "--out"),
+        (["export", "runs/micro", "--out", ""], "--out"),
+        (["plan", "micro", "--json", ""], "--json"),
+        (["watch", ""], "an argument"),
+        (["work", ""], "an argument"),
+    ],
+)
+def test_an_empty_argument_is_not_the_current_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], named: str
+) -> None:
+    """As `--out "$UNSET"` leaves it."""
+    monkeypatch.setattr("sys.argv", ["betastar", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == f"betastar: {named} is empty; give a value, or leave it out.\n"
+
+
+def test_an_empty_path_is_not_the_current_folder_in_python_either() -> None:
+    for call in (
+        lambda: api.run("micro", out=""),
+        lambda: api.analyze("logs", out=""),
+        lambda: api.compare("a", "b", out=""),
+    ):
+        with pytest.raises(BetastarError, match=r"^out=… is empty; give a path, or leave it out\.$"):
+            call()

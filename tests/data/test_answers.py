@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import unicodedata
 from decimal import Decimal, localcontext
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from betastar.data.graders import MAX_DIGITS, Grade, gold_value, grade_gsm8k, lenient_answer, strict_answer
+from betastar.data.graders import MAX_DIGITS, Grade, gold_value, grade_gsm8k, grader, lenient_answer, strict_answer
 from betastar.data.sources import read_jsonl
 from betastar.errors import BetastarError
 
@@ -46,6 +47,22 @@ ARABIC = str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩")
         ("#### $-5", "-5"),
         ("#### \u2212$1,234.50", "-1234.5"),
         ("#### -.5", "-0.5"),
+        ("#### **18**", "18"),
+        ("#### **18.**", "18"),
+        ("####**18**", "18"),
+        ("#### *18* apples", "18"),
+        ("#### __18__", "18"),
+        ("#### `18`", "18"),
+        ("#### **$1,234.50**", "1234.5"),
+        ("#### **-5**", "-5"),
+        ("#### \\boxed{18}", "18"),
+        ("#### $\\boxed{18}$", "18"),
+        ("#### **\\boxed{-5}**", "-5"),
+        ("#### \\$18", "18"),
+        ("#### **\\$18**", "18"),
+        ("#### \\(18\\)", "18"),
+        ("####: 18", "18"),
+        ("#### : **$18**", "18"),
         ("#### 18 apples", "18"),
         ("#### 18kg", "18"),
         ("#### 18, as shown", "18"),
@@ -77,9 +94,11 @@ def test_strict_reads_the_number_after_the_last_marker_and_lenient_agrees(answer
         ("#### 3\n####", "3"),
         ("#### 18 ####", "18"),
         ("####\n18", "18"),
-        ("#### **18**", "18"),
         ("#### The answer is 18", "18"),
-        ("#### \\boxed{18}", "18"),
+        ("#### **x** 18", "18"),
+        ("#### \\boxed{x = 18}", "18"),
+        ("#### **16** - **18**", "18"),
+        ("#### :: 18", "18"),
         # exactly one number may follow the marker
         ("#### 16-18", "18"),
         ("#### 16 - 18", "18"),
@@ -269,3 +288,31 @@ def test_gsm8k_gold_answers_are_right_and_wrong_numbers_wrong(shared_data: Path,
         assert grade_gsm8k(f"#### {value + 1}", gold) == Grade(False, False, True), number
         n_graded += 1
     assert n_graded == {"train": 7473, "test": 1319}[split]
+
+
+# What lm-evaluation-harness 0.4's filters take from a response, and whether it is then right: strict-match, the first
+# "#### n"; flexible-extract, the last number.
+LM_EVAL = [
+    ("9 + 9 = 18\n#### 18", True, True),
+    ("#### 18.", True, True),
+    ("#### 18,", True, True),
+    ("####18", False, True),
+    ("#### $18", False, True),
+    ("#### **18**", False, True),
+    ("The answer is $18.", False, True),
+    ("#### 18.0", False, False),
+    ("#### 18 and then 7", True, False),
+    ("#### 7 no: #### 18", False, True),
+    ("#### -18", False, False),
+    ("#### 1,8", True, True),
+    ("#### 18.,", True, True),
+    ("eighteen", False, False),
+    ("", False, False),
+]
+
+
+@pytest.mark.parametrize(("response", "strict", "flexible"), LM_EVAL)
+def test_a_response_is_graded_as_by_lm_evaluation_harness(response: str, strict: bool, flexible: bool) -> None:
+    grade = grader("gsm8k-lm-eval")(response, "9 + 9 = <<9+9=18>>18\n#### 18")
+    assert (grade.strict, grade.lenient) == (strict, flexible)
+    assert grade.parsable == bool(re.search(r"#### -?[0-9.,]", response))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from trl.data_utils import extract_prompt, is_conversational, maybe_extract_prom
 
 from betastar.data.preferences import Message, PreferencePair, parse_pair, shared_length
 from betastar.data.sources import BadRow, MissingColumn
+from betastar.models.random_models import build_byte_tokenizer
 from betastar.settings.sections import PairColumns
 
 
@@ -128,6 +130,36 @@ def test_explicit_texts_are_taken_as_they_are(prompt: str, chosen: str, rejected
     assert parse_pair(row, PLAIN) == trl_pair(row) == PreferencePair(prompt, chosen, rejected)
 
 
+def parts(message: dict[str, str], *cuts: int) -> dict[str, Any]:
+    """The message with its content as parts, cut at these places. Some tables hold every key in every part."""
+    text, edges = message["content"], [0, *cuts, len(message["content"])]
+    found = [{"type": "text", "text": text[a:b], "image": None} for a, b in pairwise(edges)]
+    return message | {"content": found}
+
+
+def test_content_in_parts_is_the_text_that_a_template_prints() -> None:
+    """As TRL accepts it: a model's chat template prints the parts one after the other."""
+    before, answers = [system("Be brief."), user("Hello there")], (assistant("Hi."), assistant("Go away"))
+    plain = {"prompt": before, "chosen": [answers[0]], "rejected": [answers[1]]}
+    whole = {"prompt": [*map(parts, before)], "chosen": [parts(answers[0])], "rejected": [parts(answers[1])]}
+    cut = {"prompt": [before[0], parts(before[1], 3, 6)], "chosen": [answers[0]], "rejected": [parts(answers[1], 2)]}
+    assert parse_pair(whole, PLAIN) == parse_pair(cut, PLAIN) == parse_pair(plain, PLAIN) == trl_pair(plain)
+    # What a template for parts prints of them, as Qwen2-VL's does.
+    template = (
+        "{% for m in messages %}<{{ m.role }}>{% if m.content is string %}{{ m.content }}{% else %}"
+        "{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}{% endif %}"
+        "{% endfor %}"
+    )
+    tokenizer = build_byte_tokenizer()
+    for row in (whole, cut):
+        printed = tokenizer.apply_chat_template(row["prompt"], chat_template=template, tokenize=False)
+        assert printed == "<system>Be brief.<user>Hello there"
+    implicit = {
+        side: [*map(parts, before), parts(turn)] for side, turn in zip(("chosen", "rejected"), answers, strict=True)
+    }
+    assert parse_pair(implicit, PLAIN) == parse_pair(plain, PLAIN)
+
+
 def test_columns_may_have_other_names() -> None:
     row = {"question": "hi", "best": "a", "worst": "b", "prompt": 3}
     assert parse_pair(row, PairColumns(prompt="question", chosen="best", rejected="worst")).prompt == "hi"
@@ -178,7 +210,18 @@ BOTH = {"chosen": [user("hi"), assistant("a")], "rejected": [user("hi"), assista
         ),
         (BOTH | {"chosen": ["hi"]}, "`chosen` has a message without text in `role` or `content`; fill in both"),
         (BOTH | {"chosen": [{"role": "user"}]}, "`chosen` has a message without text in `role` or `content`"),
-        (BOTH | {"chosen": [{"role": "user", "content": [1]}]}, "`chosen` has a message without text in `role`"),
+        (BOTH | {"chosen": [{"role": "user", "content": None}]}, "`chosen` has a message without text in `role`"),
+        *(
+            (BOTH | {"chosen": [{"role": "user", "content": parts}]}, "`chosen` has a message whose content is a list")
+            for parts in ([], [1], ["hi"], [{"text": "hi"}], [{"type": "text"}], [{"type": "text", "text": None}])
+        ),
+        *(
+            (
+                BOTH | {"chosen": [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, image]}]},
+                "`chosen` has a message with image, and betastar reads text alone; remove such rows",
+            )
+            for image in ({"type": "image"}, {"type": "image", "image": "cat.png", "text": None})
+        ),
     ],
 )
 def test_faults_say_reason_and_remedy(row: dict[str, Any], message: str) -> None:

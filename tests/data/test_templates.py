@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from betastar.data import chat
 from betastar.data.chat import template
 from betastar.data.sources import BadRow, MissingColumn
 from betastar.errors import BetastarError
@@ -40,9 +41,14 @@ def test_a_missing_column_is_named_with_those_that_exist() -> None:
         # the sandbox
         ("{{ a.__class__.__mro__ }}", "task.gold cannot be filled in (access to attribute '__class__' of 'str' object"),
         ("{% for i in range(10**9) %}{% endfor %}", "task.gold cannot be filled in (Range too big."),
+        # its limits
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "task.gold takes more than"),
+        ("{{ 'a' * 10 ** 11 }}", "task.gold takes more than 1024 MiB of memory; correct the template"),
+        ("{{ 'a' * 10000001 }}", "task.gold gives more than 10000000 characters; correct the template"),
     ],
 )
-def test_what_cannot_be_filled_in_is_a_malformed_row(text: str, message: str) -> None:
+def test_what_cannot_be_filled_in_is_a_malformed_row(monkeypatch: pytest.MonkeyPatch, text: str, message: str) -> None:
+    monkeypatch.setattr(chat, "RENDER_SECONDS", 0.3)
     with pytest.raises(BadRow) as error:
         template(text, "task.gold")({"a": "x", "none_": None})
     assert str(error.value).startswith(message)

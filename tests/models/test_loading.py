@@ -233,6 +233,134 @@ def test_what_cannot_be_used_is_said_in_one_sentence(
     assert "\n" not in str(raised.value)
 
 
+WHOLE = ("-1", "0", "1000000000000", "1" + "0" * 400)
+SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size")
+CONFIGS = [
+    *((f'"{name}": {size}', f"config.json has {name} ") for name in SIZES for size in WHOLE),
+    *((f'"max_position_embeddings": {size}', "config.json has max_position_embeddings ") for size in WHOLE),
+    *((f'"{name}": {size}', name) for name in SIZES for size in ('"64"', "1.5", "true", "[64]")),
+    ('"num_hidden_layers": 0', "`num_hidden_layers` (0) must be equal"),
+    ('"num_hidden_layers": -1', "`num_hidden_layers` (-1) must be equal"),
+    ('"num_key_value_heads": 3, "num_attention_heads": 4', "4 attention heads for 3 of keys and values"),
+    ('"hidden_act": "nonsense"', "qwen3 knows no 'nonsense'"),
+    ('"hidden_act": 3', "Field 'hidden_act'"),
+    ('"rope_parameters": {"rope_type": "nonsense", "rope_theta": 10000}', "qwen3 knows no 'nonsense'"),
+    ('"rope_scaling": {"type": "nonsense", "factor": 2}', "qwen3 knows no 'nonsense'"),
+    ('"rope_parameters": {"rope_type": "yarn"}', "Missing required keys"),
+    ('"rope_parameters": {"rope_type": "default", "rope_theta": 0}', "rope_theta 0; give the model's own"),
+    ('"rope_parameters": {"rope_type": "default", "rope_theta": -1.5}', "rope_theta -1.5; give the model's own"),
+    ('"rope_parameters": {"rope_type": "default", "rope_theta": 1e400}', "rope_theta inf; give the model's own"),
+    ('"rope_parameters": {"rope_type": "default", "rope_theta": "x"}', "no model can be made of its config.json"),
+    ('"rope_parameters": 5', "Field 'rope_parameters'"),
+    ('"rope_scaling": {"rope_type": "linear", "factor": -2}', "factor -2; give the model's own, above 0"),
+    ('"rope_scaling": {"rope_type": "linear", "factor": "x"}', "no model can be made of its config.json"),
+    ('"eos_token_id": [1, "2"]', "Field 'eos_token_id' with value [1, '2']"),
+    ('"eos_token_id": "1"', "Field 'eos_token_id'"),
+    ('"eos_token_id": [null]', "Field 'eos_token_id'"),
+    ('"eos_token_id": 1.5', "Field 'eos_token_id'"),
+    ('"eos_token_id": {}', "Field 'eos_token_id'"),
+    ('"vocab_size": 64', "the tokenizer has 258 tokens but the model embeds only 64"),
+    ('"vocab_size": 640', "the weights do not match config.json"),
+    ('"layer_types": ["nonsense", "full_attention"]', "layer_type"),
+    ('"layer_types": 5', "Field 'layer_types'"),
+    (
+        '"sliding_window": -1, "use_sliding_window": true, "layer_types": ["sliding_attention", "full_attention"]',
+        "a window of -1 tokens",
+    ),
+    ('"dtype": "float7"', "float7"),
+    ('"dtype": 5', "no model can be made of its config.json"),
+    ('"rms_norm_eps": "x"', "Field 'rms_norm_eps'"),
+    ('"tie_word_embeddings": "no"', "Field 'tie_word_embeddings'"),
+    ('"pad_token_id": "x"', "Field 'pad_token_id'"),
+    ('"model_type": 5', "cannot be loaded"),
+]
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A good folder, for tests that replace single files."""
+    folder = tmp_path_factory.mktemp("good")
+    build_model(GEOMETRY, len(TOKENIZER), root_seed=0).save_pretrained(folder)
+    TOKENIZER.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("change", "sentence"), CONFIGS, ids=[change[:60] for change, _ in CONFIGS])
+def test_a_configuration_that_describes_no_model_is_one_sentence(
+    good: Path, tmp_path: Path, change: str, sentence: str
+) -> None:
+    for path in good.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "config.json").unlink()
+    # Where a key is there twice, the last one counts.
+    (tmp_path / "config.json").write_text((good / "config.json").read_text().rstrip().rstrip("}") + f", {change}}}")
+    with pytest.raises(BetastarError) as raised:
+        load(tmp_path)
+    assert sentence in str(raised.value)
+    assert str(raised.value).startswith(str(tmp_path))
+    assert "\n" not in str(raised.value)
+    assert "; " in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "5", "null", '"x"', "{}", "\x00", "[" * 20_000 + "]" * 20_000, "1" * 6000, '{"model_type": "qwen3"'],
+    ids=["empty", "list", "number", "null", "text", "object", "zero byte", "nested", "digits", "cut"],
+)
+def test_a_file_that_is_no_configuration_is_one_sentence(tmp_path: Path, good: Path, text: str) -> None:
+    for path in good.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(BetastarError, match=r"cannot be loaded \(.*\); correct its files") as raised:
+        load(tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"eos_token_id": [1, "2"]}, {"eos_token_id": "1"}, {"eos_token_id": [[1]]}, {"eos_token_id": 1.5}],
+    ids=str,
+)
+def test_end_tokens_that_are_no_tokens_are_one_sentence(folder: Path, change: dict[str, Any]) -> None:
+    (folder / "generation_config.json").write_text(json.dumps(change))
+    base = load(folder)
+    with pytest.raises(
+        BetastarError, match=r"generation_config\.json has eos_token_id .*; give one token id"
+    ) as raised:
+        end_tokens(base.model, base.tokenizer)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("model.layers.1.mlp.down_proj.weight", float("nan"), "is NaN in places; download it again"),
+        ("model.embed_tokens.weight", float("nan"), "is NaN in places"),
+        ("model.norm.weight", float("inf"), "is infinite in places; download it again"),
+        ("model.layers.0.self_attn.q_norm.weight", float("-inf"), "is infinite in places"),
+    ],
+)
+def test_a_weight_that_is_no_number_is_named(folder: Path, name: str, value: float, words: str) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights[name].view(-1)[3] = value
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(BetastarError) as raised:
+        load(folder)
+    assert f"its weight {name} {words}" in str(raised.value)
+
+
+def test_a_weight_of_four_bits_that_is_no_number_is_named(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.1.mlp.down_proj.weight"][5, 7] = float("nan")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    for double in (True, False):
+        with pytest.raises(
+            BetastarError, match=r"its weight model\.layers\.1\.mlp\.down_proj\.weight is NaN in places"
+        ):
+            load(folder, quantization="nf4", compute_dtype="float32", double_quantization=double)
+
+
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(BetastarError, match="nowhere: no such folder; correct the path of the model"):
         load(tmp_path / "nowhere")

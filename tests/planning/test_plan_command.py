@@ -51,8 +51,11 @@ def test_a_probe_gives_every_stage_a_time(tmp_path: Path) -> None:
 
 def test_what_no_context_holds_is_said_before_it_is_computed(tmp_path: Path) -> None:
     short = "base={source: random, geometry: {hidden_size: 64, heads: 2, key_value_heads: 1, context: 160}}"
-    text = plan(*local(tmp_path, short))
-    assert "TOO LONG: prompt and response take 176 tokens, but a model's context is 160; lower lengths.prompt" in text
+    done = CliRunner().invoke(app, ["plan", *local(tmp_path, short)], env={"COLUMNS": "200"})
+    words = "prompt and response take 176 tokens, but a model's context is 160; lower lengths.prompt"
+    assert f"TOO LONG: {words}" in done.stdout
+    assert isinstance(done.exception, BetastarError)  # printed by `main`, with exit code 2
+    assert str(done.exception).startswith(f"files: {words}")
     assert "TOO LONG" not in plan(*local(tmp_path, short, "lengths.prompt=100"))
 
 

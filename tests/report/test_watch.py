@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from betastar.live.reading import Named
 from betastar.live.status import StageStatus, Status
 from betastar.live.view import Phase, Series, View
 from betastar.progress import STAGES
-from betastar.report.watch import condition_lines, duration, frame, pace, sparkline
+from betastar.report.watch import condition_lines, duration, frame, pace, pasteable, sparkline
 
 NOW = 1_700_000_000.0
 
@@ -127,6 +129,28 @@ def test_how_it_ended_and_what_to_do(phase: Phase, status: dict[str, Any], words
     assert words in shown
     if phase in ("failed", "stopped", "killed"):
         assert "left" not in shown  # nothing to wait for where nobody works
+
+
+LONG = ["betastar", "run", "mine.yaml", "--set", "name=two words", "--set", "grid={low: 0.05, n: 7}", "--out", "o" * 70]
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+def test_the_command_to_be_pasted_is_whole_in_any_window(width: int) -> None:
+    """A shell reads from what is shown the words that were given."""
+    lines = pasteable(shlex.join(LONG), width)
+    assert shlex.split("\n".join(lines).replace("\\\n", " ")) == LONG
+    assert all(len(line) <= width or len(line.strip(" \\").split(" ")) == 1 or "'" in line for line in lines)
+    console = Console(file=io.StringIO(), width=width)
+    console.print(frame(view(phase="killed", command=shlex.join(LONG), directory="/else where"), width), crop=False)
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue().partition("Continue with:")[2]
+    said = subprocess.run(
+        ["sh", "-c", f"cd() {{ :; }}\nbetastar() {{ printf '%s\\n' betastar \"$@\"; }}\n{shown}"],
+        capture_output=True,
+        text=True,
+        timeout=10,
+    )
+    assert said.stdout.splitlines() == LONG
 
 
 def test_sparklines() -> None:

@@ -88,7 +88,10 @@ def test_every_field_of_every_section_says_what_it_means() -> None:
         ),
         ("grid={low: 1, n: null}", "grid: method geometric needs low, high and n"),
         ("grid={method: geometric, low: 1, high: 1, n: 3}", "grid: low must be smaller than high"),
-        ("task={preset: gsm8k, grader: regex}", "task.grader: input should be 'gsm8k', 'number', 'text', 'choice' or"),
+        (
+            "task={preset: gsm8k, grader: regex}",
+            "task.grader: input should be 'gsm8k', 'gsm8k-lm-eval', 'number', 'text', 'choice' or",
+        ),
         ("task={preset: gsm8k, train: {limit: 0}}", "task.train.limit: input should be greater than 0 (given: 0)"),
         ("task={preset: gsm8k, train: ''}", "task.train.dataset: string should have at least 1 character (given: '')"),
         (

@@ -177,6 +177,8 @@ def _row(record: Record) -> dict[str, Any]:
     n, deviation = int(record["n"]), _first(record["series"].get("proxy_std"))
     proxy = [value_at(record, ("proxy", "start")), float(again["proxy"])]
     true = [value_at(record, ("true_strict", "start")), float(again["true_strict"])]
+    if np.isnan(proxy[0]) or np.isnan(true[0]):  # a log that lost one of its rewards
+        return {**row, "reason": "the start has not both rewards"}
     correct = round(true[0] * n)
     gap = standardised_gap(proxy, true, deviation, correct, n)
     row |= {"gap": float(gap.gap[1]), "z_proxy": float(gap.z_proxy[1]), "z_true": float(gap.z_true[1])}

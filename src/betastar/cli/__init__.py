@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -12,7 +15,7 @@ from betastar import __version__
 from betastar.cli import commands
 from betastar.cli.plan import plan
 from betastar.errors import BetastarError, InternalError, command_line
-from betastar.printing import print_traceback, say
+from betastar.printing import prepare_output, print_traceback, say
 
 app = typer.Typer(
     add_completion=False,
@@ -74,22 +77,43 @@ def main() -> None:
     # makes small steps some 40 times slower; this limit costs little alone (docs/benchmarks.md). It is
     # read when torch loads, so it must be set before.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    prepare_output()
     try:
         with command_line():
+            _check_arguments(sys.argv[1:])
             try:
                 app()
             finally:
                 sys.excepthook = print_traceback  # typer sets its own when it is called
+                sys.stdout.flush()  # what fails now would be printed by Python itself, at exit
     except BetastarError as error:
         for line in str(error).split("\n"):
             say(f"betastar: {line}", error=True)
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        # Files that cannot be written are named where that happens. What is left, without a name, is the output.
+        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EBADF) or error.filename is not None:
+            raise
+        with suppress(OSError):
+            sys.stdout.close()  # with what it could not write
+        say(f"betastar: standard output cannot be written ({os.strerror(error.errno).lower()})", error=True)
+        raise SystemExit(InternalError.exit_code) from None
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
         text = f"out of memory; {REMEDIES.get(sys.argv[1] if len(sys.argv) > 1 else '', FREE_SOME)}"
         say(f"betastar: {text}", error=True)
         raise SystemExit(InternalError.exit_code) from None
+
+
+def _check_arguments(given: Sequence[str]) -> None:
+    """Raises BetastarError for an empty argument, such as an unset variable of a shell leaves: as a path it would be
+    the current folder."""
+    for before, text in zip(["", *given], given, strict=False):
+        name, equals, value = text.partition("=")
+        if not text or (name.startswith("--") and equals and not value):
+            option = name or (before if before.startswith("-") else "an argument")
+            raise BetastarError(f"{option} is empty; give a value, or leave it out.")
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

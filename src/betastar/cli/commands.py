@@ -182,7 +182,7 @@ def watch(
         raise BetastarError(f"--interval {interval:g}: not a number of seconds to wait; give one.")
     console = printing.console()
     if once or not sys.stdout.isatty():
-        console.print(picture(look(run), console.width))
+        console.print(picture(look(run), console.width), crop=False)  # a command is not cut
         return
     from rich.live import Live
 
@@ -292,6 +292,7 @@ class Grading(StrEnum):
     """Graders of `--grade`."""
 
     gsm8k = "gsm8k"
+    gsm8k_lm_eval = "gsm8k-lm-eval"
     math = "math"
     number = "number"
     text = "text"

@@ -56,7 +56,10 @@ def plan(
         Path | None, typer.Option("--json", metavar="FILE", help="Also write the plan as JSON.")
     ] = None,
 ) -> None:
-    """Show what a run derives, needs and computes. Reads configurations only, never weights."""
+    """Show what a run derives, needs and computes. Reads configurations only, never weights.
+
+    Exits with code 2 if texts are longer than a model's context.
+    """
     from betastar import api
 
     config = api.load_config(source, overrides or [])
@@ -84,6 +87,8 @@ def plan(
     if json_file is not None:
         text = json.dumps(api.plan_record(made, timing), indent=1, ensure_ascii=False)
         api.write_file(json_file, text + "\n", "json")
+    if (too_long := _too_long(made)) is not None:
+        raise BetastarError(f"{source}: {too_long}.")
 
 
 def _tokens(text: str | None) -> tuple[int, int] | None:
@@ -145,13 +150,20 @@ def _inputs(config: Config, made: Plan) -> Iterator[str]:
         f"tokens: prompt {facts.prompt_tokens}, response {facts.response_tokens}, sampled {facts.generated_tokens}: "
         f"{made.from_where['tokens']}"
     )
-    contexts = [model.context for model in (facts.policy, facts.reward) if model.context is not None]
-    if contexts and made.longest > min(contexts):
-        yield (
-            f"TOO LONG: prompt and response take {made.longest} tokens, but a model's context is {min(contexts)}; "
-            "lower lengths.prompt, lengths.response or lengths.generated"
-        )
+    if (too_long := _too_long(made)) is not None:
+        yield f"TOO LONG: {too_long}"
     yield f"V = {facts.memory_gb:.4g} GiB: {made.from_where['V']}"
+
+
+def _too_long(made: Plan) -> str | None:
+    """Why the run would be refused once its tokens are counted; None if it would not."""
+    contexts = [model.context for model in (made.facts.policy, made.facts.reward) if model.context is not None]
+    if not contexts or made.longest <= min(contexts):
+        return None
+    return (
+        f"prompt and response take {made.longest} tokens, but a model's context is {min(contexts)}; lower "
+        "lengths.prompt, lengths.response or lengths.generated"
+    )
 
 
 def _model(choice: BaseModelChoice, facts: ModelFacts) -> str:

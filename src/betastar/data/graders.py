@@ -97,7 +97,8 @@ _NUMBER = rf"""
     (?P<valueless>(?:[/^]-?+{_DIGITS})++ | [{_OTHER_NUMERALS}])?+
 """
 _ANOTHER_NUMBER = rf"""
-    %?+ {_BLANKS} (?:[-+*/×x÷=:^~–—,]{_BLANKS})?+ [-+]?+ (?:{_CURRENCY})?+ [-+]?+ [0-9{_OTHER_NUMERALS}]
+    %?+ [*_`}}]*+ {_BLANKS} (?:[-+*/×x÷=:^~–—,]{_BLANKS})?+
+    [*_`]*+ [-+]?+ (?:{_CURRENCY})?+ [-+]?+ [0-9{_OTHER_NUMERALS}]
 """
 _ANY_NUMBER = re.compile(_NUMBER, re.VERBOSE)
 _MARKER = re.compile(rf"\#{{4,}}+ (?:{_BLANKS} {_NUMBER} (?!{_ANOTHER_NUMBER}))?+", re.VERBOSE)
@@ -140,6 +141,34 @@ def grade_gsm8k(response: str, gold: str) -> Grade:
     return Grade(strict == right, lenient == right, strict is not None)
 
 
+# From the task gsm8k of lm-evaluation-harness 0.4.13: the patterns of its filters strict-match and flexible-extract,
+# and what its metric exact_match takes out of both texts, in this order.
+_LM_EVAL_STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
+_LM_EVAL_FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
+_LM_EVAL_IGNORED = (",", r"\$", r"(?s).*#### ", r"\.$")
+
+
+def grade_lm_eval(response: str, gold: str) -> Grade:
+    """Grade as the task gsm8k of lm-evaluation-harness does, so that a share of right answers is its `exact_match`:
+    strict by its filter `strict-match`, lenient by its `flexible-extract`. Neither implies the other, and answers are
+    compared as texts: "18.0" is not "18".
+
+    Raises BetastarError where the gold text has no answer.
+    """
+    gold_value(gold)
+    stated = _LM_EVAL_STRICT.search(response)  # the first one
+    numbers = _LM_EVAL_FLEXIBLE.findall(response)
+    last = max(numbers[-1]) if numbers else None  # of the two groups the one that is not empty
+    right, strict, lenient = map(_lm_eval_text, (gold, stated and stated[1], last))
+    return Grade(strict == right, lenient == right, stated is not None)
+
+
+def _lm_eval_text(text: str | None) -> str | None:
+    for pattern in _LM_EVAL_IGNORED if text else ():
+        text = re.sub(pattern, "", text or "")
+    return text
+
+
 def gold_value(gold: str) -> Decimal:
     """The answer of a gold text: its `#### n`, or the whole text where it is a bare number.
 
@@ -155,7 +184,17 @@ def gold_value(gold: str) -> Decimal:
     return value
 
 
+_MARKUP = re.compile(  # between #### and a number: a colon, emphasis, \boxed{, an escaped dollar
+    rf"(?<=\#\#\#\#){_BLANKS}:?+{_BLANKS}(?:\*{{1,3}}+|_{{1,3}}+|`)?+{_BLANKS}(?:\\\(|\$(?=\\))?+{_BLANKS}"
+    rf"(?:\\(?:boxed|fbox){_BLANKS}\{{)?+{_BLANKS}\\?+(?=[-+]?+{_BLANKS}(?:[$€£¥₹]{_BLANKS})?+[-+]?+[0-9.])"
+)
+
+
 def _normalise(text: str) -> str:
+    return _MARKUP.sub(" ", _plain_characters(text)) if "####" in text else _plain_characters(text)
+
+
+def _plain_characters(text: str) -> str:
     if text.isascii():
         return text
     return _FOREIGN_DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), text.translate(_SAME_MEANING))
@@ -213,7 +252,13 @@ def grader(name: str) -> Grader:
     """The grader of that name. Raises BetastarError where it needs a package that is not installed."""
     if name == "math":
         return math_grader()
-    return {"gsm8k": grade_gsm8k, "number": grade_number, "text": grade_text, "choice": grade_choice}[name]
+    return {
+        "gsm8k": grade_gsm8k,
+        "gsm8k-lm-eval": grade_lm_eval,
+        "number": grade_number,
+        "text": grade_text,
+        "choice": grade_choice,
+    }[name]
 
 
 def grade_number(response: str, gold: str) -> Grade:

@@ -126,9 +126,27 @@ def _text_or_messages(row: Mapping[str, Any], column: str) -> Prompt:
 def _message(column: str, value: object) -> Message:
     if isinstance(value, dict):
         role, content = value.get("role"), value.get("content")
+        if isinstance(content, list):
+            content = _joined(column, content)
         if isinstance(role, str) and role and isinstance(content, str):
             return Message(role, content)
     raise BadRow(f"`{column}` has a message without text in `role` or `content`; fill in both")
+
+
+def _joined(column: str, parts: list[Any]) -> str:
+    """The text of a content in parts, `[{"type": "text", "text": …}, …]`, as chat templates print them: one after the
+    other. A table gives every part all keys, null where a part has none."""
+    kinds = [part.get("type") if isinstance(part, dict) else None for part in parts]
+    if other := sorted({kind for kind in kinds if isinstance(kind, str) and kind != "text"}):
+        raise BadRow(
+            f"`{column}` has a message with {', '.join(other)[:60]}, and betastar reads text alone; remove such rows"
+        )
+    texts = [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
+    if not texts or kinds != ["text"] * len(texts):
+        raise BadRow(
+            f'`{column}` has a message whose content is a list but not of texts; write [{{"type": "text", "text": …}}]'
+        )
+    return "".join(texts)
 
 
 SplitName = Literal["train", "validation", "test"]

@@ -190,7 +190,8 @@ def explained(model: str, revision: str | None, gguf_file: str | None = None) ->
         raise
     except Exception as error:
         chain = list(_causes(error))
-        if any(is_out_of_memory(e) or _disk(e) for e in chain):
+        mismatched = "ignore_mismatched_sizes" in str(error)  # weights beyond all memory may be such, too
+        if not mismatched and any(is_out_of_memory(e) or _disk(e) for e in chain):
             raise
         about_hub = None if Path(model).exists() else _hub_sentence(model, revision, gguf_file, chain)
         if about_hub is not None:
@@ -276,11 +277,13 @@ def _local_sentence(chain: list[BaseException]) -> str:
     from safetensors import SafetensorError
 
     error = chain[0]
-    reason = " ".join(str(error).strip().split("\n")[0].split()).rstrip(".") or type(error).__name__
+    first, *others = str(error).strip().split("\n")
+    reason = " ".join(" ".join([first, *(others[:1] if first.endswith(":") else [])]).split()).rstrip(".:")[:300]
+    reason = reason or type(error).__name__
     if any(isinstance(e, SafetensorError) for e in chain):
         return f"the weights are damaged ({reason}); download them again."
     if "ignore_mismatched_sizes" in str(error):
         return "the weights do not match config.json; use files from the same model."
     if "remote code" in str(error).lower() or "trust_remote_code" in str(error):
         return "this model brings its own code, which betastar does not run; choose one that Transformers knows."
-    return f"the model or its tokenizer cannot be loaded ({reason})."
+    return f"the model or its tokenizer cannot be loaded ({reason}); correct its files, or download them again."

@@ -18,6 +18,7 @@ from betastar.models.hub import Location, explained, fetch_weights, gguf_path, l
 from betastar.models.logprobs import hide_padding
 from betastar.models.support import (
     check_agreement,
+    check_finite,
     check_quantisable,
     context_length,
     empty_model,
@@ -87,6 +88,7 @@ def load_base(choice: PretrainedBase, device: torch.device) -> Base:
     dtype = weights_dtype(choice.dtype, device)
     compute_dtype = dtype if choice.compute_dtype == "auto" else weights_dtype(choice.compute_dtype, device)
     model = _load_model(location, config, device, dtype, _nf4(choice, compute_dtype))
+    check_finite(model, name)
     check_agreement(model, min(dtype, compute_dtype, key=lambda d: d.itemsize), name)
     hide_padding(model, vocabulary)
     context = context_length(config)

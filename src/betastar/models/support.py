@@ -6,7 +6,7 @@ short text with the model's own forward pass.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -72,20 +72,78 @@ def empty_model(config: PreTrainedConfig, name: str) -> Any:
         raise BetastarError(
             f"{name}: {config.model_type} caps its logits, which betastar does not support; choose another model."
         )
+    _check_numbers(text, name)
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", trust_remote_code=False)
-    except ValueError as error:
-        if "scaled_dot_product_attention" not in str(error):
-            raise
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a model's own code does with values that it does not expect
+        if "scaled_dot_product_attention" in str(error):
+            raise BetastarError(
+                f"{name}: {config.model_type} does not support scaled_dot_product_attention; choose another model."
+            ) from error
+        reason = " ".join(str(error).split("\n")[0].split())[:200].rstrip(".") or type(error).__name__
+        if isinstance(error, KeyError):  # of an activation, a kind of rotary positions, and so on
+            reason = f"{config.model_type} knows no {reason}"
         raise BetastarError(
-            f"{name}: {config.model_type} does not support scaled_dot_product_attention; choose another model."
+            f"{name}: no model can be made of its config.json ({reason}); correct it, or download it again."
         ) from error
     if model.config.get_text_config() is not model.config:
         raise BetastarError(
             f"{name}: {config.model_type} takes more than text as input; give its language model alone."
         )
     return model
+
+
+SIZES = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("num_key_value_heads", "head_dim", "max_position_embeddings"),
+)
+
+
+def _check_numbers(text: Any, name: str) -> None:
+    """Raises BetastarError for sizes that no model has, heads that cannot be shared, and rotary positions without a
+    scale: torch would fail on them in words of its own, or make a model that cannot be run."""
+    for field in SIZES:
+        size = getattr(text, field, None)
+        if isinstance(size, int) and not 0 < size < 2**31:
+            shown = size if size.bit_length() < 64 else f"a number of {size.bit_length()} bits"
+            raise BetastarError(f"{name}: config.json has {field} {shown}; give the model's own, a positive number.")
+    heads, shared = getattr(text, "num_attention_heads", None), getattr(text, "num_key_value_heads", None)
+    if isinstance(heads, int) and isinstance(shared, int) and heads % shared:
+        raise BetastarError(
+            f"{name}: config.json has {heads} attention heads for {shared} of keys and values, which is no whole "
+            "number each; correct it."
+        )
+    if (most := context_length(text)) is not None and most < 1:
+        raise BetastarError(f"{name}: config.json has a window of {most} tokens; give the model's own.")
+    rotary = getattr(text, "rope_parameters", None)
+    for part in [rotary, *rotary.values()] if isinstance(rotary, dict) else []:  # of all layers, or by kind of layer
+        for field in ("rope_theta", "factor") if isinstance(part, dict) else ():
+            value = part.get(field)
+            if isinstance(value, int | float) and not 0 < value < float("inf"):
+                raise BetastarError(f"{name}: config.json has {field} {value:g}; give the model's own, above 0.")
+
+
+def check_finite(model: Any, name: str) -> None:
+    """Raises BetastarError for a weight that is NaN or infinite, with its name: so would be all that is computed."""
+    for weight, values in _numbers(model):
+        if values.numel() and not torch.isfinite(torch.stack(values.aminmax())).all():  # no copy, as isfinite makes
+            kind = "NaN" if values.isnan().any() else "infinite"
+            raise BetastarError(
+                f"{name}: its weight {weight} is {kind} in places; download it again, or choose another model."
+            )
+
+
+def _numbers(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """The floating-point numbers of each weight; of one in 4 bits, what its blocks are scaled by."""
+    for weight, values in model.named_parameters():
+        state = getattr(values, "quant_state", None)
+        if values.is_floating_point():
+            yield weight, values
+        elif state is not None:
+            yield weight, state.absmax if state.state2 is None else torch.cat([state.state2.absmax, state.offset[None]])
 
 
 def check_quantisable(model: Any, name: str) -> None:

@@ -45,7 +45,7 @@ def frame(view: View, width: int, height: int | None = None) -> Group:
     parts += [Text(f"  {line}", "dim", no_wrap=True, overflow="ellipsis") for line in view.status.workers]
     if lines:
         parts += [Text(), _conditions(lines, width), Text(_legend(view.series, lines), style="dim")]
-    return Group(*parts, Text(), *_ending(view))
+    return Group(*parts, Text(), *_ending(view, width))
 
 
 def sparkline(values: Sequence[float], low: float, high: float, width: int) -> str:
@@ -192,14 +192,39 @@ def _legend(series: Sequence[Series], lines: Sequence[Line]) -> str:
     )
 
 
-def _ending(view: View) -> list[Text]:
+def pasteable(command: str, width: int) -> list[str]:
+    """A shell command as lines of at most `width` columns, where its words allow it, that can be copied as they are
+    shown: each but the last ends in a backslash. A terminal would break it within words."""
+    lines = [""]
+    for word in command.split(" "):  # quoted spaces end no line: the next word would begin outside the quotes
+        longer = f"{lines[-1]} {word}".strip()
+        whole = _is_whole(lines[-1])
+        if lines[-1] and whole and len(longer) > width - 2:
+            lines.append(f"  {word}")
+        else:
+            lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
+    return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
+
+
+def _is_whole(text: str) -> bool:
+    """Whether every quote in the beginning of a command is closed."""
+    try:
+        shlex.split(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _ending(view: View, width: int) -> list[Text]:
     """What to know or do next."""
     status, quiet = view.status, view.now - view.written
     since = f"{_clock(view.written, view.now)} ({duration(quiet)} ago)"
     here = "" if status.directory in ("", os.getcwd()) else f"cd {shlex.quote(status.directory)} && "
-    go_on = Text(
-        f"Continue with: {here}{status.command}" if status.command else "Run the same command again to continue."
-    )
+    go_on = Text("Run the same command again to continue.")
+    if status.command:
+        lines = pasteable(f"{here}{status.command}", width)
+        begins = "Continue with: " if len(lines) == 1 and len(lines[0]) + 15 <= width else "Continue with:\n"
+        go_on = Text(begins + "\n".join(lines), no_wrap=True, overflow="ignore")
     if view.phase == "finished":
         took = duration(status.updated - status.began)
         return [Text(f"Finished at {_clock(status.updated, view.now)} after {took}; the results are in {view.folder}.")]

@@ -116,10 +116,11 @@ class DatasetTask(Section):
         default="{{ question }}", description="Jinja template of the prompt; a row's columns are its variables"
     )
     gold: str = Field(default="{{ answer }}", description="Jinja template of the gold answer, likewise")
-    grader: Literal["gsm8k", "number", "text", "choice", "math"] = Field(
+    grader: Literal["gsm8k", "gsm8k-lm-eval", "number", "text", "choice", "math"] = Field(
         default="gsm8k",
-        description="gsm8k: the number after ####; number, text, choice: the number, words or letter (A to E) after "
-        "`Answer:`; math: LaTeX in \\boxed{}, compared by math-verify",
+        description="gsm8k: the number after ####; gsm8k-lm-eval: as lm-evaluation-harness grades it; number, text, "
+        "choice: the number, words or letter (A to E) after `Answer:`; math: LaTeX in \\boxed{}, compared by "
+        "math-verify",
     )
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import struct
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -18,6 +21,7 @@ from betastar.analysis.logs.collect import collect, read_file
 from betastar.analysis.logs.events import masked_crc
 from betastar.analysis.logs.log import Log, Options
 from betastar.analysis.logs.states import read_trainer_state, trainer_state_of
+from betastar.analysis.logs.truth import read_truth
 from betastar.errors import BetastarError
 
 SOUND = pd.DataFrame({"step": [0, 1], "reward": [1.0, 2.0], "acc": [0.5, 0.4]})
@@ -163,3 +167,125 @@ def test_a_trainer_state_with_steps_of_mixed_types(tmp_path: Path) -> None:
     found = assemble([read_trainer_state(path, "a")], Options())
     assert found.frame["step"].tolist() == [0, 1, 2]
     assert "2 rows without a step are skipped" in found.notes
+
+
+def run_rows() -> list[dict[str, object]]:
+    """Two conditions with the columns of a run's metrics.jsonl."""
+    return [
+        {"variant": "paper", "beta": beta, "seed": 0, "step": step, "n": 10, "answers": 1, "proxy": 1.0 + step}
+        | {"proxy_std": 1.0, "true_strict": 0.5, "correct_strict": 5, "kl": 0.1 * step, "members": [1.0, 1.0]}
+        for beta in (0.1, 1.0)
+        for step in (0, 2, 4)
+    ]
+
+
+WRONG = [None, "x", "", -1, 0, 1.5, [], {}, True, [[]], float("nan"), float("inf"), "inf", "\ud83d", 10**400, 2**63]
+WRONG += [{"a": 1}, "\x1b[31m", -1e308, "1e400", "\0", [1, 2], 1e-320]
+
+
+@pytest.mark.parametrize("value", WRONG, ids=lambda value: repr(value)[:20])
+@pytest.mark.parametrize("column", sorted(run_rows()[0]))
+def test_a_column_of_a_run_that_is_damaged_is_a_sentence_or_harmless(
+    tmp_path: Path, column: str, value: object
+) -> None:
+    """In one cell, in every second one, and in all: it is assembled into points, or one sentence names the file."""
+    path = tmp_path / "metrics.jsonl"
+    for every in (len(run_rows()) - 1, 2, 1):
+        rows = run_rows()
+        for row in rows[::every]:
+            row[column] = value
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        found, said = None, "metrics.jsonl"
+        try:
+            found = assemble(read_file(path), Options())
+        except BetastarError as error:
+            said = str(error)
+        assert "metrics.jsonl" in said
+        assert "\n" not in said
+        if found is None:
+            continue
+        assert np.isfinite(found.frame["proxy"]).all()
+        assert not found.frame.duplicated(["variant", "beta", "seed", "step"]).any()
+        assert "n" not in found.frame or not (found.frame["n"].to_numpy() < 1).any()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("seed", [[]], "the column seed holds [[]] where one value is due; correct the file"),
+        ("step", {"a": []}, "no column"),
+        ("variant", [1], "the column variant holds [1] where one value is due"),
+        ("n", -5, "n is -5, which counts no responses; correct it"),
+        ("n", 0, "n is 0, which counts no responses"),
+        ("correct_strict", -1, "correct_strict is -1, which counts no responses"),
+    ],
+)
+def test_what_can_be_no_value_of_a_column_is_named(tmp_path: Path, column: str, value: object, words: str) -> None:
+    rows = [{**row, column: value} for row in run_rows()]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if words == "no column":  # an object is a group of columns, so that the step is gone
+        assert "no column counts steps" in " ".join(assemble(read_file(tmp_path / "metrics.jsonl"), Options()).notes)
+        return
+    with pytest.raises(BetastarError, match=re.escape(words)):
+        assemble(read_file(tmp_path / "metrics.jsonl"), Options())
+
+
+TORN = {
+    "torn": '{"step": 0, "proxy": 1.0, "tr\n{"step": 2}\n',
+    "list": "[]\n",
+    "number": "3\n",
+    "null": "null\n",
+    "text": '"x"\n',
+    "empty": "",
+    "blank": "\n\n",
+    "NUL": "\0",
+    "deep list": "[" * 10_000 + "]" * 10_000 + "\n",
+    "deep object": '{"a":' * 10_000 + "1" + "}" * 10_000 + "\n",
+    "5000 digits": '{"step": ' + "9" * 5000 + "}\n",
+    "400 digits": '{"step": ' + "9" * 400 + "}\n",
+    "1e400": '{"step": 0, "proxy": 1e400, "true_strict": 0.5}\n',
+    "half a pair": '{"variant": "\\ud83d", "step": 0}\n',
+    "twice": '{"step": 0, "step": 1, "proxy": 1.0, "true_strict": 0.5}\n',
+    "not UTF-8": b'{"step": 0, "name": "\xff"}\n'.decode("latin-1"),
+}
+
+
+@pytest.mark.parametrize("name", TORN)
+def test_a_file_of_points_that_is_none_is_one_sentence(tmp_path: Path, name: str) -> None:
+    (tmp_path / "metrics.jsonl").write_bytes(TORN[name].encode("latin-1"))
+    with pytest.raises(BetastarError) as error:
+        betastar.analyze(tmp_path / "metrics.jsonl")
+    assert "metrics.jsonl" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"results": {"gsm8k": {"exact_match,strict-match": 10**400}}},
+        {"results": {"gsm8k": {"exact_match,strict-match": 0.5}}, "n-samples": {"gsm8k": {"original": "many"}}},
+        {"results": {"gsm8k": {"exact_match,strict-match": 0.5}}, "n-samples": [1]},
+        {"results": {"gsm8k": {"exact_match,strict-match": 0.5}}, "config": 5},
+        {"eval": {"model": 1}, "results": {"scores": [5]}},
+        {"eval": {"model": 1}, "results": {"scores": 5}},
+        {"eval": {}, "results": {"scores": [{"metrics": {"accuracy": {"value": 0.5}}}], "total_samples": [1]}},
+    ],
+    ids=str,
+)
+def test_a_result_of_a_harness_of_another_shape_is_named(tmp_path: Path, change: dict[str, object]) -> None:
+    (tmp_path / "checkpoint-2.json").write_text(json.dumps(change))
+    with pytest.raises(BetastarError, match=r"checkpoint-2\.json is no result of a harness \(.*\); remove it") as error:
+        read_truth(tmp_path, None)
+    assert "\n" not in str(error.value)
+
+
+def test_a_log_that_lost_its_truth_is_analysed_without_it(tmp_path: Path) -> None:
+    """The start was evaluated twice, and the second evaluation still says what its truth was."""
+    rows = [{key: value for key, value in row.items() if key != "true_strict"} for row in run_rows()]
+    for row in rows:
+        row["again"] = [{"proxy": 1.1, "true_strict": 0.5}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = betastar.analyze(tmp_path / "metrics.jsonl")
+    assert any("no column is recognised as a true reward" in note for note in found.notes)
+    noise: Any = found.record["summary"]["paper"]
+    assert noise["instrument_noise"]["conditions"][0]["reason"] == "the start has not both rewards"

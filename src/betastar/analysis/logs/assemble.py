@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from betastar.analysis.logs import remarks, responses
 from betastar.analysis.logs.cells import numbers
 from betastar.analysis.logs.columns import (
+    COLUMNS,
     LABELS,
     Identity,
     bare,
@@ -344,6 +345,7 @@ def _runs(log: Log, options: Options, told: Mapping[str, str]) -> list[Run]:
         None if told_beta is None else beta_of(told_beta, argument("beta"), "it"),
         None if told_seed is None else seed_of(told_seed, argument("seed"), "it"),
     )
+    _check_one_value_each(log, [*COLUMNS.values(), told.values(), told_identity.values(), step_columns(list(log.rows))])
     result = []
     finished = [] if has_responses(log.rows) else finished_runs(log, {**told_identity, **told}, options.max_runs)
     for part, by_column in finished or split(log, told_identity, options.max_runs):
@@ -384,6 +386,7 @@ def _runs(log: Log, options: Options, told: Mapping[str, str]) -> list[Run]:
         if finished and not steps:
             rows, steps = rows | {FINISHED: np.zeros(len(part.rows))}, [FINISHED]
         points = evaluation_points(rows, fields, steps, part.name, options.until, 1 if finished or single else 2)
+        _check_counts(points.table, fields, part.name)
         table, about_kl = _kl_per_response(points.table, fields, part, options)
         points = Points(table, [*points.notes, *about_kl])
         guessed = {field: column for field, column in columns.items() if field not in own}
@@ -398,6 +401,31 @@ def _runs(log: Log, options: Options, told: Mapping[str, str]) -> list[Run]:
         note = "rows differ in β or run and not in step: each is a finished run, and the frontier over them is shown"
         result = [run._replace(notes=[note, *run.notes]) for run in result]
     return result
+
+
+def _check_one_value_each(log: Log, names: Iterable[Iterable[Any]]) -> None:
+    """Raises BetastarError where a cell that tells a run or a step holds a list or an object: it equals nothing."""
+    rows: Any = log.rows
+    for name in sorted({name for some in names for name in some if isinstance(name, str) and name in rows}):
+        held = rows[name]
+        several = [] if held.dtype != object else [cell for cell in held if isinstance(cell, list | dict | np.ndarray)]
+        if several:
+            raise BetastarError(
+                f"{log.name}: the column {name} holds {several[0]!r:.40} where one value is due; correct the file."
+            )
+
+
+def _check_counts(table: Any, fields: Mapping[str, str], where: str) -> None:
+    """Raises BetastarError where a column that counts responses holds what counts none."""
+    for field, least in (("n", 1), ("answers", 1), ("correct_strict", 0)):
+        if field not in table:
+            continue
+        wrong = table[field][(table[field] < least) | (table[field] > LARGEST_STEP)]
+        if len(wrong):
+            raise BetastarError(
+                f"{where}: {fields[field]} is {wrong.iloc[0]:g}, which counts no responses; correct it, or name "
+                f"another column with {argument('columns', f'{field}=COLUMN')}."
+            )
 
 
 def _kl_per_response(

@@ -94,12 +94,21 @@ WRAPPERS = ("data", "metrics")
 
 
 def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested objects as one level, names joined by "/"; a wrapper named `data` or `metrics` leaves no trace."""
+    """Nested objects as one level, names joined by "/"; a wrapper named `data` or `metrics` leaves no trace. Halves of
+    surrogate pairs, which JSON can hold and a table's texts cannot, become question marks."""
     result: dict[str, Any] = {}
     for key, value in record.items():
-        name = f"{prefix}{key}"
+        name = f"{prefix}{_encodable(key)}"
         if isinstance(value, Mapping):
             result |= flat(value, prefix if key in WRAPPERS else f"{name}/")
         else:
-            result[name] = value
+            result[name] = _encodable(value)
     return result
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_encodable(part) for part in value]
+    if not isinstance(value, str) or value.isascii():
+        return value
+    return value.encode("utf-8", "replace").decode()

@@ -178,7 +178,15 @@ def _harness_rows(path: Path, column: str | None) -> Iterator[tuple[str, dict[st
     files = sorted(p for p in path.rglob("*") if p.suffix in (".json", ".eval")) if path.is_dir() else [path]
     found: dict[int, tuple[str, dict[str, Any]]] = {}
     for file in files:
-        for kind, place, value, n in _results(file, column):
+        try:
+            results = list(_results(file, column))
+        except (AttributeError, TypeError, ValueError, OverflowError) as error:  # a part of it has another shape
+            raise BetastarError(
+                f"{file.name} is no result of a harness ({error})",
+                where=argument("truth", str(path)),
+                remedy="remove it, or evaluate again",
+            ) from None
+        for kind, place, value, n in results:
             step = next((s for text in place if (s := step_in(text)) is not None), None)
             if step is not None:
                 found[step] = kind, {"step": float(step), "value": value, "n": n}

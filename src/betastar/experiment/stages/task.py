@@ -19,7 +19,7 @@ from betastar.randomness import numpy_generator
 from betastar.settings.config import Config
 from betastar.settings.sections import DatasetTask, MicroTask
 
-VERSION = 2
+VERSION = 3
 STAGE = "task"
 MICRO_TRAIN_PROBLEMS = 4000
 

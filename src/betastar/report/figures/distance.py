@@ -146,10 +146,11 @@ def _curves(
 
 def offline_frame(results: Mapping[str, Any], part: str) -> pd.DataFrame:
     """The offline phase of every checkpoint as points of a variant called after its method: `curve`, its evaluations,
-    or `log`, its training log; empty where it was not kept."""
-    frames = []
+    or `log`, its training log; empty where it was not kept. Of a value of β without evaluation points, which a log that
+    was cut off may have lost, nothing is shown."""
+    frames, shown = [], labels(results)
     for checkpoint in (results.get("inside") or {}).get("checkpoints", []):
-        if found := checkpoint.get(part):
+        if checkpoint["beta"] in shown and (found := checkpoint.get(part)):
             frame = pd.DataFrame(found, dtype=float)
             frames.append(
                 frame.assign(
