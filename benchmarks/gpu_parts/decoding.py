@@ -306,7 +306,7 @@ def parts_of_a_step(check: Check, bank: AdapterBank, found: Rates) -> None:
         place = torch.tensor([3], device=device)
 
         def draw(logits: torch.Tensor = logits, keys: torch.Tensor = keys, place: torch.Tensor = place) -> None:
-            generation._choose(logits.log_softmax(dim=-1), keys, place, 1.0)
+            generation._choose(logits.log_softmax(dim=-1), keys, keys, place, 1.0)
 
         check.record("sampler of a step", 1e6 * repeated(check, draw), "µs", case=f"{rows} rows")
 

@@ -210,7 +210,7 @@ def _sample(
     """Draw each row's next token from its state `hidden [R, d]` and write it down: the tokens `[R, 1]`, and the rows as
     they are then."""
     logprobs = head_logits(lm_head(model), hidden).log_softmax(dim=-1)
-    chosen = _choose(logprobs, rows, step, temperature)
+    chosen = _choose(logprobs, rows.keys, rows.stream, step, temperature)
     _record(output, rows, step, chosen, logprobs)
     ended = (chosen[:, None] == ends).any(dim=1)
     return chosen[:, None], rows._replace(live=rows.live & ~ended)
@@ -350,13 +350,14 @@ def _is_repeatable(bank: AdapterBank) -> bool:
     return bool(((repeated - growing).norm(dim=1) / growing.norm(dim=1)).median() <= most)
 
 
-def _choose(logprobs: Tensor, rows: _Rows, step: int | Tensor, temperature: float) -> Tensor:
-    """The next token of each row `[R]`: an exponential race, or the most probable one at temperature 0."""
+def _choose(logprobs: Tensor, keys: Tensor, stream: Tensor, step: int | Tensor, temperature: float) -> Tensor:
+    """The next token of each row `[R]`: an exponential race with the noise of `keys[stream]`, or the most probable one
+    at temperature 0."""
     if temperature == 0:
         return logprobs.argmax(dim=-1)
-    noise = exponential_noise(rows.keys, step, logprobs.shape[-1]).log_()
+    noise = exponential_noise(keys, step, logprobs.shape[-1]).log_()
     scaled = logprobs if temperature == 1 else logprobs / temperature
-    return (scaled - noise[rows.stream]).argmax(dim=-1)
+    return (scaled - noise[stream]).argmax(dim=-1)
 
 
 def _record(output: _Output, rows: _Rows, step: int | Tensor, chosen: Tensor, logprobs: Tensor) -> None:
