@@ -130,10 +130,6 @@ def test_what_is_not_logged_is_null_with_a_reason_and_the_rest_is_there() -> Non
         "proxy_std": "not logged",
         "log_ratio_noise": "not logged; only betastar's own runs measure it",
         **dict.fromkeys(INSIDE, "not measured; only betastar's own runs look inside, unless that is switched off"),
-        **dict.fromkeys(
-            ["fresh_gain_start", "fresh_gain_end"],
-            "not measured; only betastar's own runs with evaluation.fresh_steps learn a fresh task",
-        ),
         "disagreement": "not logged at 1 of 3 points",
         **dict.fromkeys(["response_entropy", "ood_distance", "diversity", "response_tokens"], "not logged"),
         **dict.fromkeys(["policy_entropy", "at_limit", "unparsable"], "not logged"),
@@ -167,6 +163,10 @@ def test_what_is_not_logged_is_null_with_a_reason_and_the_rest_is_there() -> Non
             "a ranking within problems needs two answers to a problem (evaluation.answers)",
         ),
         **dict.fromkeys(INSIDE, "not measured; only betastar's own runs look inside, unless that is switched off"),
+        **dict.fromkeys(
+            ["fresh_gain_start", "fresh_gain_end"],
+            "not measured; only betastar's own runs with evaluation.fresh_steps learn a fresh task",
+        ),
         "start_near_zero": "unknown without n and the standard deviation of the rewards at the start",
     }
     assert found["onset_step_paper"] == 20
