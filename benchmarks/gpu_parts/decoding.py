@@ -35,6 +35,7 @@ from gpu_parts.models import (
 
 DELIVERS = ("same tokens", "tokens per second", "step", "prompts", "peak memory")
 RANK = 64
+PROFILED, SHOWN = 6, 24  # replayed steps whose kernels are timed, and how many kernels the table names
 NEW, NEW_PLAIN = 64, 16  # tokens of a row; kernel by kernel a quarter of them shows what a step takes
 
 
@@ -205,7 +206,7 @@ def decode(check: Check, name: str, case: Case, new: int, bank: AdapterBank, ada
     lengths[0] = case.prompt
     flat = [torch.randint(1, config.vocab_size, (n,), generator=draw).tolist() for n in lengths.tolist()]
     prompts = [flat[c * case.rows : (c + 1) * case.rows] for c in range(case.conditions)]
-    keys = [[c * case.rows + i for i in range(case.rows)] for c in range(case.conditions)]
+    keys = [list(range(case.rows))] * case.conditions  # conditions share their noise, as in a run
 
     def ours(plain: bool, new: int) -> Made:
         with_steps(bank, plain)
@@ -270,6 +271,8 @@ def decode(check: Check, name: str, case: Case, new: int, bank: AdapterBank, ada
     )
     share = 2 * parameters_read(bank) * real / replayed.prompts / found.bf16
     check.record("prompts", real / replayed.prompts, "tokens/s", case=name, compared=f"{share:.0%} of the matrix rate")
+    if case.theirs and check.device == "cuda":
+        kernels(check, name, lambda: ours(False, 2 + PROFILED))
     planned = weight_bytes(model) + kept * count * (case.prompt + new)
     check.record(
         "peak memory",
@@ -278,6 +281,44 @@ def decode(check: Check, name: str, case: Case, new: int, bank: AdapterBank, ada
         case=f"{name}; replayed",
         compared=f"{planned / 1e9:.1f} GB of weights read and key-value cache",
     )
+
+
+def kernels(check: Check, name: str, work: Callable[[], Any]) -> None:
+    """Which kernels the replayed steps of `work` spend their time in: the longest of them, by name."""
+    from torch.autograd.profiler import DeviceType
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as found:
+        work()
+        wait(check.device)
+    # Prompts come first, then one step launched kernel by kernel and one recorded, which does no work. In what is left,
+    # the last kernel of the sampler tells the steps apart.
+    events = sorted((e for e in found.events() if e.device_type == DeviceType.CUDA), key=lambda e: e.time_range.start)
+    ends = [e.time_range.end for e in events if "arg_max" in e.name.lower() or "argmax" in e.name.lower()]
+    if len(ends) < 4:
+        check.record("kernels of a step", None, case=name, compared="the profiler saw none")
+        return
+    begin, end, steps = ends[2], ends[-1], len(ends) - 3
+    took: dict[str, list[float]] = {}
+    for event in events:
+        if begin <= event.time_range.start < end:
+            took.setdefault(event.name, []).append(event.time_range.elapsed_us())
+    total = sum(map(sum, took.values())) / steps
+    check.record(
+        "kernels of a step",
+        total / 1e3,
+        "ms",
+        case=f"{name}; sum over kernels",
+        compared=f"{(end - begin) / 1e3 / steps:.3g} ms from step to step",
+    )
+    for kernel, times in sorted(took.items(), key=lambda item: -sum(item[1]))[:SHOWN]:
+        check.record(
+            "kernel",
+            sum(times) / steps,
+            "µs",
+            case=name,
+            compared=f"{len(times) / steps:.0f} × {kernel[:110]}",
+        )
 
 
 def parts_of_a_step(check: Check, bank: AdapterBank, found: Rates) -> None:
