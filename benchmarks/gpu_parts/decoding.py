@@ -189,6 +189,8 @@ def same_tokens(check: Check) -> None:
         ok=share >= 0.99,
     )
     if check.device == "cuda":
+        used = decoding.kernels(bank.device) is not None
+        check.record("Triton kernels", "used" if used else "not used", limit="used", ok=used)
         check.record("CUDA graphs", recorded, limit="replayed", ok=recorded == "replayed")
 
 
@@ -327,7 +329,10 @@ def parts_of_a_step(check: Check, bank: AdapterBank, found: Rates) -> None:
     """One step's attention in one layer, and its sampler, each alone and many times in a row."""
     config, device = bank.model.config, check.device
     shared, heads, width = config.num_key_value_heads, config.num_attention_heads, config.head_dim
-    ways = {"fused": fused_attention, "by products": decoding.grouped_attention}
+    ways: dict[str, Any] = {"fused": fused_attention, "by products": decoding.grouped_attention}
+    fast = decoding.kernels(bank.device)
+    if fast is not None:
+        ways["Triton"] = functools.partial(decoding._kernel_attention, fast)
     for rows in (2,) if check.tiny else (12, 56, 192):
         for columns in (64,) if check.tiny else (384, 768):
             key, value = (torch.randn(rows, shared, columns, width, device=device).bfloat16() for _ in range(2))
@@ -336,7 +341,9 @@ def parts_of_a_step(check: Check, bank: AdapterBank, found: Rates) -> None:
             least = 1e6 * 2 * key.numel() * 2 / found.bandwidth
             for name, attend in ways.items():
                 once = functools.partial(attend, bank.model, query, key, value, bias, width**-0.5)
-                took = repeated(check, once)
+                start = torch.zeros(rows, dtype=torch.long, device=device)
+                with decoding.seeing(decoding.Columns(start, torch.tensor([columns - 1], device=device))):
+                    took = repeated(check, once)
                 check.record(
                     "attention of a step",
                     1e6 * took,

@@ -182,11 +182,12 @@ def test_attention_is_the_textbooks(dtype: torch.dtype, shared: int, device: tor
 def test_lean_layers_leave_no_trace_and_know_what_they_replace(device: torch.device) -> None:
     """Qwen3's norms are replaced, Gemma's, which multiply by 1 + weight, are not; afterwards all is as it was."""
     for config, replaced in ((Qwen3Config(**SHAPE), True), (GemmaConfig(**SHAPE), False)):
-        model = model_of(config, device)
+        bank = AdapterBank(model_of(config, device), "attention", rank=4, alpha=6)
+        model = bank.model
         tokens = torch.tensor([[5, 6, 7]], device=device)
         with torch.no_grad():
             before = model(tokens).logits
-            with lean_layers(model):
+            with lean_layers(bank):
                 norms = [m for m in model.modules() if type(m).__name__.endswith("RMSNorm")]
                 assert norms
                 assert all(("forward" in vars(m)) == replaced for m in norms)
@@ -289,13 +290,28 @@ class Recorder:
 
             def __enter__(self) -> None:
                 recorder.recorded += 1
-                recorder.stream = "recording"
+                recorder.stream = recorder.draws.state = "recording"
                 if error is not None:
                     raise error
 
             def __exit__(self, *_: object) -> None:
-                recorder.stream = "usual"
+                recorder.stream = recorder.draws.state = "usual"
 
+        class Draws:
+            """The global generator, which a recording puts into a state of its own."""
+
+            def __init__(self, state: str = "usual"):
+                self.state = state
+
+            def clone_state(self) -> Draws:
+                return Draws(self.state)
+
+            def graphsafe_set_state(self, other: Draws) -> None:
+                self.state = other.state
+
+        self.draws = Draws()
+        patch.setattr(torch.cuda, "current_device", lambda: 0)
+        patch.setattr(torch.cuda, "default_generators", (self.draws,))
         patch.setattr(torch.cuda, "CUDAGraph", Graph)
         patch.setattr(torch.cuda, "graph", Recording)
         patch.setattr(torch.cuda, "current_stream", lambda: "usual")
@@ -326,10 +342,22 @@ def test_what_cannot_be_recorded_is_computed_with_one_warning(
             replayed()
     assert calls == ["usual"] * 6
     assert recorder.recorded == 1
+    assert recorder.draws.state == "usual"  # else whatever draws from it next is refused
     (line,) = caplog.messages
     assert line == (
         "decoding goes on without CUDA graphs, which is slower (operation not permitted when stream is capturing)"
     )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_after_a_recording_that_fails_numbers_can_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Replayed, "failed", False)
+    there = torch.ones(3, device="cuda")
+    replayed = Replayed(lambda: print(there.sum().item()), there.device)  # waits for the GPU, which is not allowed
+    for _ in range(3):
+        replayed()
+    assert replayed.graph is None
+    assert there.normal_().isfinite().all()
 
 
 def test_memory_that_runs_out_while_recording_is_said_as_such(monkeypatch: pytest.MonkeyPatch) -> None:

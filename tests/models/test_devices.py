@@ -140,6 +140,9 @@ def test_settings_of_the_process(code: str, more: dict[str, str]) -> None:
 
 
 @pytest.mark.skipif(not hasattr(torch._C, "_accelerator_setAllocatorSettings"), reason="an older torch")
+@pytest.mark.skipif(
+    not hasattr(torch._C, "_accelerator_getAllocatorSettings"), reason="this torch does not tell its settings"
+)
 def test_the_allocator_hears_of_it() -> None:
     code = "import torch; from betastar.models.devices import _set_allocator as s; s('expandable_segments:True'); "
     said = subprocess.check_output([sys.executable, "-c", code + "print(torch._C._accelerator_getAllocatorSettings())"])

@@ -150,6 +150,7 @@ class AdapterBank:
         self.active: Adapters | None = None
         self.plain_decoding = False  # on a GPU: sample without graphs and without unpacking 4-bit weights
         self._dropout: Dropout | None = None
+        self._add: Callable[..., Tensor] = _add_in_place
         self.shapes = adapted_layers(model, target_modules)
         model.requires_grad_(False)
         for place, name in enumerate(self.shapes):
@@ -186,6 +187,15 @@ class AdapterBank:
         finally:
             self.active, self._dropout = before
 
+    @contextmanager
+    def adding(self, add: Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]) -> Iterator[None]:
+        """Within the block, where no gradients are collected, `add(y, x, a, b, scale)` adds `scale · x A B` to `y`."""
+        before, self._add = self._add, add
+        try:
+            yield
+        finally:
+            self._add = before
+
     def present(self) -> Callable[[], AbstractContextManager[None]]:
         """What is in use now, to be put to use again: by a backward pass that computes activations a second time."""
         adapters, dropout = self.active, self._dropout
@@ -203,9 +213,13 @@ class AdapterBank:
             y = output.reshape(conditions, -1, b.shape[2])
             if torch.is_grad_enabled():
                 return torch.baddbmm(y, torch.bmm(x, a), b, alpha=active.scale).view(output.shape)
-            return y.baddbmm_(torch.bmm(x, a), b, alpha=active.scale).view(output.shape)  # in place: nobody has read y
+            return self._add(y, x, a, b, active.scale).view(output.shape)  # in place: nobody has read y
 
         return add_adapters
+
+
+def _add_in_place(y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    return y.baddbmm_(torch.bmm(x, a), b, alpha=scale)
 
 
 def checkpoint_layers(bank: AdapterBank) -> None:

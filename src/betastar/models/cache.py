@@ -23,11 +23,7 @@ class RoomyLayer(DynamicLayer):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
-            rows, heads, _, width = key_states.shape
-            self.dtype, self.device = key_states.dtype, key_states.device
-            self.keys = self._empty(key_states, rows, heads, self.room, width)
-            self.values = self._empty(value_states, rows, heads, self.room, value_states.shape[-1])
-            self.is_initialized = True
+            self._make_room(key_states, value_states, len(key_states))
         assert self.keys is not None
         assert self.values is not None
         if self.column is not None:
@@ -38,6 +34,28 @@ class RoomyLayer(DynamicLayer):
         self.keys[:, :, start : self.length] = key_states
         self.values[:, :, start : self.length] = value_states
         return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
+    def _make_room(self, keys: Tensor, values: Tensor, rows: int) -> None:
+        self.dtype, self.device = keys.dtype, keys.device
+        self.keys = self._empty(keys, rows, keys.shape[1], self.room, keys.shape[-1])
+        self.values = self._empty(values, rows, values.shape[1], self.room, values.shape[-1])
+        self.is_initialized = True
+
+    def take_rows(self, other: RoomyLayer, rows: Tensor, of: int, end: int) -> None:
+        """What `other` holds becomes the positions before `end` of these `rows`, of `of` in all; what a row has before
+        that is zero."""
+        assert other.keys is not None
+        assert other.values is not None
+        if not self.is_initialized:
+            self._make_room(other.keys, other.values, of)
+        assert self.keys is not None
+        assert self.values is not None
+        begin = end - other.length
+        for mine, its in ((self.keys, other.keys), (self.values, other.values)):
+            mine[rows, :, begin:end] = its[:, :, : other.length]
+            if not self.blank:
+                mine[rows, :, :begin] = 0.0
+        self.length = end
 
     def _empty(self, like: Tensor, *shape: int) -> Tensor:
         return like.new_zeros(shape) if self.blank else like.new_empty(shape)
@@ -58,6 +76,15 @@ class RoomyLayer(DynamicLayer):
 def roomy_cache(layers: int, room: int, *, blank: bool = False) -> Cache:
     """An empty cache for `layers` layers and sequences of up to `room` tokens; `blank` as in `RoomyLayer`."""
     return Cache(layers=[RoomyLayer(room, blank) for _ in range(layers)])
+
+
+def take_rows(cache: Cache, other: Cache, rows: Tensor, of: int, end: int) -> None:
+    """What `other` holds becomes the positions before `end` of these `rows` of `cache`, of `of` in all. `roomy_cache`
+    made both."""
+    for layer, its in zip(cache.layers, other.layers, strict=True):
+        assert isinstance(layer, RoomyLayer)
+        assert isinstance(its, RoomyLayer)
+        layer.take_rows(its, rows, of, end)
 
 
 def keep_rows(cache: Cache, rows: Tensor) -> None:

@@ -2,23 +2,27 @@
 
 One token for every row is a few thousand small kernels. Launched one by one they take 50 to 90 ms at Qwen3-14B's
 geometry on an H200, and reading the weights takes 7. What makes the step fit for a graph is here: attention over a
-cache of fixed size, and layers swapped for ones with fewer kernels while it is recorded. The model's own code runs, and
-its weights are not touched. Everything but the capture also runs on a CPU, where the tests compare it with the step
-that grows.
+cache of fixed size, and layers swapped for ones with fewer kernels while it is recorded, Triton's where it compiles.
+The model's own code runs, and its weights are not touched. Everything but the capture also runs on a CPU, where the
+tests compare it with the step that grows.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from betastar.models.bank import AdapterBank
 from betastar.models.devices import is_out_of_memory
 from betastar.models.logprobs import wide_products
 
@@ -28,6 +32,7 @@ ATTENTION = "betastar_grouped"  # its name among transformers' attention functio
 BLOCK = 64  # columns: with another number, attention would copy its mask for alignment
 LEAST_AHEAD = 256  # columns
 RESERVE = 4 << 30  # bytes left to activations when 4-bit weights are unpacked
+MOST_DIFFERENT = 0.07  # between a Triton kernel and PyTorch: two roundings of a number below 8 in bfloat16
 
 
 def rounded_up(columns: int) -> int:
@@ -71,23 +76,210 @@ def grouped_attention(
     return output.view(rows, 1, heads, value.shape[-1]), None
 
 
+class Columns(NamedTuple):
+    """What each row of a step may see of the cache: the columns from `start [R]` to `last [1]`, both on the device."""
+
+    start: Tensor
+    last: Tensor
+
+
+_seen: Columns | None = None  # by the step that is being computed
+
+
 @contextmanager
-def lean_layers(model: Any) -> Iterator[None]:
-    """Within the block, attention does not repeat keys and RMS norms are one kernel each, where the model allows it."""
+def seeing(columns: Columns) -> Iterator[None]:
+    """Within the block a step is computed that sees these columns, and need not read others."""
+    global _seen
+    before, _seen = _seen, columns
+    try:
+        yield
+    finally:
+        _seen = before
+
+
+@contextmanager
+def lean_layers(bank: AdapterBank) -> Iterator[None]:
+    """Within the block, attention does not repeat keys, and an RMS norm is one kernel; where Triton compiles, so are
+    attention, rotary positions and gates, and adapters are two. What a model computes in another way is left as it is.
+    """
     from transformers import AttentionInterface
 
-    AttentionInterface.register(ATTENTION, grouped_attention)
+    model, fast = bank.model, kernels(bank.device)
     config, before = model.config, model.config._attn_implementation
-    norms = [m for m in model.modules() if type(m).__name__.endswith("RMSNorm")]
-    plain = {kind: _is_plain_norm(next(m for m in norms if type(m) is kind)) for kind in {type(m) for m in norms}}
-    swapped: dict[nn.Module, Callable[..., Tensor]] = {m: partial(_norm, m) for m in norms if plain[type(m)]}
+    AttentionInterface.register(ATTENTION, grouped_attention if fast is None else partial(_kernel_attention, fast))
+    norm = _norm if fast is None else partial(_kernel_norm, fast)
+    swapped = _alike(model, "RMSNorm", _is_plain_norm, norm)
+    if fast is not None:
+        swapped |= _alike(model, "MLP", partial(_is_plain_gate, fast), partial(_kernel_gate, fast))
     if getattr(model, "_supports_attention_backend", False):
         config._attn_implementation = ATTENTION
     try:
-        with _forwards(swapped):
+        with ExitStack() as stack:
+            stack.enter_context(_forwards(swapped))
+            if fast is not None:
+                stack.enter_context(_rotary(model, fast, bank.device))
+                stack.enter_context(bank.adding(fast.add_adapters))
             yield
     finally:
         config._attn_implementation = before
+
+
+def _alike(
+    model: nn.Module, ending: str, plain: Callable[[Any], bool], forward: Callable[..., Tensor]
+) -> dict[nn.Module, Callable[..., Tensor]]:
+    """Modules of the classes with this ending that compute what `forward` does, and that for each."""
+    found = [m for m in model.modules() if type(m).__name__.endswith(ending)]
+    known = {kind: plain(next(m for m in found if type(m) is kind)) for kind in {type(m) for m in found}}
+    return {m: partial(forward, m) for m in found if known[type(m)]}
+
+
+@functools.cache
+def kernels(device: torch.device) -> Any:
+    """`betastar.models.kernels`, where Triton compiles them for this device and they compute what PyTorch does; else
+    None: Triton is missing or lacks a C compiler, or the device is no GPU."""
+    if device.type != "cuda":
+        return None
+    try:
+        from betastar.models import kernels
+
+        difference = _difference_of_kernels(kernels, device)
+    except Exception as error:  # whatever a compiler says
+        log.info("decoding without Triton: %s", error)
+        return None
+    if difference <= MOST_DIFFERENT:
+        return kernels
+    log.warning("decoding without Triton, whose kernels differ from PyTorch by %.2g here", difference)
+    return None
+
+
+def _difference_of_kernels(kernels: Any, device: torch.device) -> float:
+    """The largest difference between a kernel and the operations that it stands for, in bfloat16 and of numbers about
+    as large as one."""
+    draw = torch.Generator().manual_seed(0)
+
+    def some(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=draw).to(device, torch.bfloat16)
+
+    rows, heads, shared, width, columns = 3, 10, 2, 64, 192
+    query, key = some(rows, heads, 1, width), some(rows, shared, 1, width)
+    keys, values = some(rows, shared, columns, width), some(rows, shared, columns, width)
+    start, last = torch.tensor([0, 5, 130], device=device), torch.tensor([150], device=device)
+    place = torch.arange(columns, device=device)
+    hidden = (place < start[:, None]) | (place > last)
+    bias = torch.zeros(hidden.shape, dtype=torch.bfloat16, device=device)
+    bias = bias.masked_fill(hidden, torch.finfo(torch.bfloat16).min / 2)
+    cosine, sine = some(rows, 1, width), some(rows, 1, width)
+    x, weight, gate, up = some(rows, 1, 300), some(300), some(rows, 1, 300), some(rows, 1, 300)
+    a, b, y = some(2, 300, 16) / 17, some(2, 16, 100) / 4, some(2, 5, 100)
+    wide = some(2, 5, 300)
+    norm = F.rms_norm(x.float(), weight.shape, weight.float(), 1e-6)
+    attention, _ = grouped_attention(nn.Module(), query, keys, values, bias[:, None, None])
+    pairs = [
+        (kernels.attend(query, keys, values, bias, start, last, width**-0.5), attention),
+        *zip(kernels.rotate(query, key, cosine, sine), _rotated(query, key, cosine, sine), strict=True),
+        (kernels.norm(x, weight, 1e-6), norm),
+        (kernels.gated(gate, up), F.silu(gate) * up),
+        (kernels.add_adapters(y.clone(), wide, a, b, 0.5), torch.baddbmm(y, torch.bmm(wide, a), b, alpha=0.5)),
+    ]
+    return max((float((ours.float() - torchs.float()).abs().max()) for ours, torchs in pairs), default=0.0)
+
+
+def _kernel_attention(
+    fast: Any,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    scaling: float | None = None,
+    **_more: Any,
+) -> tuple[Tensor, None]:
+    """What `grouped_attention` computes."""
+    if _seen is None or query.shape[2] > 1:
+        return grouped_attention(module, query, key, value, attention_mask, scaling)
+    scaling = query.shape[3] ** -0.5 if scaling is None else scaling
+    return fast.attend(query, key, value, attention_mask[:, 0, 0], *_seen, scaling), None
+
+
+def _rotated(query: Tensor, key: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotary positions as most models have them, with the two halves of a head as the two coordinates."""
+
+    def turned(x: Tensor) -> Tensor:
+        one, other = x.chunk(2, dim=-1)
+        return x * cosine[:, None] + torch.cat([-other, one], dim=-1) * sine[:, None]
+
+    return turned(query), turned(key)
+
+
+@contextmanager
+def _rotary(model: nn.Module, fast: Any, device: torch.device) -> Iterator[None]:
+    """Within the block, rotary positions of one token are one kernel, where the model's code computes them as
+    `_rotated` does: transformers keeps them as a function beside the model's classes."""
+    homes = {sys.modules[type(module).__module__] for module in model.modules()}
+    plain = {home: home.apply_rotary_pos_emb for home in homes if _is_plain_rotary(home, device)}
+    try:
+        for home, own in plain.items():
+            home.apply_rotary_pos_emb = partial(_kernel_rotary, fast, own)  # pyright: ignore[reportAttributeAccessIssue]
+        yield
+    finally:
+        for home, own in plain.items():
+            home.apply_rotary_pos_emb = own  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _kernel_rotary(
+    fast: Any,
+    own: Callable[..., Any],
+    query: Tensor,
+    key: Tensor,
+    cosine: Tensor,
+    sine: Tensor,
+    *more: Any,
+    **named: Any,
+) -> tuple[Tensor, Tensor]:
+    simple = not more and not named and query.ndim == 4 and query.shape[2] == 1 and cosine.ndim == 3
+    if not simple or cosine.shape[-1] != query.shape[-1] or query.stride(-1) != 1 or key.stride(-1) != 1:
+        return own(query, key, cosine, sine, *more, **named)
+    return fast.rotate(query, key, cosine, sine)
+
+
+def _is_plain_rotary(home: ModuleType, device: torch.device) -> bool:
+    function = getattr(home, "apply_rotary_pos_emb", None)
+    if function is None:
+        return False
+    x = torch.linspace(-2, 3, 3 * 4 * 8, device=device).view(3, 4, 1, 8)
+    angles = torch.linspace(0, 5, 3 * 8, device=device).view(3, 1, 8)
+    given = x, x[:, :2], angles.cos(), angles.sin()
+    try:
+        return all(torch.allclose(a, b, atol=1e-4) for a, b in zip(function(*given), _rotated(*given), strict=True))
+    except (TypeError, ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        return False
+
+
+def _kernel_gate(fast: Any, module: Any, x: Tensor) -> Tensor:
+    return module.down_proj(fast.gated(module.gate_proj(x), module.up_proj(x)))
+
+
+def _is_plain_gate(fast: Any, module: Any) -> bool:
+    """Whether a module computes down(silu(gate(x)) · up(x)) and nothing else."""
+    parts = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
+    if not all(isinstance(part, nn.Module) for part in parts) or not hasattr(parts[0], "in_features"):
+        return False
+    weight: Any = next(module.parameters())
+    kind = weight.dtype if weight.is_floating_point() else torch.bfloat16
+    x = torch.linspace(-2, 3, 2 * module.gate_proj.in_features, device=weight.device, dtype=kind).view(1, 2, -1)
+    try:
+        theirs, ours = module(x).float(), _kernel_gate(fast, module, x).float()
+    except (TypeError, ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        return False
+    return bool((theirs - ours).norm() <= 0.02 * theirs.norm())
+
+
+def _kernel_norm(fast: Any, module: Any, x: Tensor) -> Tensor:
+    return fast.norm(x, module.weight, module.variance_epsilon)
 
 
 def _norm(module: Any, x: Tensor) -> Tensor:
@@ -171,7 +363,7 @@ class Replayed:
     failed = False  # of any: what cannot be recorded once is not tried again
 
     def __init__(self, work: Callable[[], None], device: torch.device):
-        self.work = work
+        self.work, self.device = work, device
         self.may_record = device.type == "cuda" and not Replayed.failed
         self.graph: torch.cuda.CUDAGraph | None = None
         self.computed = False
@@ -187,13 +379,20 @@ class Replayed:
 
     def _record(self) -> None:
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        draws = torch.cuda.default_generators[
+            torch.cuda.current_device() if self.device.index is None else self.device.index
+        ]
+        usual = draws.clone_state()
         try:
             # Another thread, such as one that writes a checkpoint, may go on using the GPU meanwhile.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self.work()
         except RuntimeError as error:
             self.may_record = False
-            torch.cuda.set_stream(stream)  # a recording that fails leaves its own stream in use
+            # A recording that fails leaves its own stream in use, and the global generator in a state of recording, in
+            # which nothing can be drawn from it.
+            torch.cuda.set_stream(stream)
+            draws.graphsafe_set_state(usual)
             full = next((cause for cause in _contexts(error) if is_out_of_memory(cause)), None)
             if full is not None:
                 raise full from None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from betastar.maths.distributions import entropy
 from betastar.models.bank import AdapterBank, Adapters
-from betastar.models.decoding import BLOCK, Replayed, columns_ahead, lean_layers, unpacked_weights
+from betastar.models.decoding import BLOCK, Columns, Replayed, columns_ahead, lean_layers, seeing, unpacked_weights
 from betastar.models.logprobs import backbone, head_logits, lm_head
 from betastar.models.support import TOLERANCE, context_length, probe_tokens
 from betastar.randomness import exponential_noise
@@ -32,6 +32,9 @@ COMPACT_BELOW, COMPACT_BELOW_FIXED = 0.8, 0.5
 # Prompts are read in pieces of at most so many tokens, padding included. Each piece reads all keys and values before
 # it, which a GPU with its faster products feels.
 PREFILL_TOKENS, PREFILL_TOKENS_ON_GPU = 4096, 16384
+# What one more pass over some of the prompts costs, in tokens: rows of about one length are read together if that saves
+# more padding.
+PASS_TOKENS, PASS_TOKENS_ON_GPU = 128, 1024
 # Tokens between two looks at which rows have ended. A look makes a GPU wait for all that was asked of it; on a CPU it
 # costs nothing, and rows that leave early save work.
 LOOK_EVERY, LOOK_EVERY_ON_GPU = 1, 8
@@ -114,7 +117,7 @@ def generate(
                 tokens, rows = _sample(model, output, hidden, rows, step, ends, temperature)
             else:
                 if step == 1:
-                    stack.enter_context(lean_layers(model))
+                    stack.enter_context(lean_layers(bank))
                 if repeated is None:
                     shape = _FixedShape(bank, active, cache, rows)
                     repeated = _Repeated(shape, output, tokens, step, ends, temperature)
@@ -191,7 +194,7 @@ def _read_prompts(
     numbers = [{prompt: i for i, prompt in enumerate(dict.fromkeys(map(tuple, group)))} for group in prompts]
     each = len(numbers[0])
     if each == len(prompts[0]) or any(len(mine) != each for mine in numbers):
-        return _read(model, cache, tokens, rows)
+        return _read_by_length(model, cache, tokens, rows, [[len(prompt) for prompt in group] for group in prompts])
     place = [
         c * each + mine[tuple(prompt)]
         for c, (mine, group) in enumerate(zip(numbers, prompts, strict=True))
@@ -199,9 +202,61 @@ def _read_prompts(
     ]
     first = {at: row for row, at in reversed(list(enumerate(place)))}
     kept = torch.tensor([first[at] for at in range(len(first))], device=tokens.device)
-    hidden, copies = _read(model, cache, tokens[kept], rows.keep(kept)), torch.tensor(place, device=tokens.device)
+    lengths = [[len(prompt) for prompt in mine] for mine in numbers]
+    hidden = _read_by_length(model, cache, tokens[kept], rows.keep(kept), lengths)
+    copies = torch.tensor(place, device=tokens.device)
     keep_rows(cache, copies)
     return hidden[copies]
+
+
+def _read_by_length(
+    model: nn.Module, cache: Cache, tokens: Tensor, rows: _Rows, lengths: Sequence[Sequence[int]]
+) -> Tensor:
+    """Run the model over `tokens [R, W]`, of which `lengths [C][R / C]` are not padding; the last column's state
+    `[R, d]`. Rows of about one length are read together, so that little padding is."""
+    from betastar.models.cache import roomy_cache, take_rows
+
+    on_gpu, width, each = tokens.device.type == "cuda", tokens.shape[1], len(lengths[0])
+    order = [sorted(range(each), key=lambda row, mine=mine: mine[row]) for mine in lengths]
+    longest = [
+        max(mine[ranks[i]] for mine, ranks in zip(lengths, order, strict=True)) for i in range(each)
+    ]  # by rank in its condition
+    groups = _length_groups(longest, PASS_TOKENS_ON_GPU if on_gpu else PASS_TOKENS, len(lengths))
+    if len(groups) == 1:
+        return _read(model, cache, tokens, rows)
+    hidden: Tensor | None = None
+    for group in groups:
+        index = torch.tensor(
+            [c * each + rank for c, ranks in enumerate(order) for rank in ranks[group.start : group.stop]],
+            device=tokens.device,
+        )
+        skipped = width - longest[group.stop - 1]
+        mine = rows.keep(index)
+        mine = mine._replace(start=mine.start - skipped, bias=mine.bias[:, skipped:])
+        own = roomy_cache(len(cache.layers), width - skipped)
+        states = _read(model, own, tokens[index, skipped:], mine)
+        take_rows(cache, own, index, len(tokens), width)
+        hidden = states.new_empty(len(tokens), states.shape[1]) if hidden is None else hidden
+        hidden[index] = states
+    assert hidden is not None
+    return hidden
+
+
+def _length_groups(longest: Sequence[int], overhead: int, rows: int) -> list[range]:
+    """Split `range(len(longest))` into groups whose reading costs least: `rows` times each group's size times the last,
+    hence largest, of its `longest`, which do not fall; and `overhead` for each group. All in tokens."""
+    best: list[tuple[int, list[range]]] = [(0, [])]
+    for end in range(1, len(longest) + 1):
+        best.append(
+            min(
+                (
+                    (cost + rows * (end - begin) * longest[end - 1] + overhead, [*groups, range(begin, end)])
+                    for begin, (cost, groups) in enumerate(best)
+                ),
+                key=lambda choice: choice[0],
+            )
+        )
+    return best[-1][1]
 
 
 def _sample(
@@ -234,7 +289,7 @@ class _FixedShape:
         for layer in self._layers():
             layer.column, layer.seen = self.column, self.seen
         try:
-            with self.bank.use(self.active):
+            with self.bank.use(self.active), seeing(Columns(self.rows.start, self.column)):
                 states = backbone(self.bank.model)(
                     input_ids=tokens,
                     attention_mask=self.bias[:, None, None],
@@ -336,7 +391,7 @@ def _is_repeatable(bank: AdapterBank) -> bool:
             _read(model, cache, tokens[:, :-1], rows)
             if not fixed:
                 return _read(model, cache, tokens[:, -1:], rows).float()
-        with lean_layers(model):
+        with lean_layers(bank):
             return _FixedShape(bank, None, cache, rows).read(tokens[:, -1:]).float()
 
     try:
