@@ -3,7 +3,7 @@
 one token a row leaves unused. Each rounds where the operations that it stands for round.
 
 `betastar.models.decoding` decides where they take part; the tests compute them with Triton's interpreter, too, which
-needs no GPU.
+needs no GPU. Numbers of rows and of conditions change within one answer, so kernels are not compiled anew for each.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def rotate(query: Tensor, key: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Te
     return turned
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _norm(x, weight, output, rows, width, epsilon, ROWS: tl.constexpr, WIDTH: tl.constexpr):
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     place = tl.arange(0, WIDTH)
@@ -153,7 +153,7 @@ def norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     return output
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _gate(gate, up, output, count, BLOCK: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < count
@@ -171,7 +171,7 @@ def gated(gate: Tensor, up: Tensor) -> Tensor:
     return output
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "conditions"])
 def _into_rank(
     x, a, part, rows, depth, rank, piece, conditions, x_condition, x_row, a_condition, a_row,
     ROWS: tl.constexpr, RANK: tl.constexpr, DEPTH: tl.constexpr,
@@ -197,7 +197,7 @@ def _into_rank(
     tl.store(target, sums, (row[:, None] < rows) & (r[None, :] < rank))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "conditions"])
 def _out_of_rank(
     part, b, y, rows, width, rank, scale, conditions, b_condition, b_row, y_condition, y_row,
     PIECES: tl.constexpr, ROWS: tl.constexpr, RANK: tl.constexpr, WIDTH: tl.constexpr,
@@ -227,7 +227,9 @@ def add_adapters(y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float) -> Te
     if rows > MOST_ROWS or y.stride(2) != 1 or x.stride(2) != 1 or a.stride(2) != 1 or b.stride(2) != 1:
         return y.baddbmm_(torch.bmm(x, a), b, alpha=scale)
     blocks, padded = triton.cdiv(rows, TILE), max(TILE, triton.next_power_of_2(rank))
-    pieces = min(PIECES, max(1, PROGRAMS // (conditions * blocks)))
+    pieces = min(
+        PIECES, 1 << (max(1, PROGRAMS // (conditions * blocks)).bit_length() - 1)
+    )  # few values: one is compiled
     piece = triton.cdiv(triton.cdiv(depth, pieces), DEPTH) * DEPTH
     pieces = triton.cdiv(depth, piece)
     part = torch.empty(pieces, conditions, rows, rank, dtype=torch.float32, device=x.device)
