@@ -4,7 +4,9 @@ recording, which is stood in for."""
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -330,6 +332,44 @@ def test_work_is_computed_once_then_recorded_and_replayed(monkeypatch: pytest.Mo
     on_cpu()
     on_cpu()
     assert calls[2:] == ["cpu", "cpu"]
+
+
+def test_graphs_go_when_they_are_no_longer_needed_and_no_garbage_is_collected_meanwhile(
+    bank: AdapterBank, adapters: Adapters, prompts: list[list[list[int]]], narrow: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several widths, hence several recordings: none may meet the end of an earlier graph."""
+    Recorder(monkeypatch)
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    own = Replayed.__init__
+
+    def on_a_gpu(self: Replayed, work: Callable[[], None], device: torch.device) -> None:
+        def checked() -> None:
+            if self.computed and self.graph is None:
+                assert not gc.isenabled()
+                assert len(alive) <= 1  # the one that is being recorded
+            work()
+
+        own(self, checked, device)
+        self.may_record = True
+
+    class Graph:
+        def __init__(self) -> None:
+            alive.add(self)
+            self.done = True  # what is recorded here is computed, too
+
+        def replay(self) -> None:
+            work = made[-1].work
+            if not self.done:
+                work()
+            self.done = False
+
+    made: list[Replayed] = []
+    monkeypatch.setattr(Replayed, "__init__", lambda self, *given: (on_a_gpu(self, *given), made.append(self))[0])
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    sampled(bank, adapters, prompts, fixed=True, end_tokens=[])
+    assert len(made) > 2
+    assert not alive
+    assert gc.isenabled()
 
 
 def test_what_cannot_be_recorded_is_computed_with_one_warning(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -144,6 +146,59 @@ def test_a_prompt_with_several_answers_is_read_once(
     uneven = [[*twice[0][:-1], prompts[0][4]], *twice[1:]]
     assert texts(sample(bank, adapters, uneven, keys=keys))[1:] == together[1:]
     assert read[0] == 3 * 8 * max(width, len(prompts[0][4]))
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_prompts_of_about_one_length_are_read_together(
+    bank: AdapterBank, adapters: Adapters, monkeypatch: pytest.MonkeyPatch, fixed: bool
+) -> None:
+    """Two answers to each of five prompts, in no order, of 3 to 40 tokens: the same texts, with less padding."""
+    monkeypatch.setattr(generation, "FIXED_SHAPES", fixed)
+    generation._shapes_may_be_fixed(bank, 60)
+    draw = torch.Generator().manual_seed(3)
+    lengths = [[5, 38, 9, 3, 40], [37, 4, 3, 40, 11], [3, 12, 39, 6, 38]]
+    prompts = [[torch.randint(1, 40, (n,), generator=draw).tolist() for n in mine] * 2 for mine in lengths]
+    keys = [[stream_key(0, "row", c, b) for b in range(10)] for c in range(3)]
+    read: list[int] = []
+    bank.model.model.register_forward_pre_hook(
+        lambda _module, _args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    made = []
+    for overhead in (100_000, 0):
+        for name in ("PASS_TOKENS", "PASS_TOKENS_ON_GPU"):
+            monkeypatch.setattr(generation, name, overhead)
+        read.clear()
+        made.append(sample(bank, adapters, prompts, keys=keys))
+        passes = [n for n in read if n > 30]
+        if overhead:
+            assert passes == [3 * 5 * 40]
+        else:  # the longest of each rank over conditions: 3, 6, 12, 38, 40
+            assert passes == [3 * 38, 3 * 40] or passes == [3 * 12, 3 * 38, 3 * 40]
+    assert texts(made[0]) == texts(made[1])
+    for ours, theirs in zip(*made, strict=True):
+        assert [s.logprob for s in ours] == pytest.approx([s.logprob for s in theirs], rel=1e-4, abs=1e-4)
+
+
+def test_length_groups_by_hand_and_by_trying_all() -> None:
+    """Two rows of each rank: [3, 4] cost 2 · 2 · 4 = 16, [9] costs 18; with a third group 6 + 8 + 18."""
+    assert generation._length_groups([3, 4, 9], 5, 2) == [range(2), range(2, 3)]
+    assert generation._length_groups([3, 4, 9], 1, 2) == [range(1), range(1, 2), range(2, 3)]
+    assert generation._length_groups([3, 4, 9], 99, 2) == [range(3)]
+    draw = random.Random(0)
+    for _ in range(20):
+        longest, overhead = sorted(draw.choices(range(1, 50), k=7)), draw.choice([0, 5, 40])
+
+        def cost(groups: list[range], longest: list[int] = longest, overhead: int = overhead) -> int:
+            return sum(3 * len(group) * longest[group.stop - 1] + overhead for group in groups)
+
+        cheapest = min(
+            cost([range(a, b) for a, b in itertools.pairwise([0, *cuts, 7])])
+            for n in range(7)
+            for cuts in itertools.combinations(range(1, 7), n)
+        )
+        found = generation._length_groups(longest, overhead, 3)
+        assert [i for group in found for i in group] == list(range(7))
+        assert cost(found) == cheapest
 
 
 def test_the_prompt_may_be_read_in_pieces(

@@ -69,7 +69,7 @@ def test_attention(
     cache[..., 140:, :] = torch.nan
     key, value = cache[..., :150, :]
     ours = fast.attend(query, key, value, bias, start, last, width**-0.5)
-    theirs, _ = grouped_attention(nn.Module(), query, *clean, bias[:, None, None])
+    theirs, _ = grouped_attention(nn.Module(), query, clean[0], clean[1], bias[:, None, None])
     assert ours.shape == theirs.shape == (4, 1, heads, width)
     assert_near(ours, theirs, 4)
 

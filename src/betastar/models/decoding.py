@@ -10,6 +10,7 @@ tests compare it with the step that grows.
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -358,6 +359,8 @@ class Replayed:
     """Work that changes tensors in place, takes nothing and always has the same shapes. On a GPU the first call
     computes it, which loads whatever it needs, the second records it, and it is replayed from then on. Where recording
     fails, one warning is logged and every call computes it. Raises torch.OutOfMemoryError if the memory is too small.
+
+    `close` frees the graph. Left to the garbage collector, it could go while another is recorded, which CUDA forbids.
     """
 
     failed = False  # of any: what cannot be recorded once is not tried again
@@ -377,7 +380,15 @@ class Replayed:
             self.work()
             self.computed = True
 
+    def close(self) -> None:
+        """Nothing is repeated any more. The GPU must have done what was asked of it."""
+        self.graph, self.work = None, _nothing
+
     def _record(self) -> None:
+        with _no_garbage_collection():
+            self._record_now()
+
+    def _record_now(self) -> None:
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         draws = torch.cuda.default_generators[
             torch.cuda.current_device() if self.device.index is None else self.device.index
@@ -401,6 +412,22 @@ class Replayed:
             log.warning("decoding goes on without CUDA graphs, which is slower (%s)", reason)
             return
         self.graph = graph
+
+
+def _nothing() -> None:
+    raise AssertionError("closed")
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Whatever it freed on a GPU would end a recording."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _contexts(error: BaseException) -> list[BaseException]:

@@ -122,9 +122,7 @@ def generate(
                     shape = _FixedShape(bank, active, cache, rows)
                     repeated = _Repeated(shape, output, tokens, step, ends, temperature)
                 if not repeated():
-                    if on_gpu:
-                        torch.cuda.synchronize()
-                    repeated = None  # its graph and the memory of that go before the next one comes
+                    repeated = _closed(repeated)  # its graph and the memory of that go before the next one comes
             if (step + 1) % look_every:
                 continue
 
@@ -136,8 +134,9 @@ def generate(
                 keep, staying = _compact(live, max(counts))
                 if active is not None and len(staying) < conditions:
                     active = active[staying.tolist()]
-                conditions, rows, tokens, repeated = len(staying), rows.keep(keep), tokens[keep], None
+                conditions, rows, tokens, repeated = len(staying), rows.keep(keep), tokens[keep], _closed(repeated)
                 keep_rows(cache, keep)
+        _closed(repeated)
 
     responses = _responses(output, [prompt for group in prompts for prompt in group], end_tokens)
     return [responses[i : i + len(prompts[0])] for i in range(0, len(responses), len(prompts[0]))]
@@ -325,6 +324,11 @@ class _Repeated:
         self.step = torch.tensor([step], device=tokens.device)
         self.replayed = Replayed(self._work, tokens.device)
 
+    def close(self) -> None:
+        if self.step.is_cuda:
+            torch.cuda.synchronize()
+        self.replayed.close()
+
     def __call__(self) -> bool:
         """Draw a token for every row; whether it may be called again."""
         self.replayed()
@@ -337,6 +341,11 @@ class _Repeated:
         self.tokens.copy_(tokens)
         rows.live.copy_(after.live)
         self.step += 1
+
+
+def _closed(repeated: _Repeated | None) -> None:
+    if repeated is not None:
+        repeated.close()
 
 
 def _cache_bytes(model: Any, rows: _Rows) -> int:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 COLUMNS = 64  # of the cache that one program of `attend` reads at a time
 TILE = 16  # rows that a matrix product has at least
-DEPTH, WIDTH = 64, 128  # of a piece of the matrices A and B of an adapter
-PROGRAMS, PIECES = 320, 16  # `add_adapters` wants about so many programs, and cuts a row into so many pieces at most
+DEPTH, WIDTH = 64, 256  # of a piece of the matrices A and B of an adapter
+PROGRAMS, PIECES = 320, 8  # `add_adapters` wants about so many programs, and cuts a row into so many pieces at most
 MOST_ROWS = 64  # of a condition; with more, PyTorch's products are as good
 
 
