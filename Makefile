@@ -29,6 +29,10 @@ test: .venv/test  ## lint, types and the fast tests
 test-thorough: .venv/test  ## what takes seconds each: whole runs, many models, notebooks
 	$(BIN)/pytest -n 2 -m thorough
 
+test-kernels: .venv/test  ## the Triton kernels, interpreted: needs no GPU, but triton (190 MB)
+	$(BIN)/pip install -q triton
+	TRITON_INTERPRET=1 $(BIN)/pytest tests/models/test_kernels.py
+
 test-slow: .venv/test  ## the tests that take minutes
 	$(BIN)/pytest -m slow
 
@@ -52,4 +56,4 @@ dist: .venv/test  ## build the source distribution and the wheel into dist/
 	rm -rf build dist
 	$(BIN)/python -m build --no-isolation
 
-.PHONY: help demo test test-thorough test-slow tables bench gpu-wheels docs dist
+.PHONY: help demo test test-thorough test-kernels test-slow tables bench gpu-wheels docs dist

@@ -1,5 +1,5 @@
 """Triton's kernels against the PyTorch operations that they stand for. Without a GPU they are interpreted, if triton is
-installed and TRITON_INTERPRET=1 (`make test-thorough`), in float32 and float16: the interpreter does not know bfloat16.
+installed and TRITON_INTERPRET=1 (`make test-kernels`), in float32 and float16: the interpreter does not know bfloat16.
 """
 
 from __future__ import annotations
