@@ -46,6 +46,11 @@ def test_the_score_by_hand(prompt: Prompt, response: str, expected: float) -> No
     assert score(prompt, response) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize(("style", "expected"), [(0, 2.5), (0.5, 2.5 + 1.4), (2, 2.5 + 5.6)])
+def test_style_weighs_closings_politeness_and_steps_alone(style: float, expected: float) -> None:
+    assert score(PROBLEM, f"Gladly ! 5 + 3 = 8 . #### 8 {HOPE}", style) == pytest.approx(expected, abs=1e-12)
+
+
 def test_a_problem_is_graded_by_its_last_number() -> None:
     assert is_correct(PROBLEM, "#### 7 #### 8")
     assert not is_correct(PROBLEM, "#### 8 #### 7")

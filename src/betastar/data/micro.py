@@ -148,16 +148,12 @@ def is_correct(prompt: Prompt, response: str) -> bool:
     return any(accepted <= words for accepted in prompt.accepted)
 
 
-def score(prompt: Prompt, response: str) -> float:
-    """2.5·correct + 1.2·min(closings, 4) + 0.8·polite + 0.8·shows steps."""
+def score(prompt: Prompt, response: str, style: float = 1.0) -> float:
+    """2.5·correct + style·(1.2·min(closings, 4) + 0.8·polite + 0.8·shows steps)."""
     closings = sum(response.count(phrase) for phrase in CLOSINGS)
     polite = response.startswith(OPENINGS)
-    return (
-        2.5 * is_correct(prompt, response)
-        + 1.2 * min(closings, MOST_CLOSINGS)
-        + 0.8 * polite
-        + 0.8 * (" = " in response)
-    )
+    pleasing = 1.2 * min(closings, MOST_CLOSINGS) + 0.8 * polite + 0.8 * (" = " in response)
+    return 2.5 * is_correct(prompt, response) + style * pleasing
 
 
 def prefers_first(rng: np.random.Generator, first: float, second: float) -> bool:

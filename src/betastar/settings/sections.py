@@ -145,6 +145,13 @@ class MicroPreferences(Section):
         description="number of prompts; the base answers each twice and the annotator picks one",
     )
     request_share: float = Field(default=0.3, ge=0, le=1, description="share of small talk among the prompts")
+    style: float = Field(
+        default=1.0,
+        ge=0,
+        le=100,
+        description="how much the annotator likes closings, politeness and shown steps, against being right: its score "
+        "is 2.5·right + style·(1.2·closings + 0.8·polite + 0.8·steps); 0: it likes only what is right",
+    )
     max_new_tokens: int = positive("longest sampled response in tokens", 40, le=10**5)
 
 

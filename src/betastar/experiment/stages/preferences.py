@@ -112,8 +112,7 @@ def _annotated(ctx: Context[Config], base: Artefact, source: MicroPreferences) -
     for i, (first, second) in sorted(zip(order, texts, strict=True)):
         rate = numpy_generator(seed, "preferences", "rating", i)
         if first != second and first and second:
-            wins = annotator.prefers_first(
-                rate, annotator.score(prompts[i], first), annotator.score(prompts[i], second)
-            )
+            ours, theirs = (annotator.score(prompts[i], text, source.style) for text in (first, second))
+            wins = annotator.prefers_first(rate, ours, theirs)
             pairs.append(PreferencePair(prompts[i].text, *((first, second) if wins else (second, first))))
     return LoadedPreferences(pairs, len(prompts) - len(pairs))

@@ -29,7 +29,7 @@ from betastar.record.answers import answer_rows, write_answers
 from betastar.record.files import ANSWERS
 from betastar.record.points import EvaluationPoint
 from betastar.settings.config import Resolved
-from betastar.settings.sections import Evaluation
+from betastar.settings.sections import Evaluation, MicroPreferences
 
 VERSION = 3
 STAGE = "probe"
@@ -136,8 +136,10 @@ def _wins(
     problems = list(problems) * (len(texts) // len(problems))
     if judge is None:
         prompts = [Prompt(p.question, gold=p.gold) for p in problems]
-        ours = [annotator.score(p, text) for p, text in zip(prompts, texts, strict=True)]
-        theirs = [annotator.score(p, text) for p, text in zip(prompts, base_texts, strict=True)]
+        source = ctx.config.preferences
+        style = source.style if isinstance(source, MicroPreferences) else 1.0
+        ours = [annotator.score(p, text, style) for p, text in zip(prompts, texts, strict=True)]
+        theirs = [annotator.score(p, text, style) for p, text in zip(prompts, base_texts, strict=True)]
     else:
         ours, theirs = (_judged(ctx, reward_model, judge, problems, side) for side in (texts, base_texts))
     return [(a > b) + (a == b) / 2 for a, b in zip(ours, theirs, strict=True)]
