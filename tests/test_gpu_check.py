@@ -79,6 +79,7 @@ def test_every_part_delivers_on_an_image_without_the_packages_that_may_be_missin
     )
 
 
+@pytest.mark.thorough
 def test_what_needs_pydantic_is_not_measured_without_it(tmp_path: Path) -> None:
     done = run(tmp_path / "out", "--tiny", "--only", "rates,micro", path=without(("pydantic",), tmp_path / "absent"))
     assert done.returncode == 0, done.stdout

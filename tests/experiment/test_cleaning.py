@@ -36,6 +36,7 @@ def whats(found: Cleaning) -> dict[str, str]:
     return {str(item.path.name): item.what for item in found.removable}
 
 
+@pytest.mark.thorough
 def test_a_finished_run_needs_all_that_it_has_made(run: Path) -> None:
     assert clean(run, delete=True) == ([], "")
 
@@ -87,6 +88,7 @@ def test_what_died_or_was_damaged_goes(run: Path) -> None:
 
 
 @pytest.mark.parametrize("begun", ["other settings", "the same"])
+@pytest.mark.thorough
 def test_an_unfinished_run_keeps_everything_that_it_may_go_on_from(run: Path, begun: str) -> None:
     config = small("online.steps=4") if begun == "other settings" else small()
     if begun == "the same":

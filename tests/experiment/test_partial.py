@@ -128,6 +128,7 @@ def test_an_upload_that_fails_is_said_and_costs_nothing_else(tmp_path: Path, mon
 
 
 @pytest.mark.usefixtures("undrawn")
+@pytest.mark.thorough
 def test_a_machine_lost_with_its_disk_costs_only_the_steps_since_the_last_upload(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

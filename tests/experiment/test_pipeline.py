@@ -274,6 +274,7 @@ def test_more_answers_leave_the_first_ones_as_they_are(finished: Path, tmp_path:
 
 
 @pytest.mark.usefixtures("undrawn")
+@pytest.mark.thorough
 def test_each_seed_has_an_ensemble_of_its_own_and_is_scored_by_it_alone(finished: Path, tmp_path: Path) -> None:
     """Seed 1 alone in a run gives what it gives beside seed 0, to rounding: its reward models, their centroid and
     offsets, and what they say of its conditions and of the base."""
@@ -371,6 +372,7 @@ def test_another_beta_changes_no_other_conditions_text(finished: Path, tmp_path:
 
 
 @pytest.mark.usefixtures("undrawn")
+@pytest.mark.thorough
 def test_a_new_beta_or_seed_trains_only_itself_and_online_settings_keep_the_checkpoints(finished: Path) -> None:
     listener = Listener()
     pipeline.run(load_config("micro", [*TINY, "grid.values=[0.1, 0.5, 1.0]"]), finished, listener)

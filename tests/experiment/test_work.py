@@ -32,6 +32,7 @@ from betastar.experiment.worker import Worker
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 
+@pytest.mark.thorough
 def test_units_made_one_by_one_are_the_run(local: Path, tmp_path: Path) -> None:
     """A worker that takes units as they come makes each part once, and `run` finds everything: the same bytes."""
     config = small()

@@ -182,6 +182,7 @@ def by_step(logged: list[tuple[dict[str, float], int | None]]) -> dict[tuple[str
     return found
 
 
+@pytest.mark.thorough
 def test_a_finished_run_is_sent_whole_by_names_and_makes_nothing_again(
     resumed: Path, data: Path, tmp_path: Path, fake: type[Fake]
 ) -> None:

@@ -227,6 +227,7 @@ def test_responses_are_browsed_by_keyboard(driver: Any, page: Path) -> None:
     assert text(driver, "question") != before
 
 
+@pytest.mark.thorough
 def test_hostile_text_is_shown_and_does_nothing(driver: Any, page: Path) -> None:
     load(driver, page)
     driver.execute_script("document.querySelector('[data-choice=step]').value = 2")

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -101,16 +102,48 @@ def test_markdown_by_hand() -> None:
     assert lines[-1] == f"Undefined (–): r\\_UQ: {why} (a\\_b\\|c, β 0.1)."
 
 
+def across(text: str) -> str:
+    return rf"\multicolumn{{6}}{{@{{}}p{{\linewidth}}@{{}}}}{{\raggedright {text}}} \\"
+
+
 def test_latex_by_hand() -> None:
     lines = table_1(record(), "latex").splitlines()
-    assert lines[2] == r"\begin{tabular}{lrrrrrr}"
+    assert lines[3] == r"\begin{tabular}{@{}lrrrrr@{}}"
     assert lines[-1] == r"\end{tabular}"
-    assert r"\multicolumn{7}{l}{variant a\_b|c} \\".replace("|", "$|$") in lines
-    ten = r"$10$ & $3$ & $16 \pm 4.6$ & $8 \pm 2.3$ & $0.700 \pm 0.000$ & $1.00 \pm 0.00$ & $4$ ($2$ of $3$) \\"
-    assert ten in lines
-    rho = r"Spearman $\rho$ & $3$ $\beta$ & $+1.00$ (exact $p = 0.33$) & $+1.00$ (exact $p = 0.33$) &  &  &  \\"
-    assert rho in lines
-    assert any(line.startswith(r"\multicolumn{7}{p{0.95\linewidth}}{\footnotesize Undefined (--): ") for line in lines)
+    assert across("variant a\\_b$|$c") in lines
+    means = (("16", "4.6"), ("8", "2.3"), ("0.700", "0.000"), ("1.00", "0.00"))
+    cells = " & ".join(rf"${mean}${{\tiny $\,\pm\,{error}$}}" for mean, error in means)
+    assert rf"$10$ & {cells} & $4$ ($2$/$3$) \\" in lines
+    rho = r"$+1.00$ (exact $p = 0.33$)"
+    assert across(rf"Spearman $\rho$ over $3$ $\beta$: st. {rho}; paper {rho}") in lines
+    assert any(r"\scriptsize n = 3. Means over n seeds" in line for line in lines)
+    assert any(r"\scriptsize Undefined (--): " in line for line in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+@pytest.mark.parametrize("name", ["a", "fixed κ, a long name of a variant 50% & {odd}_#1^~\\$"])
+def test_latex_compiles_and_fits_one_column(name: str, tmp_path: Path) -> None:
+    """234 points (3.25 inches): TeX says where a line or box is wider. Numbers as long as real ones are."""
+    rows = [
+        point(name, beta, seed, step, -4.12345 + 0.0123 * beta * (1 + seed) * step, 5)
+        for beta in (0.0501, 0.108, 1.58, 10.0)
+        for seed in range(10)
+        for step in (0, 100, 200)
+    ]
+    text = table_1(as_read(build_results(pd.DataFrame(rows), {}, {"name": "long"})), "latex")
+    (tmp_path / "t.tex").write_text(
+        "\\documentclass{article}\\usepackage{booktabs}\\usepackage[T1]{fontenc}\\hfuzz=0.5pt\n"
+        "\\begin{document}\\noindent\\begin{minipage}{3.25in}\n" + text + "\\end{minipage}\\end{document}\n"
+    )
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
 
 
 @pytest.mark.parametrize("variant", ["a", r"50% & {odd}_#1^~\$", "β-0.1 → ★", "two\nlines"])
@@ -122,14 +155,15 @@ def test_latex_is_well_formed_whatever_the_names(variant: str) -> None:
     assert bare.count("$") % 2 == 0
     assert "^~" not in bare
     known = {"begin", "end", "toprule", "midrule", "bottomrule", "multicolumn", "footnotesize", "linewidth", "mathrm"}
+    known |= {"setlength", "tabcolsep", "raggedright", "scriptsize", "tiny"}
     symbols = {"beta", "rho", "tau", "hat", "pm", "times", "to", "star", "cdot"}
     escapes = {"textasciitilde", "textasciicircum", "textbackslash"}
     assert set(re.findall(r"\\([a-z]+)", bare)) <= known | symbols | escapes
-    for line in body[1:-1]:
+    for line in body[2:-1]:
         if line.endswith(r"\\"):
             cells = re.sub(r"\\&", "", line).count("&") + 1
             spanned = re.match(r"\\multicolumn\{(\d)\}", line)
-            assert (int(spanned[1]) if spanned else cells) == 7, line
+            assert (int(spanned[1]) if spanned else cells) == 6, line
 
 
 def test_text_and_numbers_in_latex() -> None:

@@ -273,6 +273,7 @@ def test_the_beta_to_choose_are_shaded() -> None:
 
 
 @pytest.mark.parametrize(("paper", "inches"), [("one column", 3.25), ("two columns", 6.75)])
+@pytest.mark.thorough
 def test_a_figure_for_a_paper_has_the_width_of_its_column(paper: Any, inches: float, tmp_path: Path) -> None:
     chart = Plots(record()).gap(paper)
     for suffix in ("svg", "pdf", "png"):

@@ -171,24 +171,50 @@ def as_markdown(results: Json) -> str:
 
 
 def as_latex(results: Json) -> str:
-    """A `tabular` for a `table` environment; needs booktabs and nothing else."""
-    head = [r"$\beta$", f"${COUNT}$", *map(escaped, SHOWN.values()), ONSET]
+    """A `tabular` that fits one column of a two-column paper (3.25 inches); needs booktabs and nothing else."""
+    head = [r"$\beta$", "AUGC, st.", "AUGC, paper", escaped(SHOWN["mean_uq"]), escaped(SHOWN["r_uq"]), "onset"]
     width = len(head)
     lines = [
         f"% Table 1 of arXiv:2606.30627 for {_one_line(results['name'])}, by betastar {results['betastar']}.",
-        r"% Needs \usepackage{booktabs}.",
-        rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}",
+        r"% Needs \usepackage{booktabs}. One column wide. In a table environment or between braces: the size holds on.",
+        r"\footnotesize\setlength{\tabcolsep}{2.5pt}",
+        rf"\begin{{tabular}}{{@{{}}l{'r' * (width - 1)}@{{}}}}",
         r"\toprule",
         _ended(head),
     ]
-    for variant in results["summary"]:
-        lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{variant {escaped(variant)}}} \\"]
-        lines += [_ended([in_maths(_beta(row)), *map(in_maths, _cells(row))]) for row in rows(results, variant)]
-        lines.append(_ended([r"Spearman $\rho$", *map(in_maths, _spearman(results["summary"][variant]))]))
+    counts = {_cells(row)[0] for row in rows(results)}
+    for variant, summary in results["summary"].items():
+        title = f"variant {escaped(variant)}"
+        lines += [r"\midrule", _spread(width, title)]
+        for row in rows(results, variant):
+            n, *means, onset = _cells(row)
+            beta = in_maths(_beta(row)) + (rf" {{\tiny $n={n}$}}" if len(counts) > 1 else "")
+            lines.append(_ended([beta, *map(_narrow, means), in_maths(onset.replace(" of ", "/"))]))
+        lines.append(_spread(width, _correlations(summary)))
     lines.append(r"\bottomrule")
-    for note in [NOTE, *(f"Undefined (–): {text}." for text in notes_on(results))]:
-        lines.append(rf"\multicolumn{{{width}}}{{p{{0.95\linewidth}}}}{{\footnotesize {escaped(note)}}} \\")
+    once = f"n = {next(iter(counts))}. " if len(counts) == 1 else ""
+    for note in [once + NOTE, *(f"Undefined (–): {text}." for text in notes_on(results))]:
+        lines.append(_spread(width, rf"\scriptsize {escaped(note)}"))
     return "\n".join([*lines, r"\end{tabular}", ""])
+
+
+def _spread(width: int, text: str) -> str:
+    """A line across all columns, broken where it is too long."""
+    return rf"\multicolumn{{{width}}}{{@{{}}p{{\linewidth}}@{{}}}}{{\raggedright {text}}} \\"
+
+
+def _narrow(cell: str) -> str:
+    """A mean with its standard error in small digits."""
+    mean, sign, error = cell.partition(" ± ")
+    return in_maths(mean) + (rf"{{\tiny $\,\pm\,{_maths(error)[1:-1]}$}}" if sign else "")
+
+
+def _correlations(summary: Json) -> str:
+    """Spearman's ρ of both forms of AUGC over β, in one line."""
+    found = dict(zip(FORMS, _spearman(summary)[1:], strict=False))
+    kinds = {"standardised": "st.", "paper": "paper"}
+    parts = [f"{kinds[form]} {in_maths(found[form])}" for form in FORMS]
+    return rf"Spearman $\rho$ over ${len(summary['betas'])}$ $\beta$: {'; '.join(parts)}"
 
 
 def rows(results: Json, variant: str | None = None) -> list[Row]:

@@ -84,6 +84,7 @@ def runs(folder: Path) -> list[Path]:
     return found
 
 
+@pytest.mark.thorough
 def test_series_in_a_table_are_the_series_in_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = runs(tmp_path)
     whole = betastar.analyze(paths, out=tmp_path / "whole")

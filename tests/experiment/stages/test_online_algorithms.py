@@ -69,6 +69,7 @@ def test_the_papers_loss_is_the_same_on_either_path(logs: dict[str, list[dict[st
             assert ours[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-5), (name, ours["step"])
 
 
+@pytest.mark.thorough
 def test_kappa_is_adapted_towards_the_target(logs: dict[str, list[dict[str, Any]]]) -> None:
     """By at most a fifth times 4 responses of a horizon of 10 at a step; KL is 0 at first, so it falls then."""
     kappas = [row["kappa"] for row in logs["target"]]

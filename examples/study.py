@@ -1,0 +1,299 @@
+"""The study's tables and figures from the records of its runs (docs/study/).
+
+    python examples/study.py main MICRO_RUN OUT                  # H1 to H4, H6 and the sensitivity table
+    python examples/study.py styles OUT STYLE=RUN STYLE=RUN …    # H7
+    python examples/study.py objectives RUN OUT                  # H5
+
+Each prints Markdown and writes its figures as .svg into OUT. Every number is computed from the records; slopes are per
+tenfold β (or strength), within seeds, with 95 % intervals over whole seeds.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+import betastar as bs
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values."""
+    order, adjusted, largest = np.argsort(ps), [0.0] * len(ps), 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(ps) - rank) * ps[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
+def slopes(frame: pd.DataFrame, value: str) -> np.ndarray:
+    """For each seed that has every β, the least-squares slope of `value` over log10 β."""
+    table = frame.pivot_table(value, "seed", "beta").dropna()
+    x = np.log10(table.columns.to_numpy(float))
+    return np.polyfit(x, table.to_numpy(float).T, 1)[0]
+
+
+def mean_of(values: np.ndarray) -> tuple[float, float, float, float]:
+    """Mean over seeds, its 95 % interval and the two-sided p of zero, by Student's t."""
+    from scipy import stats
+
+    values = values[np.isfinite(values)]
+    mean, error = values.mean(), values.std(ddof=1) / np.sqrt(len(values))
+    half = stats.t.ppf(0.975, len(values) - 1) * error
+    return mean, mean - half, mean + half, float(stats.ttest_1samp(values, 0).pvalue)
+
+
+def interval(mean: float, low: float, high: float, digits: int = 1) -> str:
+    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]".replace("-", "−")
+
+
+def p_text(p: float) -> str:
+    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
+
+
+def seed_mean(entry: dict[str, Any], digits: int = 1) -> str:
+    if entry["mean"] is None:
+        return f"– ({entry['reason']})"
+    return interval(entry["mean"], entry["interval"]["low"], entry["interval"]["high"], digits)
+
+
+def print_table(rows: Sequence[dict[str, Any]]) -> None:
+    head = list(rows[0])
+    print(f"| {' | '.join(head)} |\n| {' | '.join(['---'] * len(head))} |")
+    for row in rows:
+        print(f"| {' | '.join(str(row[name]) for name in head)} |")
+    print()
+
+
+def by_beta(results: bs.Results) -> list[dict[str, Any]]:
+    rows = []
+    for (variant, beta), group in results.conditions.groupby(["variant", "beta"], sort=True):
+        points = results.points[(results.points.variant == variant) & (results.points.beta == beta)]
+        start, end = (points[points.step == step] for step in (points.step.min(), points.step.max()))
+        verdicts = ", ".join(f"{name} {n}" for name, n in group.verdict.value_counts().items())
+        rows.append(
+            {
+                "variant": variant,
+                "β": f"{beta:.3g}",
+                "√KL from base, start": f"{np.sqrt(start.kl_base.clip(lower=0)).mean():.2f}",
+                "end": f"{np.sqrt(end.kl_base.clip(lower=0)).mean():.2f}",
+                "truth, start": f"{start.true_strict.mean():.2f}",
+                "end ": f"{end.true_strict.mean():.2f}",
+                "regret, points": interval(*mean_of(group.regret.to_numpy(float))[:3]),
+                "proxy rise, sd": f"{group.proxy_standardised_rise.mean():.2f}",
+                "verdicts": verdicts,
+            }
+        )
+    return rows
+
+
+def answers(results: bs.Results) -> list[dict[str, Any]]:
+    """The primary test of every variant, as the record has it."""
+    rows = []
+    for variant, decision in results.record["decision"]["variants"].items():
+        effect, test = decision["effect"], decision["test"]
+        rows.append(
+            {
+                "variant": variant,
+                f"{decision['measure']}, points per tenfold": seed_mean(effect["slope"]),
+                "p (Holm)": p_text(test["p_holm"]),
+                "damage": decision["damage"] or "no change found",
+                "against ± 5": effect["relevance"],
+            }
+        )
+    return rows
+
+
+def matched(results: bs.Results) -> list[dict[str, Any]]:
+    rows = []
+    for variant, distance in results.record["distance"].items():
+        for origin, found in distance["matched"].items():
+            if found["reason"] and found["truth"]["matched"]["mean"] is None:
+                rows.append(
+                    {"variant": variant, "from": origin, "√KL": "–", "truth": found["reason"], "explained": "–"}
+                )
+                continue
+            rows.append(
+                {
+                    "variant": variant,
+                    "from": origin.replace("from_", ""),
+                    "√KL": f"{found['low']:.2f} to {found['high']:.2f}",
+                    "truth": seed_mean(found["truth"]["matched"]),
+                    "explained": seed_mean(found["truth"]["explained"]),
+                }
+            )
+    return rows
+
+
+def chain(results: bs.Results) -> list[dict[str, Any]]:
+    """Of the checkpoints, which all variants share."""
+    points = results.points
+    start = points[(points.step == 0) & (points.variant == points.variant.iloc[0])]
+    measures = {
+        "policy_entropy": ("policy entropy, nats", 3),
+        "prompt_diversity": ("diversity within a prompt", 3),
+        "disagreement_centred": ("û, centred", 3),
+    }
+    found = {name: mean_of(slopes(start, name)) for name in measures}
+    adjusted = holm([found[name][3] for name in measures])
+    return [
+        {"measure at step 0": words, "per tenfold β": interval(*found[name][:3], digits), "p (Holm)": p_text(p)}
+        for (name, (words, digits)), p in zip(measures.items(), adjusted, strict=True)
+    ]
+
+
+def sensitivity(results: bs.Results) -> list[dict[str, Any]]:
+    """The slope over β under other choices: a positive one of a loss says that damage rises with β."""
+    choices = {
+        "regret (primary), points": ("regret", 1, 1),
+        "truth lost from start to end, points": ("end_change", -1, 1),
+        "the same by the lenient grade, points": ("end_change_lenient", -1, 1),
+        "mean loss below the start, points": ("points_lost", 1, 1),
+        "AUGC, common scale": ("augc_common", 1, 2),
+        "AUGC, standardised": ("augc_standardised", 1, 2),
+        "AUGC, the paper's": ("augc_paper", 1, 2),
+        "truth missing for the proxy's rise, sd": ("gap_adjusted_end", 1, 2),
+    }
+    rows = []
+    for words, (name, sign, digits) in choices.items():
+        row = {"damage by": words}
+        for variant, group in results.conditions.groupby("variant", sort=False):
+            mean, low, high, _ = mean_of(sign * slopes(group, name))
+            way = "rises" if low > 0 else "falls" if high < 0 else "–"
+            row[str(variant)] = f"{interval(mean, low, high, digits)} {way}"
+        rows.append(row)
+    return rows
+
+
+def figure(results: bs.Results, out: Path) -> None:
+    """Truth over steps by β, and regret over β, by variant."""
+    scale = alt.Scale(type="log", scheme="viridis")
+    points = results.points.groupby(["variant", "beta", "step"], as_index=False).true_strict.mean()
+    lines = (
+        alt.Chart(points)
+        .mark_line()
+        .encode(
+            x=alt.X("step:Q", title="online step"),
+            y=alt.Y("true_strict:Q", title="true reward"),
+            color=alt.Color("beta:Q", scale=scale, title="β", legend=alt.Legend(format=".2g")),
+            detail="beta:N",
+        )
+        .properties(width=170, height=130)
+        .facet(column=alt.Column("variant:N", title=None))
+    )
+    rows = []
+    for (variant, beta), group in results.conditions.groupby(["variant", "beta"]):
+        mean, low, high, _ = mean_of(group.regret.to_numpy(float))
+        rows.append({"variant": variant, "beta": beta, "mean": mean, "low": low, "high": high})
+    base = alt.Chart(pd.DataFrame(rows)).encode(x=alt.X("beta:Q", scale=alt.Scale(type="log"), title="β"))
+    bars = (
+        alt.layer(
+            base.mark_rule().encode(y=alt.Y("low:Q", title="regret, points"), y2="high:Q"),
+            base.mark_line(point=True).encode(y="mean:Q"),
+        )
+        .properties(width=170, height=130)
+        .facet(column=alt.Column("variant:N", title=None))
+    )
+    (lines & bars).save(out)
+
+
+def main_run(folder: str, out: Path) -> None:
+    results = bs.load(folder)
+    diverged = results.conditions.verdict.isna().sum()
+    print(f"{len(results.conditions)} conditions, {diverged} of them without a verdict.\n")
+    print_table(answers(results))
+    print_table(by_beta(results))
+    print_table(matched(results))
+    print_table(chain(results))
+    print_table(sensitivity(results))
+    figure(results, out / "study_micro.svg")
+
+
+def styles(runs: Sequence[str], out: Path) -> None:
+    loaded = {float(name): bs.load(folder) for name, folder in (run.split("=", 1) for run in runs)}
+    rows, frames = [], []
+    for style, results in sorted(loaded.items()):
+        for row in answers(results):
+            rows.append({"style": f"{style:g}", **row})
+        frames.append(results.conditions.assign(style=style))
+        for row in by_beta(results):
+            keep = ("variant", "β", "truth, start", "end ", "regret, points", "proxy rise, sd", "verdicts")
+            frames[-1].attrs.setdefault("rows", []).append({"style": f"{style:g}", **{k: row[k] for k in keep}})
+    print_table(rows)
+    print_table([row for frame in frames for row in frame.attrs["rows"]])
+    every = pd.concat([frame.drop(columns=[]) for frame in frames])
+    found = []
+    for variant, group in every.groupby("variant", sort=False):
+        low = group[group.beta == group.beta.min()].rename(columns={"beta": "was"})
+        table = low.pivot_table("regret", "seed", "style").dropna()
+        at_low = np.polyfit(table.columns.to_numpy(float), table.to_numpy(float).T, 1)[0]
+        per_style = {style: slopes(of, "regret") for style, of in group.groupby("style")}
+        of_slope = np.polyfit(list(per_style), np.array(list(per_style.values())), 1)[0]
+        found.append((str(variant), mean_of(at_low), mean_of(of_slope)))
+    for variant, *tests in found:
+        ps = holm([test[3] for test in tests])
+        print_table(
+            [
+                {"variant": variant, "per unit of style": words, "change": interval(*test[:3]), "p (Holm)": p_text(p)}
+                for words, test, p in zip(
+                    ("regret at the smallest β, points", "slope of regret over β, points per tenfold β"),
+                    tests,
+                    ps,
+                    strict=True,
+                )
+            ]
+        )
+    chart = (
+        alt.Chart(every)
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("style:Q", title="weight of style in the annotators' score"),
+            y=alt.Y("mean(regret):Q", title="regret, points"),
+            color=alt.Color("beta:N", title="β"),
+            column=alt.Column("variant:N", title=None),
+        )
+        .properties(width=200, height=140)
+    )
+    chart.save(out / "study_style.svg")
+
+
+def objectives(folder: str, out: Path) -> None:
+    results = bs.load(folder)
+    print_table(answers(results))
+    print_table(by_beta(results))
+    starts = results.points[results.points.step == 0].groupby(["variant", "beta"], as_index=False).kl_base.mean()
+    regret = results.conditions.groupby(["variant", "beta"], as_index=False).regret.mean()
+    table = starts.merge(regret)
+    table["distance"] = np.sqrt(table.kl_base.clip(lower=0))
+    chart = (
+        alt.Chart(table)
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("distance:Q", title="√KL of the checkpoint from the base"),
+            y=alt.Y("regret:Q", title="regret, points"),
+            color=alt.Color("variant:N", title="objective"),
+        )
+        .properties(width=320, height=200)
+    )
+    chart.save(out / "study_objectives.svg")
+
+
+def run(arguments: Sequence[str]) -> None:
+    if len(arguments) < 3 or arguments[0] not in ("main", "styles", "objectives"):
+        sys.exit(__doc__)
+    kind, *rest = arguments
+    out = Path(rest[0] if kind == "styles" else rest[1])
+    out.mkdir(parents=True, exist_ok=True)
+    if kind == "styles":
+        styles(rest[1:], out)
+    else:
+        {"main": main_run, "objectives": objectives}[kind](rest[0], out)
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:])
