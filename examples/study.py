@@ -3,6 +3,7 @@
     python examples/study.py main MICRO_RUN OUT                  # H1 to H4, H6 and the sensitivity table
     python examples/study.py styles OUT STYLE=RUN STYLE=RUN …    # H7
     python examples/study.py objectives RUN OUT                  # H5
+    python examples/study.py against RUN OUT BASELINE            # every variant against one (docs/studies/)
 
 Each prints Markdown and writes its figures as .svg into OUT. Every number is computed from the records; slopes are per
 tenfold β (or strength), within seeds, with 95 % intervals over whole seeds.
@@ -95,7 +96,7 @@ def by_beta(results: bs.Results) -> list[dict[str, Any]]:
 def answers(results: bs.Results) -> list[dict[str, Any]]:
     """The primary test of every variant, as the record has it."""
     rows = []
-    for variant, decision in results.record["decision"]["variants"].items():
+    for variant, decision in results.record["decision"].items():
         effect, test = decision["effect"], decision["test"]
         rows.append(
             {
@@ -283,14 +284,82 @@ def objectives(folder: str, out: Path) -> None:
     chart.save(out / "study_objectives.svg")
 
 
+def crossing(points: pd.DataFrame, along: str, level: float) -> float:
+    """Truth where `along` first reaches `level`, linearly between points; NaN where it never does."""
+    x, truth = points[along].to_numpy(float), points.true_strict.to_numpy(float)
+    for i in range(1, len(x)):
+        if x[i] >= level > x[i - 1]:
+            share = (level - x[i - 1]) / (x[i] - x[i - 1])
+            return truth[i - 1] + share * (truth[i] - truth[i - 1])
+    return float("nan")
+
+
+def against(folder: str, out: Path, baseline: str) -> None:
+    """Every variant minus the baseline, paired by seed, mean over β: at the last step, and where both have come equally
+    far from the checkpoint (√KL) or gained as much proxy: at nine tenths of what the one that went less far reached."""
+    results = bs.load(folder)
+    points = results.points.sort_values("step").assign(
+        distance=lambda f: np.sqrt(f.kl.clip(lower=0)),
+        gain=lambda f: f.proxy - f.groupby(["variant", "beta", "seed"]).proxy.transform("first"),
+    )
+    by = dict(list(points.groupby(["variant", "beta", "seed"])))
+    regret = results.conditions.set_index(["variant", "beta", "seed"]).regret
+    differences = []
+    for (variant, beta, seed), mine in by.items():
+        base = by[baseline, beta, seed]
+        levels = {along: 0.9 * min(mine[along].max(), base[along].max()) for along in ("distance", "gain")}
+        differences.append(
+            {
+                "variant": variant,
+                "seed": seed,
+                "end truth, points": 100 * (mine.true_strict.iloc[-1] - base.true_strict.iloc[-1]),
+                "proxy's rise, sd": (mine.gain.iloc[-1] - base.gain.iloc[-1]) / base.proxy_std.iloc[0],
+                "regret, points": regret[variant, beta, seed] - regret[baseline, beta, seed],
+                **{
+                    f"truth at equal {words}": 100
+                    * (crossing(mine, along, levels[along]) - crossing(base, along, levels[along]))
+                    for along, words in (("distance", "√KL"), ("gain", "proxy"))
+                },
+            }
+        )
+    # A seed counts with those β at which the comparison can be made.
+    by_seed = pd.DataFrame(differences).groupby(["variant", "seed"], sort=False).mean()
+    rows = []
+    for variant in dict.fromkeys(results.conditions.variant):
+        cells = {}
+        for column in by_seed:
+            values = by_seed.loc[variant, column].dropna().to_numpy(float)
+            enough = len(values) > 1 and variant != baseline
+            cells[column] = interval(*mean_of(values)[:3], 2 if column.endswith("sd") else 1) if enough else "–"
+        verdicts = results.conditions[results.conditions.variant == variant].verdict.value_counts()
+        rows.append({"variant": variant, **cells, "verdicts": ", ".join(f"{name} {n}" for name, n in verdicts.items())})
+    print_table(rows)
+    print_table(by_beta(results))
+    path = points.groupby(["variant", "step"], as_index=False)[["gain", "true_strict"]].mean()
+    chart = (
+        alt.Chart(path)
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("gain:Q", title="rise of the proxy"),
+            y=alt.Y("true_strict:Q", title="true reward", scale=alt.Scale(zero=False)),
+            color=alt.Color("variant:N", title=None),
+            order="step:Q",
+        )
+        .properties(width=340, height=220)
+    )
+    chart.save(out / f"study_{results.record['name']}.svg")
+
+
 def run(arguments: Sequence[str]) -> None:
-    if len(arguments) < 3 or arguments[0] not in ("main", "styles", "objectives"):
+    if len(arguments) < 3 or arguments[0] not in ("main", "styles", "objectives", "against"):
         sys.exit(__doc__)
     kind, *rest = arguments
     out = Path(rest[0] if kind == "styles" else rest[1])
     out.mkdir(parents=True, exist_ok=True)
     if kind == "styles":
         styles(rest[1:], out)
+    elif kind == "against":
+        against(rest[0], out, rest[2])
     else:
         {"main": main_run, "objectives": objectives}[kind](rest[0], out)
 

@@ -31,6 +31,7 @@ def test_the_page_has_what_the_example_prints(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.thorough
 def test_the_figures_of_the_page_show_these_data(name: str, tmp_path: Path) -> None:
     """Compared by their words and the values of their dots, not by bytes, which depend on the version of Vega."""
     place = DOCS / "images" / f"clear_case_{name}.svg"

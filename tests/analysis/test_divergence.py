@@ -80,6 +80,7 @@ def test_rewards_that_look_sound_do_not_count_where_the_policy_computes_no_numbe
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("first", [0, 2])
+@pytest.mark.thorough
 def test_where_all_diverged_there_is_no_result_and_the_report_still_draws(value: float, first: int) -> None:
     found = results(lambda row: {**row, "proxy": value} if row["step"] >= first else row)
     assert found["warnings"][0].startswith("9 of 9 conditions diverged, so there is no result: paper, β 0.1, seed 0; ")

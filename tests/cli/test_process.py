@@ -41,6 +41,7 @@ import typer
 
 
 @pytest.mark.parametrize("command", [["presets"], ["run", "micro"], ["plan", "micro"]])
+@pytest.mark.thorough
 def test_an_interrupt_within_an_import_ends_the_program_when_that_is_over(tmp_path: Path, command: list[str]) -> None:
     """In place of a library of the command line's, one that is slow to load."""
     (tmp_path / "typer.py").write_text(SLOW.replace("FOLDER", repr(str(tmp_path))))
@@ -111,6 +112,7 @@ def test_a_closed_output_is_replaced_so_that_no_file_takes_its_place(run: Path) 
 
 
 @pytest.mark.parametrize("name", ["adapters", "figures", "store"])
+@pytest.mark.thorough
 def test_a_file_in_the_place_of_a_folder_is_refused_before_training(tmp_path: Path, name: str) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / name).write_text("mine")

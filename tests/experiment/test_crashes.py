@@ -146,6 +146,7 @@ def test_every_stage_that_reads_pairs_says_how_far_it_is(tiniest: Tiniest) -> No
     assert listener.last["offline", "pairs"] == (2 * splits["test"], 2 * splits["test"])  # two policies
 
 
+@pytest.mark.thorough
 def test_dead_again_and_again(tiniest: Tiniest) -> None:
     """Each process dies a little later than the one before: some within a stage, some within the repair."""
     folder, died = tiniest.emptied(), 0

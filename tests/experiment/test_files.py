@@ -56,6 +56,7 @@ def check_honest_report(results: dict) -> None:
         assert condition["alignment"]["judge"] == "reward model not used online"
 
 
+@pytest.mark.thorough
 def test_every_stage_runs_on_files_made_on_the_spot(tmp_path: Path) -> None:
     config = load_config("files", [*SMALL, *write_files(tmp_path)])
     results = pipeline.run(config, tmp_path / "run")

@@ -157,6 +157,7 @@ def called(rng, truth, n_seeds, n_points, noise, slopes, repeats=200):
     ("n_seeds", "n_points", "noise", "slopes"),
     [(3, 17, 0.7, 0.0), (5, 17, 0.7, 0.0), (5, 60, 0.9, 0.0), (5, 17, 0.0, 1.0)],
 )
+@pytest.mark.thorough
 def test_correlated_noise_is_seldom_called_a_curve(n_seeds, n_points, noise, slopes):
     # Points counted as independent find a curve in 10 to 40 % of these.
     flat = called(np.random.default_rng(6), ("none", 0, 0), n_seeds, n_points, noise, slopes)

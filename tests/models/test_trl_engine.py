@@ -224,6 +224,7 @@ def test_reward_models_are_the_same_by_both_engines(full: Setting, tmp_path: Pat
     [({"quantization": "nf4"}, EXACT), ({"dtype": "bfloat16"}, Agreement(0.1, 0.1))],
     ids=["nf4", "bfloat16"],
 )
+@pytest.mark.thorough
 def test_low_precision(
     settings: Callable[..., Setting], precision: dict[str, str], agreement: Agreement, tmp_path: Path
 ) -> None:
@@ -249,6 +250,7 @@ def test_dropout_comes_from_the_seed_and_reaches_the_adapter_alone(full: Setting
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.thorough
 def test_finished_work_is_reused(full: Setting, tmp_path: Path) -> None:
     """Unless the job is another one, or what it left is damaged; on what it is computed does not matter."""
     trained: list[float] = []

@@ -152,6 +152,7 @@ def test_a_gap_above_the_threshold_stops_training_and_keeps_a_checkpoint(
 
 
 @pytest.mark.parametrize(("strategy", "kept"), [("epoch", True), ("no", False)])
+@pytest.mark.thorough
 def test_what_a_stop_keeps_follows_the_save_strategy(make_trainer: Make, strategy: str, kept: bool) -> None:
     trainer = make_trainer(**LEARNS, max_steps=12, save_strategy=strategy)
     last = rows(run(trainer, stop_above="auto"))[-1]["step"]
@@ -185,6 +186,7 @@ def test_the_end_is_evaluated_where_another_callback_stops(make_trainer: Make) -
     assert [row["step"] for row in rows(run(make_trainer(), At(3, kill=False)))] == [0, 2, 3]
 
 
+@pytest.mark.thorough
 def test_a_killed_run_resumes_to_the_same_file(make_trainer: Make, tmp_path: Path) -> None:
     """Killed at step 7, after an evaluation at 6 that comes again: the checkpoint is of step 4."""
     settings = {**LEARNS, "max_steps": 8, "save_strategy": "steps", "save_steps": 4}
@@ -197,6 +199,7 @@ def test_a_killed_run_resumes_to_the_same_file(make_trainer: Make, tmp_path: Pat
     assert resumed.path.read_bytes() == whole.path.read_bytes()
 
 
+@pytest.mark.thorough
 def test_a_resume_with_other_problems_or_settings_is_refused(make_trainer: Make, tmp_path: Path) -> None:
     settings = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
     run(make_trainer(**settings))
@@ -206,6 +209,7 @@ def test_a_resume_with_other_problems_or_settings_is_refused(make_trainer: Make,
             run(make_trainer(**settings, **more), resume=resume, **given)
 
 
+@pytest.mark.thorough
 def test_a_resume_without_its_file_starts_there_and_says_so(
     make_trainer: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -243,6 +247,7 @@ def test_members_of_an_ensemble_give_the_uncertainty(make_trainer: Make) -> None
     assert silent["missing"]["disagreement"] == "no response has a score of every member"
 
 
+@pytest.mark.thorough
 def test_several_answers_to_a_problem_rank_and_calibrate(make_trainer: Make) -> None:
     """Three answers to each of 24 problems: one evaluation of the start is enough for a threshold."""
     monitor = run(make_trainer(**LEARNS, max_steps=2), answers=3, replicates=1, stop_above="auto")
@@ -295,6 +300,7 @@ def test_false_alarms_with_a_real_model_stay_below_the_stated_rate(make_trainer:
     assert 0.01 <= count / runs <= 0.05 + 3 * sqrt(0.05 * 0.95 / runs)
 
 
+@pytest.mark.thorough
 def test_what_cannot_be_calibrated_is_said(make_trainer: Make) -> None:
     constant: dict[str, Any] = {"true": lambda text, gold: True, "proxy": lambda p, c: [1.0] * len(p)}
     cases: list[dict[str, Any]] = [constant, {"replicates": 1}]

@@ -115,6 +115,7 @@ def sentence_or_nothing(call: Callable[[], object], file: str) -> bool:
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("name", ["status.json", "metrics.jsonl"])
+@pytest.mark.thorough
 def test_a_run_is_watched_whatever_its_files_hold(run: Path, name: str, seed: int) -> None:
     draw = random.Random(seed)
     for _ in range(50):

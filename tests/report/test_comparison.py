@@ -85,6 +85,7 @@ def test_the_page_and_the_terminal_say_the_difference_and_its_uncertainty(folder
     assert "Variant paper exists only in a." in html
 
 
+@pytest.mark.thorough
 def test_a_beta_has_one_colour_in_all_runs(tmp_path: Path) -> None:
     """The β of the second run lie between those of the first: each chart has the same colours in the same order."""
     a = run_folder(tmp_path / "a", {}, {**record(), "root_seed": 0})

@@ -116,6 +116,7 @@ def test_a_seed_that_is_no_whole_number_is_not_rounded() -> None:
 
 
 @pytest.mark.parametrize("value", [float("inf"), 1e308, -1e300, 10**400])
+@pytest.mark.thorough
 def test_infinite_and_huge_values_give_a_record_or_a_sentence(tmp_path: Path, value: float) -> None:
     rows = [{"step": i, "reward": value if i == 1 else float(i), "acc": 0.5 - i / 10} for i in range(4)]
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
@@ -185,6 +186,7 @@ WRONG += [{"a": 1}, "\x1b[31m", -1e308, "1e400", "\0", [1, 2], 1e-320]
 
 @pytest.mark.parametrize("value", WRONG, ids=lambda value: repr(value)[:20])
 @pytest.mark.parametrize("column", sorted(run_rows()[0]))
+@pytest.mark.thorough
 def test_a_column_of_a_run_that_is_damaged_is_a_sentence_or_harmless(
     tmp_path: Path, column: str, value: object
 ) -> None:

@@ -109,6 +109,7 @@ def test_series_in_a_table_are_the_series_in_the_record(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("damage", ["gone", "torn", "other"])
+@pytest.mark.thorough
 def test_a_table_that_does_not_belong_to_its_record_is_refused(tmp_path: Path, small: None, damage: str) -> None:
     betastar.analyze(runs(tmp_path), out=tmp_path / "out")
     table = tmp_path / "out" / "points.parquet"

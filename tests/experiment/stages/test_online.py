@@ -140,6 +140,7 @@ def test_in_bfloat16_there_is_no_penalty_on_rounding_noise_and_the_log_says_so(f
 
 
 @pytest.mark.parametrize("temperature", [1.0, 1.5])
+@pytest.mark.thorough
 def test_the_policy_that_is_sampled_is_the_one_that_learns(
     folder: Path, monkeypatch: pytest.MonkeyPatch, temperature: float
 ) -> None:
@@ -176,6 +177,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_and_leaves_nothing_after_it(
     assert not list((folder / "store" / "online").glob("*"))
 
 
+@pytest.mark.thorough
 def test_smaller_offline_banks_give_the_same_checkpoints(folder: Path) -> None:
     """`offline.conditions_at_once` is about memory alone: the same keys, and adapters equal to rounding."""
     from safetensors.torch import load_file
