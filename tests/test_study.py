@@ -1,0 +1,57 @@
+"""The study's tables: what `examples/study.py` computes from records, by hand."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def study() -> Any:
+    spec = importlib.util.spec_from_file_location("study", ROOT / "examples" / "study.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_holm_by_hand(study: Any) -> None:
+    """0.01 · 3, then 0.02 · 2 = 0.04, then 0.03 · 1, which may not be less than the one before."""
+    assert study.holm([0.02, 0.01, 0.03]) == pytest.approx([0.04, 0.03, 0.04])
+    assert study.holm([0.9, 0.6]) == [1.0, 1.0]
+
+
+def test_slopes_are_per_tenfold_beta_within_seeds(study: Any) -> None:
+    """Seed 0 rises by 2 per tenfold, seed 1 by -1 from another level; seed 2 lacks a β."""
+    rows = [
+        (seed, beta, level + slope * np.log10(beta))
+        for seed, level, slope in ((0, 5, 2), (1, -3, -1))
+        for beta in (0.1, 1, 10)
+    ]
+    frame = pd.DataFrame([*rows, (2, 0.1, 7.0)], columns=["seed", "beta", "value"])
+    assert study.slopes(frame, "value") == pytest.approx([2, -1])
+
+
+def test_means_over_seeds_are_students(study: Any) -> None:
+    values = np.array([1.0, 2.0, 4.0, np.nan])
+    mean, low, high, p = study.mean_of(values)
+    theirs = stats.t.interval(0.95, 2, loc=7 / 3, scale=stats.sem(values[:3]))
+    assert (mean, low, high) == pytest.approx((7 / 3, *theirs))
+    assert p == pytest.approx(stats.ttest_1samp(values[:3], 0)[1])
+    assert study.interval(-1.25, -2.0, 0.5) == "−1.2 [−2.0, +0.5]"
+
+
+def test_a_crossing_lies_between_two_points(study: Any) -> None:
+    """√KL 0, 1, 3, 2 and truth 0.8, 0.7, 0.3, 0.5: 2 is first reached halfway from 1 to 3, at 0.5."""
+    points = pd.DataFrame({"distance": [0.0, 1.0, 3.0, 2.0], "true_strict": [0.8, 0.7, 0.3, 0.5]})
+    assert study.crossing(points, "distance", 2.0) == pytest.approx(0.5)
+    assert np.isnan(study.crossing(points, "distance", 3.5))
