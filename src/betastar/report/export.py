@@ -172,12 +172,12 @@ def as_markdown(results: Json) -> str:
 
 def as_latex(results: Json) -> str:
     """A `tabular` that fits one column of a two-column paper (3.25 inches); needs booktabs and nothing else."""
-    head = [r"$\beta$", "AUGC, st.", "AUGC, paper", escaped(SHOWN["mean_uq"]), escaped(SHOWN["r_uq"]), "onset"]
+    head = [r"$\beta$", r"AUGC$_s$", r"AUGC$_p$", escaped(SHOWN["mean_uq"]), escaped(SHOWN["r_uq"]), "onset"]
     width = len(head)
     lines = [
         f"% Table 1 of arXiv:2606.30627 for {_one_line(results['name'])}, by betastar {results['betastar']}.",
         r"% Needs \usepackage{booktabs}. One column wide. In a table environment or between braces: the size holds on.",
-        r"\footnotesize\setlength{\tabcolsep}{2.5pt}",
+        r"\footnotesize\setlength{\tabcolsep}{2pt}",
         rf"\begin{{tabular}}{{@{{}}l{'r' * (width - 1)}@{{}}}}",
         r"\toprule",
         _ended(head),
@@ -193,7 +193,10 @@ def as_latex(results: Json) -> str:
         lines.append(_spread(width, _correlations(summary)))
     lines.append(r"\bottomrule")
     once = f"n = {next(iter(counts))}. " if len(counts) == 1 else ""
-    for note in [once + NOTE, *(f"Undefined (–): {text}." for text in notes_on(results))]:
+    for note in [
+        once + "AUGC: s standardised, p the paper's. " + NOTE,
+        *(f"Undefined (–): {text}." for text in notes_on(results)),
+    ]:
         lines.append(_spread(width, rf"\scriptsize {escaped(note)}"))
     return "\n".join([*lines, r"\end{tabular}", ""])
 
@@ -206,14 +209,13 @@ def _spread(width: int, text: str) -> str:
 def _narrow(cell: str) -> str:
     """A mean with its standard error in small digits."""
     mean, sign, error = cell.partition(" ± ")
-    return in_maths(mean) + (rf"{{\tiny $\,\pm\,{_maths(error)[1:-1]}$}}" if sign else "")
+    return in_maths(mean) + (rf"{{\tiny $\pm{_maths(error)[1:-1]}$}}" if sign else "")
 
 
 def _correlations(summary: Json) -> str:
     """Spearman's ρ of both forms of AUGC over β, in one line."""
     found = dict(zip(FORMS, _spearman(summary)[1:], strict=False))
-    kinds = {"standardised": "st.", "paper": "paper"}
-    parts = [f"{kinds[form]} {in_maths(found[form])}" for form in FORMS]
+    parts = [f"${form[0]}$ {in_maths(found[form])}" for form in FORMS]
     return rf"Spearman $\rho$ over ${len(summary['betas'])}$ $\beta$: {'; '.join(parts)}"
 
 
