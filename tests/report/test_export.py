@@ -115,7 +115,7 @@ def test_latex_by_hand() -> None:
     cells = " & ".join(rf"${mean}${{\tiny $\pm{error}$}}" for mean, error in means)
     assert rf"$10$ & {cells} & $4$ ($2$/$3$) \\" in lines
     rho = r"$+1.00$ (exact $p = 0.33$)"
-    assert across(rf"Spearman $\rho$ over $3$ $\beta$: $s$ {rho}; $p$ {rho}") in lines
+    assert across(rf"Spearman $\rho$ over $3$ $\beta$: standardised {rho}; paper {rho}") in lines
     assert any(r"\scriptsize n = 3. AUGC: s standardised, p the paper's. Means over n seeds" in line for line in lines)
     assert any(r"\scriptsize Undefined (--): " in line for line in lines)
 

@@ -215,7 +215,7 @@ def _narrow(cell: str) -> str:
 def _correlations(summary: Json) -> str:
     """Spearman's ρ of both forms of AUGC over β, in one line."""
     found = dict(zip(FORMS, _spearman(summary)[1:], strict=False))
-    parts = [f"${form[0]}$ {in_maths(found[form])}" for form in FORMS]
+    parts = [f"{form} {in_maths(found[form])}" for form in FORMS]
     return rf"Spearman $\rho$ over ${len(summary['betas'])}$ $\beta$: {'; '.join(parts)}"
 
 
