@@ -79,6 +79,17 @@ def test_seeds_that_agree_exactly_leave_only_the_best():
     assert found.lead == 0
 
 
+@pytest.mark.parametrize("shift", [0.0, 1 / 3, 1e6 / 3])
+def test_seeds_that_agree_but_for_rounding_have_no_interval(shift):
+    table = np.array([[0.1, 0.2, 0.7]] * 4) * 100 + shift
+    table[1] *= 1 + 1e-15
+    table[2] *= 1 - 1e-15
+    reason = "all 4 seeds agree exactly: their spread is unknown"
+    assert spread_of_means(table)[1].reason == reason
+    assert best_columns(table).lead_interval.reason == reason
+    assert best_columns(table).best == 2
+
+
 def test_the_range_of_means_by_hand():
     noise = np.array([[1, -1, 0], [-1, 1, 0], [0, 0, 0]])
     width, interval = spread_of_means(np.array([[0.0], [10.0], [20.0]]) + np.array([30.0, 10.0, 29.0]) + noise)

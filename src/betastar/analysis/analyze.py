@@ -54,11 +54,17 @@ def analyze_frame(frame: pd.DataFrame, options: Options, name: str = "frame") ->
 
     Raises BetastarError, in one sentence, where rewards cannot be found or a column is not as described.
     """
+    if not all(isinstance(column, str) for column in frame.columns):  # numbers, or several levels
+        frame = frame.set_axis([_name(column) for column in frame.columns], axis=1)
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise BetastarError(f"{name}: the column {twice!r} appears twice; rename or drop one.")
     log = Log(name, _with_index(frame, options), "pandas frame")
     return analyze_logs(Collected([log], [], []), options, name)
+
+
+def _name(column: Any) -> str:
+    return "/".join(map(str, column)) if isinstance(column, tuple) else str(column)
 
 
 def _with_index(frame: pd.DataFrame, options: Options) -> pd.DataFrame:
@@ -82,8 +88,9 @@ def analyze_paths(
     `collect` and `assemble` do."""
     if not paths:
         raise BetastarError("nothing to analyse; give a data frame or the path of a log.")
+    collected = collect(paths, most)
     name = name or (shown_path(Path(paths[0].resolve().name)) if len(paths) == 1 else f"{len(paths)} paths")
-    return analyze_logs(collect(paths, most), options, name)
+    return analyze_logs(collected, options, name)
 
 
 def analyze_logs(collected: Collected, options: Options, name: str) -> Analysis:

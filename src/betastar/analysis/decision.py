@@ -19,7 +19,7 @@ from betastar.maths.choice import best_columns, problem_variance, spread_of_mean
 from betastar.maths.intervals import seed_mean
 from betastar.maths.power import POWER, power_of, residual_deviation, smallest_rise
 from betastar.maths.statistics import Interval
-from betastar.maths.trend import TrendTest, holm, shrunk, slope_within, trend_test
+from betastar.maths.trend import ROUNDING, TrendTest, holm, shrunk, slope_within, trend_test
 from betastar.record.answers import Grid
 from betastar.record.entries import REGISTRY
 from betastar.record.shapes.decision import PRIMARY
@@ -440,6 +440,8 @@ def _directions(rows: Sequence[Sequence[Record]], betas: Sequence[float]) -> lis
         trend = trend_test(table)
         # A β of 0 has no logarithm: then the order of β stands in for it, for the sign alone.
         slope = float(slope_within(betas if positive else np.arange(1, len(betas) + 1), table).mean())
+        if np.ptp(table, axis=1).max() <= ROUNDING * np.abs(table).max():
+            slope = 0.0  # the same at every β but for rounding
         way = None if slope == 0 else "rises" if slope * _worse(name) > 0 else "falls"
         reason = trend.page.reason or (None if positive else NO_TENFOLD)
         found.append(

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
 from .statistics import LEVEL, Interval
-from .trend import residuals
+from .trend import ROUNDING, residuals
 
 Array = NDArray[np.float64]
 
@@ -78,6 +78,8 @@ def best_columns(table: ArrayLike, shared_variance: float = 0.0, level: float = 
     second = int(difference[best].argmax())
     lead, width = float(-behind[best]), float(reach[best, second])
     interval = Interval(lead - width, lead + width, None, level, "multiple comparisons with the best (Hsu)")
+    if not error.any():
+        interval = Interval(nan, nan, _agree(n_seeds))
     return Choice(best, low <= 0, behind, low, high, lead, interval, n_seeds)
 
 
@@ -98,7 +100,7 @@ def spread_of_means(table: ArrayLike, shared_variance: float = 0.0, level: float
         return width, Interval(nan, nan, "an interval over seeds needs two seeds")
     error = _errors(values, shared_variance)
     if not error.any():
-        return width, Interval(nan, nan, f"all {n_seeds} seeds agree exactly: their spread is unknown")
+        return width, Interval(nan, nan, _agree(n_seeds))
     difference = means[:, None] - means[None, :]
     reach = _tukey_quantile(n_beta, (n_seeds - 1) * (n_beta - 1), level) / sqrt(2) * error
     low, high = float((difference - reach).max()), float((difference + reach).max())
@@ -157,9 +159,16 @@ def dunnett_quantile(k: int, freedom: int, level: float = LEVEL) -> float:
 def _errors(values: Array, shared_variance: float) -> Array:
     """Standard errors [B, B] of differences between column means."""
     n_seeds, n_beta = values.shape
-    pooled = 2 * (residuals(values) ** 2).sum() / ((n_seeds - 1) * (n_beta - 1))
+    left = residuals(values)
+    if np.abs(left).max() <= ROUNDING * np.abs(values).max():  # what is left is rounding, not a spread over seeds
+        return np.sqrt(np.full((n_beta, n_beta), 2 * shared_variance))
+    pooled = 2 * (left**2).sum() / ((n_seeds - 1) * (n_beta - 1))
     own = (values[:, :, None] - values[:, None, :]).var(axis=0, ddof=1)
     return np.sqrt(np.maximum(own, pooled) / n_seeds + 2 * shared_variance)
+
+
+def _agree(n_seeds: int) -> str:
+    return f"all {n_seeds} seeds agree exactly: their spread is unknown"
 
 
 @lru_cache(maxsize=64)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, final
+from typing import Annotated, Any, ClassVar, NamedTuple, final
 
 import yaml
 from pydantic import (
@@ -67,6 +67,8 @@ SHARED = ("conditions_at_once", "evaluate_every")
 
 
 class Config(Section):
+    ANY_SIZE: ClassVar[set[str]] = {"root_seed"}
+
     name: str = Field(description="name of the experiment", pattern=NAME, max_length=LONGEST_NAME)
     root_seed: int = Field(default=0, ge=0, lt=2**63, description="seed from which every random stream is derived")
     seeds: tuple[Annotated[int, Field(gt=-(2**63), lt=2**63)], ...] = Field(
@@ -92,7 +94,7 @@ class Config(Section):
     rewards: Rewards = Field(default_factory=Rewards, description="the reward ensemble (Eq. 5)")
     grid: Grid = Field(default_factory=Grid, description="the conservatism grid (Eq. 6-7)")
     offline: Offline = Field(default_factory=Offline, description="offline DPO (Eq. 1)")
-    methods: dict[Annotated[str, Field(pattern=NAME)], dict[str, Any]] = Field(
+    methods: dict[Annotated[str, Field(pattern=NAME, max_length=LONGEST_NAME)], dict[str, Any]] = Field(
         default_factory=lambda: {"dpo": {}},
         min_length=1,
         description="named overrides of `offline`, each with a `grid` of its own if it needs one; null removes one",
@@ -156,8 +158,13 @@ class Config(Section):
                 faults += error.faults
         if not faults:
             labels = [self.label(method, variant) for method in self.methods for variant in self.variants]
-            if twice := next((label for label in labels if labels.count(label) > 1), None):
+            as_folders = [label.casefold() for label in labels]  # as disks of macOS tell names apart
+            if twice := next((label for label in labels if as_folders.count(label.casefold()) > 1), None):
                 fault("methods", f"two conditions would be called {twice}; rename a method or a variant")
+            if long := next((label for label in labels if len(label) > LONGEST_NAME), None):
+                fault(
+                    "methods", f"a condition would be called {_short(long)}; shorten the name of a method or a variant"
+                )
         if faults:
             raise Faults(faults)
         return self
@@ -299,8 +306,10 @@ def load_config(source: str = "micro", overrides: Sequence[str] = ()) -> Config:
         near = difflib.get_close_matches(source, preset_names(), 1)
         hint = f"did you mean {near[0]}?" if near else f"the presets are {', '.join(preset_names())}."
         raise BetastarError(f"{source}: neither a preset nor a .yaml file; {hint}")
+    if any(override.partition("=")[0].split(".")[0].strip() == "preset" for override in overrides):
+        raise BetastarError("--set preset: a preset is named in a file, or instead of one; give it as the source.")
     values = read_yaml(path)
-    if "preset" in values:
+    while "preset" in values:  # a preset may extend another
         name = values.pop("preset")
         if name not in preset_names():
             raise BetastarError(f"{path}: preset {name!r} does not exist; choose from {', '.join(preset_names())}.")
@@ -435,7 +444,11 @@ class Faults(ValueError):
 def faults_found(error: ValidationError, root: type[BaseModel], prefix: str = "") -> list[Fault]:
     """The faults that pydantic found, each in one line."""
     faults: list[Fault] = []
-    for fault in error.errors():
+    found = error.errors()
+    inside = {fault["loc"][:n] for fault in found for n in range(len(fault["loc"]))}
+    for fault in found:
+        if fault["type"] == "too_short" and fault["loc"] in inside:
+            continue  # pydantic counts only the entries without a fault
         cause = fault.get("ctx", {}).get("error")
         faults += cause.faults if isinstance(cause, Faults) else [_fault(fault, root, prefix)]
     return [Fault(*(part.replace("\n", "\\n") for part in fault)) for fault in dict.fromkeys(faults)]

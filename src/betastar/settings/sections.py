@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
@@ -23,9 +24,23 @@ from pydantic import (
 from betastar.errors import InternalError
 from betastar.maths.appendix_c import warm_up_steps
 
+LARGEST_COUNT, LARGEST_NUMBER = 10**9, 1e12
+"""No setting is larger. What is refused here would else overflow, or fill the memory, after hours of training."""
+
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    ANY_SIZE: ClassVar[set[str]] = set()
+    """Settings without this limit."""
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _not_absurd(cls, value: Any, info: ValidationInfo) -> Any:
+        largest = LARGEST_COUNT if isinstance(value, int) else LARGEST_NUMBER
+        if isinstance(value, int | float) and abs(value) > largest and info.field_name not in cls.ANY_SIZE:
+            raise ValueError(f"should be at most {largest:g}")
+        return value
 
 
 def without_defaults(section: BaseModel, values: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
@@ -392,6 +407,13 @@ class ResolvedAdapter(NamedTuple):
     target_modules: str | tuple[str, ...]
 
 
+def _layers(value: Any) -> Any:
+    names = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+    if not names and value not in ("attention", "all-linear"):
+        raise ValueError("should be attention, all-linear, or a list of names, as in [q_proj, v_proj]")
+    return value
+
+
 class Adapter(Section):
     rank: CountOrAuto = Field(default=8, description="LoRA rank r; auto: Appendix C.1, from the hidden size")
     alpha: PositiveOrAuto = Field(
@@ -403,7 +425,7 @@ class Adapter(Section):
             "dropout on the adapters' input during training; auto: Appendix C.2, from the number of training pairs"
         ),
     )
-    target_modules: Literal["attention", "all-linear"] | tuple[str, ...] = Field(
+    target_modules: Annotated[Literal["attention", "all-linear"] | tuple[str, ...], BeforeValidator(_layers)] = Field(
         default="attention",
         description="linear layers to adapt: attention (its projections, as in the paper), all-linear (all but the "
         "head), or a list of names",

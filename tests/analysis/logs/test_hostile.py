@@ -24,6 +24,64 @@ from betastar.analysis.logs.states import read_trainer_state, trainer_state_of
 from betastar.analysis.logs.truth import read_truth
 from betastar.errors import BetastarError
 
+FRAME = pd.DataFrame({"step": [0, 1, 2], "proxy": [1.0, 2.0, 3.0], "true": [0.5, 0.4, 0.3]})
+
+
+@pytest.mark.parametrize("source", [None, 3, FRAME["proxy"], FRAME.to_numpy(), [FRAME, FRAME], {"a": [1]}, b"x"])
+def test_what_is_no_log_is_one_sentence(source: Any) -> None:
+    with pytest.raises(BetastarError, match="cannot be analysed; give one data frame"):
+        betastar.analyze(source)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"n": -1},
+        {"n": 2.5},
+        {"n": "5"},
+        {"until": "5"},
+        {"truth_distance": -1},
+        {"max_runs": 1.5},
+        {"true_unit": "points"},
+        {"kl_per": "word"},
+        {"columns": ["kl"]},
+        {"out": 3},
+    ],
+    ids=str,
+)
+def test_an_argument_of_another_kind_is_one_sentence(given: Any) -> None:
+    with pytest.raises(BetastarError, match=next(iter(given))) as error:
+        betastar.analyze(FRAME, **given)
+    assert "\n" not in str(error.value)
+
+
+def test_columns_that_are_no_texts_have_the_names_that_are_shown() -> None:
+    levels = FRAME.set_axis(pd.MultiIndex.from_product([["run"], FRAME.columns]), axis=1)
+    names: Any = (0, 1, 2)
+    for frame, (step, proxy, true) in (
+        (FRAME.set_axis(list(names), axis=1), names),
+        (levels, ("run/step", "run/proxy", "run/true")),
+    ):
+        assert betastar.analyze(frame, step=step, proxy=proxy, true=true).points["step"].tolist() == [0, 1, 2]
+
+
+def test_a_file_given_twice_is_one_run(tmp_path: Path) -> None:
+    path = tmp_path / "run-beta-0.1.csv"
+    SOUND.to_csv(path, index=False)
+    (tmp_path / "again.csv").symlink_to(path)
+    for places in ([path, path], [tmp_path, path], [path, tmp_path / ".." / tmp_path.name / path.name]):
+        found = collect(places)
+        assert len(found.logs) == 1
+        assert any("given twice" in note for note in found.notes)
+
+
+def test_a_path_that_leads_nowhere_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "loop.csv").symlink_to("loop.csv")
+    for name, words in (("loop.csv", "leads nowhere"), ("x" * 300, "does not exist"), ("none", "does not exist")):
+        with pytest.raises(BetastarError, match=words):
+            betastar.analyze(tmp_path / name)
+
+
 SOUND = pd.DataFrame({"step": [0, 1], "reward": [1.0, 2.0], "acc": [0.5, 0.4]})
 
 

@@ -35,7 +35,7 @@ def numbers(column: Any) -> Numbers:
     """The numbers in a column. Infinities and text become NaN."""
     if column.dtype.kind in "biuf":
         return Numbers(_finite(column.to_numpy(dtype=float, na_value=np.nan)), None)
-    if column.dtype.kind in "mM":  # dates are no quantity
+    if column.dtype.kind in "mMc":  # dates and complex numbers are no quantity
         return Numbers(np.full(len(column), np.nan), None)
     if _is_prose(column):
         return Numbers(np.full(len(column), np.nan), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -38,9 +39,10 @@ def collect(paths: Sequence[Path], most: int | None = None) -> Collected:
     logs: list[Log] = []
     files: list[str] = []
     notes: list[str] = []
+    seen: set[str] = set()
     for path in paths:
-        if not path.exists():
-            there = "is a link that leads nowhere" if path.is_symlink() else "does not exist"
+        if not os.path.exists(path):
+            there = "is a link that leads nowhere" if os.path.islink(path) else "does not exist"
             raise BetastarError(
                 f"{shown_path(path)} {there}; check the path (relative paths start at {shown_path(Path.cwd())})."
             )
@@ -52,6 +54,10 @@ def collect(paths: Sequence[Path], most: int | None = None) -> Collected:
                 f"({', '.join(PACKED)})."
             )
         for source in found:
+            if (place := os.path.realpath(source)) in seen:
+                notes.append(f"skipped {shown_path(source)}: it was given twice, and counts once")
+                continue
+            seen.add(place)
             try:
                 read, behind = _read(source, most)
             except BetastarError as error:

@@ -229,6 +229,8 @@ def _choice(summary: Json, decision: Json) -> str:
 
 
 def _cost(row: Json, unit: Unit) -> str:
+    if row["low"] == row["high"]:  # all seeds agree exactly: no interval
+        return f"{unit.of(row['behind'])}"
     return f"{unit.bounds(row['low'], row['high'])} {unit.word}".rstrip()
 
 
