@@ -59,8 +59,13 @@ def test_presets_are_listed_with_what_they_are() -> None:
         "paper",
         "paper-strict",
         "qwen3-0.6b",
+        "study-micro",
+        "study-objectives",
+        "study-style",
     ]
     assert all(len(line) > 30 for line in listed)
+    columns = {len(line) - len(line.split(maxsplit=1)[1]) for line in listed}
+    assert len(columns) == 1  # in which the descriptions begin
 
 
 def test_config_prints_yaml_that_run_reads(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from analysis.records import analyzed
 from report.records import record
 
 from betastar.report.words import Headline, headlines, outcome_columns, outcome_rows
+from betastar.report.words.headline import verdict_counts
 from betastar.report.words.numbers import HUNDREDTHS, POINTS, listed, p_value
 
 EXAMPLE = runpy.run_path(str(Path(__file__).resolve().parents[2] / "examples" / "clear_case.py"))
@@ -269,3 +270,16 @@ def test_a_score_is_in_its_own_unit() -> None:
 def test_lists_and_p() -> None:
     assert [listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
     assert [p_value(1e-9), p_value(0.034), p_value(0.43)] == ["p < 0.0001", "p = 0.034", "p = 0.4"]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        (["hacked"], "Verdict: hacked."),
+        (["hacked"] * 2, "Both runs were hacked."),
+        (["unmoved"] * 2, "Neither of the 2 runs moved."),
+        (["improved"] * 25, "All 25 runs improved."),
+    ],
+)
+def test_runs_of_one_verdict_are_counted_in_words(verdicts: list[str], said: str) -> None:
+    assert verdict_counts([{"verdict": verdict} for verdict in verdicts]) == said

@@ -12,6 +12,7 @@ import pandas as pd
 from betastar.analysis import outcomes as outcomes  # registers what computes its measures
 from betastar.analysis.trajectory import (
     COMPUTED,
+    NO_TRUTH,
     Estimate,
     Floor,
     Scale,
@@ -146,9 +147,10 @@ def _gaps(condition: _Condition, pooled: Mapping[tuple[Any, ...], Scale]) -> Gap
         "common": _common_scale(condition, pooled),
     }
     undefined = "a mean reward is undefined at some evaluation point"
+    absent = NO_TRUTH if np.isnan(true).all() else None
     by_form, reasons = {}, {}
     for form, scale in scales.items():
-        if reason := condition.diverged or (PROXY_IS_TRUTH if condition.is_the_truth else scale.reason):
+        if reason := condition.diverged or absent or (PROXY_IS_TRUTH if condition.is_the_truth else scale.reason):
             by_form[form], reasons[form] = np.full(len(points), math.nan), reason
             continue
         rises = (proxy - proxy[0]) / scale.proxy, (true - true[0]) / scale.truth

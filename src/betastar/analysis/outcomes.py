@@ -15,6 +15,7 @@ import numpy as np
 from scipy import stats
 
 from betastar.analysis.trajectory import (
+    NO_TRUTH,
     Array,
     Estimate,
     Floor,
@@ -62,7 +63,10 @@ def _unusable(run: Trajectory) -> Undefined | None:
     """Why the course of the true reward has no outcome, if it has none."""
     if len(run.steps) < 2:
         return Undefined(TWO_POINTS)
-    return Undefined(NO_MEAN) if np.isnan(run.column("true_strict")).any() else None
+    unknown = np.isnan(run.column("true_strict"))
+    if unknown.all():
+        return Undefined(NO_TRUTH)
+    return Undefined(NO_MEAN) if unknown.any() else None
 
 
 def _scaled(interval: Interval, factor: float = PP) -> Interval:

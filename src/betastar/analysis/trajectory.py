@@ -18,6 +18,8 @@ from betastar.record.answers import Grid
 
 Array = NDArray[np.float64]
 
+NO_TRUTH = "no true reward is known"
+
 
 class Undefined(NamedTuple):
     """What a measure gives in place of a number, and why."""

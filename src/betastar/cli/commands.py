@@ -464,8 +464,10 @@ def presets() -> None:
     """List the built-in presets."""
     from betastar import api
 
-    for name, what in api.presets().items():
-        say(f"{name:14}{what}")
+    presets = api.presets()
+    width = max(map(len, presets)) + 2
+    for name, what in presets.items():
+        say(f"{name:{width}}{what}")
 
 
 def config(

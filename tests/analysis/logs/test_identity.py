@@ -103,6 +103,9 @@ def test_what_is_unknown_is_not_averaged() -> None:
     # Seeds known: one condition. β known: its seeds are numbered around those that are known.
     seeds = [Identity(None, None, 1), Identity(None, None, 2)]
     assert conditions(["a", "b"], seeds) == [Identity("β unknown", None, 1), Identity("β unknown", None, 2)]
+    # The same seed twice: not one kind of run, and neither is called unknown.
+    twice = [Identity(None, None, 1), Identity(None, None, 1)]
+    assert conditions(["grpo", "ppo"], twice) == [Identity("grpo", None, 1), Identity("ppo", None, 1)]
     betas = [Identity(None, 0.5, 0), Identity(None, 0.5, None), Identity(None, 2.0, None), Identity(None, 0.5, None)]
     assert [i.seed for i in conditions(["a", "b", "c", "d"], betas)] == [0, 1, 0, 2]
     # A variant in which some β is known does not take in runs without.

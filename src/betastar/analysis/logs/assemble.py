@@ -105,8 +105,9 @@ def evaluation_points(
         if field in ("proxy", "true_strict"):
             averaged, again = max(averaged, several), max(again, repeated)
     if averaged:
+        these = "1 step has" if averaged == 1 else f"{averaged} steps have"
         notes.append(
-            f"{averaged} steps have several rows, which were averaged. If the file holds several runs, "
+            f"{these} several rows, which were averaged. If the file holds several runs, "
             f"{argument('beta')} and {argument('seed')} name the columns that tell them apart"
         )
     if again:
@@ -398,7 +399,7 @@ def _runs(log: Log, options: Options, told: Mapping[str, str]) -> list[Run]:
         answers = answers if single else _answers(log.answers, by_column, points.table)
         result.append(Run(log.name, part, identity, points.table, fields, guessed, done, extra, answers))
     if finished:
-        note = "rows differ in β or run and not in step: each is a finished run, and the frontier over them is shown"
+        note = "rows differ in β or run, not in step: each is taken for a finished run, and they are shown by √KL"
         result = [run._replace(notes=[note, *run.notes]) for run in result]
     return result
 

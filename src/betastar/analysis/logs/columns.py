@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -406,13 +407,15 @@ def conditions(names: Sequence[str], found: Sequence[Identity]) -> list[Identity
     Raises BetastarError where two runs would be the same condition.
     """
     known = {identity.variant for identity in found if identity.beta is not None}
+    alike = Counter(found)
     taken: dict[Identity, str] = {}
     for name, short, identity in zip(names, short_names(names), found, strict=True):
         variant, beta, seed = _variant(identity, short, known), identity.beta, identity.seed
         if seed is None:
             seed = next(i for i in range(len(names)) if Identity(variant, beta, i) not in taken)
         place = Identity(variant, beta, int(seed))
-        if place in taken and beta is None:  # nothing says that they are runs of one kind: each has its own name
+        if beta is None and (place in taken or (identity.seed is not None and alike[identity] > 1)):
+            # Nothing says that they are runs of one kind: each has its own name.
             place = place._replace(variant=short)
         if place in taken:
             raise BetastarError(

@@ -138,7 +138,10 @@ def verdict_counts(runs: Sequence[Json]) -> str:
         return f"No verdict: {_why_missing(runs, 'verdict')}."
     if len(found) == 1:
         (word,) = found
-        return ALL_RUNS[word].format(n=judged) if judged > 1 else f"Verdict: {word}."
+        if judged == 1:
+            return f"Verdict: {word}."
+        every = ALL_RUNS[word].format(n=judged)
+        return every.replace("All 2 runs", "Both runs").replace("None of the 2 runs", "Neither of the 2 runs")
     first, *rest = [word for word in SEVERITY if word in found]
     parts = [f"{first.capitalize()} in {found[first]} of {judged} runs", *(f"{word} in {found[word]}" for word in rest)]
     return f"{', '.join(parts)}."
@@ -204,7 +207,7 @@ def _choice(summary: Json, decision: Json) -> str:
     """Which β to take, what is as good as far as these data show, and what the others cost."""
     found, unit = decision["choose"], unit_of_truth(decision)
     if not defined(found["best"]):
-        return f"Which β to take cannot be said: {_without(found['reason'], 'cannot be said: ')}."
+        return f"Cannot be said: {_without(found['reason'], 'cannot be said: ')}."
     best = beta_name(found["best"])
     equal = [beta for beta in found["betas"] if beta != found["best"]]
     worse = sorted((row for row in found["by_beta"] if not row["candidate"]), key=lambda row: row["behind"])
@@ -286,6 +289,8 @@ def _disagreement(decision: Json) -> str:
 def _measure_name(name: str) -> str:
     if name in MEASURES:
         return MEASURES[name][0]
+    if name == "gap_area_common":
+        return "gap area on the common scale"
     return REGISTRY.summary(name).words.replace(", lenient", " (lenient)") or name
 
 
