@@ -136,3 +136,18 @@ def test_a_strength_that_means_the_opposite_is_a_warning() -> None:
         "The strength of orpo is λ, and a larger one leads further from the base: where β is said to grow more "
         "conservative, read the opposite for orpo."
     ]
+
+
+def test_one_cause_is_one_warning_whatever_the_starts() -> None:
+    """Two conditions start at different negative proxies, a third at the same as the first."""
+    rows = [
+        point("a", beta, 0, step, start + step, 5)
+        for beta, start in ((0.1, -0.5), (1.0, -0.25), (10.0, -0.5))
+        for step in (0, 1, 2)
+    ]
+    record = build_results(pd.DataFrame(rows), {}, {"name": "hand"})
+    (said,) = [text for text in record["warnings"] if "paper-form gap is undefined" in text]
+    assert said == (
+        "The paper-form gap is undefined in 3 of 3 conditions: Def. 3.1 divides by the start, and the proxy reward "
+        "at the start is not positive: it takes a positive one."
+    )

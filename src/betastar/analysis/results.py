@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -134,9 +135,14 @@ def _of_logs(records: Sequence[Mapping[str, Any]]) -> list[str]:
     found: list[str] = []
     missing = [{} if r["proxy_is_truth"] or "diverged" in r else r.get("missing", {}) for r in records]
     for form, name in (("gap_standardised", "standardised"), ("gap_paper", "paper-form")):
-        for reason in dict.fromkeys(m[form] for m in missing if form in m):
-            count = sum(m.get(form) == reason for m in missing)
-            found.append(f"The {name} gap is undefined in {count} of {len(records)} conditions: {reason}.")
+        causes: dict[str, list[str]] = {}
+        for reason in (m[form] for m in missing if form in m):
+            causes.setdefault(re.sub(r"at the start is [^:]+:", "at the start is not positive:", reason), []).append(
+                reason
+            )
+        for cause, reasons in causes.items():
+            said = reasons[0] if len(set(reasons)) == 1 else cause  # one line for starts of different size
+            found.append(f"The {name} gap is undefined in {len(reasons)} of {len(records)} conditions: {said}.")
     if any(None in r["start_near_zero"].values() for r in records):
         found.append(
             "Without the number of responses (n) and their standard deviation, it is unknown how close the rewards at "

@@ -161,7 +161,7 @@ def test_more_runs_than_the_limit_are_refused_until_it_is_raised(tmp_path: Path,
         rows.assign(step=range(len(rows))).to_json(tmp_path / f"beta-{i}.jsonl", orient="records", lines=True)
     with pytest.raises(BetastarError, match=r"^the logs: 6 runs are more than the limit of 5; check"):
         betastar.analyze(tmp_path, max_runs=5)
-    with pytest.raises(BetastarError, match=r'^max_runs=0: not a whole number of at least 1; give one\.$'):
+    with pytest.raises(BetastarError, match=r"^max_runs=0: not a whole number of at least 1; give one\.$"):
         betastar.analyze(table, max_runs=0)
 
 
