@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -55,3 +56,27 @@ def test_a_crossing_lies_between_two_points(study: Any) -> None:
     points = pd.DataFrame({"distance": [0.0, 1.0, 3.0, 2.0], "true_strict": [0.8, 0.7, 0.3, 0.5]})
     assert study.crossing(points, "distance", 2.0) == pytest.approx(0.5)
     assert np.isnan(study.crossing(points, "distance", 3.5))
+
+
+def test_the_page_has_the_sensitivity_table_of_its_data(study: Any) -> None:
+    """docs/study/index.md against the conditions beside it."""
+    conditions = pd.read_csv(ROOT / "docs/study/data/study_micro_conditions.csv")
+    assert conditions.groupby("variant").size().to_dict() == {"paper": 70, "fixed": 70, "reward": 70}
+    rows = study.sensitivity(SimpleNamespace(conditions=conditions))
+    lines = [
+        "| " + " | ".join(str(row[name]) for name in ("damage by", "paper", "fixed", "reward")) + " |" for row in rows
+    ]
+    page = (ROOT / "docs/study/index.md").read_text(encoding="utf-8")
+    assert "\n".join(lines) in page
+
+
+def test_the_page_has_the_rewards_of_its_data() -> None:
+    """Start and end of the truth of every condition's β, of the 21 rows."""
+    points = pd.read_csv(ROOT / "docs/study/data/study_micro_points.csv")
+    page = (ROOT / "docs/study/index.md").read_text(encoding="utf-8")
+    means = points.groupby(["variant", "beta", "step"]).true_strict.mean().unstack()
+    assert len(means) == 21
+    for (variant, beta), row in means.iterrows():
+        assert f"| `{variant}` | {beta:.3g} |" in page
+        line = next(text for text in page.splitlines() if text.startswith(f"| `{variant}` | {beta:.3g} |"))
+        assert f"| {row[0]:.2f} → {row[30]:.2f} |" in line

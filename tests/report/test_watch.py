@@ -74,7 +74,7 @@ def test_a_frame_shows_stages_rates_losses_and_conditions() -> None:
     assert next(line for line in lines if "base" in line).split() == ["✓", "base", "reused"]
     assert next(line for line in lines if "rewards" in line).split() == ["✓", "rewards", "1", "min"]
     assert next(line for line in lines if "online" in line).split() == ["·", "online"]
-    row = next(line for line in lines if "β 2.14574, seed 0" in line)
+    row = next(line for line in lines if "β 2.15, seed 0" in line)
     _, _, _, _, proxy, last_proxy, true, last_true, gap = row.split()
     assert (proxy, last_proxy, last_true, gap) == ("▁▂▃▄▅▆▇██", "+2.15", "0.20", "+2.00")
     assert (true[0], true[-1], len(true)) == ("█", "▁", 9)
@@ -98,7 +98,7 @@ def test_numbers_are_whole_at_80_columns() -> None:
 def test_many_conditions_are_means_over_seeds() -> None:
     assert len(condition_lines(view(seeds=2).series)) == 12
     lines = condition_lines(view(seeds=3).series)
-    assert [line.name for line in lines[:3]] == [f"β {beta}, 3 seeds" for beta in ("0.442925", "1", "2.14574")]
+    assert [line.name for line in lines[:3]] == [f"β {beta}, 3 seeds" for beta in ("0.443", "1", "2.15")]
     assert lines[1].proxy[8] == pytest.approx(1.0 + (0 + 1 + 2) / 3)
     behind = [s._replace(steps=s.steps[:4], proxy=s.proxy[:4], true=s.true[:4], gap=s.gap[:4])
               if s.condition.seed == 2 else s for s in view(seeds=3).series]  # fmt: skip

@@ -58,7 +58,7 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
         found.append(
             f"Warning signs use every {every}th evaluation point: a horizon of h points is {every} × h logged ones."
         )
-    if len(seeds) < 3:
+    if len(seeds) < 3 and len(records) > 1:
         found.append(f"{len(seeds)} seed{'s' * (len(seeds) > 1)}: standard errors are undefined or very uncertain.")
     accuracy = results.get("rewards", {}).get("validation", {}).get("mean_accuracy")
     if accuracy is not None and accuracy < 0.6:

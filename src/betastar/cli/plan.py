@@ -189,7 +189,7 @@ def _values(values: Sequence[DerivedValue]) -> list[tuple[str, ...]]:
     for v in values:
         note = ""
         if v.given is not None:
-            note = f"set by you; the formula gives {_number(v.value)}"
+            note = f"set, not derived; the formula gives {_number(v.value)}"
         elif v.clipped:
             note = f"{'upper' if v.clipped == 'high' else 'lower'} bound; unclipped {_number(v.raw)}"
         inputs = " ".join(

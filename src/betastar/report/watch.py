@@ -69,7 +69,7 @@ def condition_lines(series: Sequence[Series]) -> list[Line]:
         groups.setdefault((one.condition.variant, one.condition.beta), []).append(one)
     lines = []
     for (variant, beta), mine in groups.items():
-        name = f"β {beta:g}, {len(mine)} seeds" if len(mine) > 1 else _name(mine[0].condition)
+        name = f"β {beta:.3g}, {len(mine)} seeds" if len(mine) > 1 else _name(mine[0].condition)
         means = (_mean_of((s.steps, getattr(s, what)) for s in mine) for what in ("proxy", "true", "gap"))
         lines.append(Line(variant, name, *means))
     return lines
@@ -247,7 +247,7 @@ def _clock(at: float, now: float) -> str:
 
 
 def _name(condition: Named) -> str:
-    return f"β {condition.beta:g}, seed {condition.seed}"
+    return f"β {condition.beta:.3g}, seed {condition.seed}"
 
 
 def _mean(values: Sequence[float]) -> float:
