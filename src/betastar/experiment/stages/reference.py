@@ -51,7 +51,7 @@ def beta_grid(settings: Grid, reference: Artefact) -> list[float]:
         grid = geometric_grid(low, high, n)
     else:
         chosen, rejected = readers.base_logprobs(reference)["train"].double().numpy()
-        grid = percentile_grid(log_ratio_magnitude(chosen, rejected), settings.percentiles)
+        grid = percentile_grid(log_ratio_magnitude(chosen, rejected), sorted(settings.percentiles))
     betas = [float(f"{beta:.6g}") for beta in grid]
     if twice := next((beta for beta in betas if betas.count(beta) > 1), None):
         raise BetastarError(
