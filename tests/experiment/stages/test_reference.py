@@ -13,10 +13,10 @@ from betastar.settings.phases import Grid
 
 
 def test_percentiles_may_be_listed_in_any_order(tmp_path: Path) -> None:
-    """|Δ| of 1, 2, 3, 4, 5: the median 3, so percentiles 0, 50 and 100 are 1/3, 1 and 5/3."""
+    """|Δ| of 1, 2, 3, 4, 5: the median 3, so percentiles 25, 50 and 75 are 2/3, 1 and 4/3."""
     chosen = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
     save_file({"train": torch.stack([chosen, torch.zeros(5)])}, tmp_path / "logprobs.safetensors")
     reference = Artefact("reference", "key", tmp_path, {})
-    for percentiles in ([0, 50, 100], [100, 0, 50]):
+    for percentiles in ([25, 50, 75], [75, 25, 50]):
         grid = beta_grid(Grid(method="percentiles", percentiles=percentiles), reference)
-        assert grid == [0.333333, 1.0, 1.66667]
+        assert grid == [0.666667, 1.0, 1.33333]
