@@ -17,6 +17,6 @@ def test_percentiles_may_be_listed_in_any_order(tmp_path: Path) -> None:
     chosen = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
     save_file({"train": torch.stack([chosen, torch.zeros(5)])}, tmp_path / "logprobs.safetensors")
     reference = Artefact("reference", "key", tmp_path, {})
-    for percentiles in ([25, 50, 75], [75, 25, 50]):
+    for percentiles in ((25.0, 50.0, 75.0), (75.0, 25.0, 50.0)):
         grid = beta_grid(Grid(method="percentiles", percentiles=percentiles), reference)
         assert grid == [0.666667, 1.0, 1.33333]
