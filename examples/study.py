@@ -342,7 +342,7 @@ def against(folder: str, out: Path, baseline: str) -> None:
         .encode(
             x=alt.X("gain:Q", title="rise of the proxy"),
             y=alt.Y("true_strict:Q", title="true reward", scale=alt.Scale(zero=False)),
-            color=alt.Color("variant:N", title=None),
+            color=alt.Color("variant:N", title=None, scale=alt.Scale(scheme="category20")),
             order="step:Q",
         )
         .properties(width=340, height=220)
