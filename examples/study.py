@@ -267,7 +267,27 @@ def objectives(folder: str, out: Path) -> None:
     results = bs.load(folder)
     print_table(answers(results))
     print_table(by_beta(results))
-    starts = results.points[results.points.step == 0].groupby(["variant", "beta"], as_index=False).kl_base.mean()
+    first = results.points[results.points.step == 0]
+    per_seed = results.conditions.merge(
+        first.assign(distance=np.sqrt(first.kl_base.clip(lower=0)))[["variant", "beta", "seed", "distance"]]
+    )
+    rows = []
+    for variant, group in per_seed.groupby("variant"):
+        steepness = np.array(
+            [np.polyfit(of.distance, of.regret.astype(float), 1)[0] for _, of in group.groupby("seed")]
+        )
+        spread = (
+            f"{group.groupby('beta').distance.mean().min():.2f} to {group.groupby('beta').distance.mean().max():.2f}"
+        )
+        rows.append(
+            {
+                "objective": variant,
+                "√KL of checkpoints": spread,
+                "regret, points per √nat": interval(*mean_of(steepness)[:3]),
+            }
+        )
+    print_table(rows)
+    starts = first.groupby(["variant", "beta"], as_index=False).kl_base.mean()
     regret = results.conditions.groupby(["variant", "beta"], as_index=False).regret.mean()
     table = starts.merge(regret)
     table["distance"] = np.sqrt(table.kl_base.clip(lower=0))
