@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 
@@ -334,16 +333,15 @@ def analyze(
     no such measure.
     """
     from betastar.analysis.analyze import analyze_frame, analyze_paths
+    from betastar.analysis.arguments import check_kinds, paths_of
     from betastar.analysis.logs.log import Options
     from betastar.analysis.logs.objects import frame_of
     from betastar.analysis.logs.truth import chosen_truth
 
     folder = None if out is None else _path(out)
-    _check_kinds(locals())
+    check_kinds(locals())
     if max_gb is not None and not 0 < max_gb < math.inf:
         raise BetastarError(f"{argument('max_gb', str(max_gb))}: not a size; give a number of gigabytes above 0.")
-    if max_runs is not None and max_runs < 1:
-        raise BetastarError(f"{argument('max_runs', str(max_runs))}: not a number of runs; give at least 1.")
     most = None if max_gb is None else int(max_gb * 1e9)
     told = {"proxy": proxy, "true": true if truth is None else None, "step": step, "uncertainty": uncertainty}
     options: Options = Options(
@@ -366,7 +364,7 @@ def analyze(
     if frame is not None:
         analysis = analyze_frame(frame, options, name or "frame")
     else:
-        places = [source] if isinstance(source, str | Path) else _paths(source)
+        places = [source] if isinstance(source, str | Path) else paths_of(source)
         analysis = analyze_paths([Path(place) for place in places], options, name, most)
     if folder is None:
         record = json.loads(to_json(analysis.results))
@@ -559,40 +557,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     from betastar.models.devices import is_out_of_memory as is_it
 
     return is_it(error)
-
-
-WHOLE = ("n", "until", "truth_distance", "max_runs")
-CHOICES = {"true_unit": ("share", "percent", "score"), "kl_per": ("response", "token")}
-
-
-def _check_kinds(given: Mapping[str, Any]) -> None:
-    """Raises BetastarError for an argument of `analyze` of another kind than it takes, which the command line refuses
-    before."""
-    for name in WHOLE:
-        value, least = given[name], 0 if name == "truth_distance" else 1
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
-            raise BetastarError(f"{name}={value!r}: not a whole number of at least {least}; give one.")
-    for name, choices in CHOICES.items():
-        if given[name] is not None and given[name] not in choices:
-            raise BetastarError(f"{name}={given[name]!r}: not known; choose {' or '.join(choices)}.")
-    if not isinstance(given["columns"], Mapping | type(None)):
-        raise BetastarError('columns=…: not a dictionary; give one, for example columns={"kl": "my_kl"}.')
-
-
-def _paths(source: Any) -> list[str | Path]:
-    """What `analyze` was given that is no frame. Raises BetastarError unless it is paths."""
-    several = isinstance(source, Iterable) and not isinstance(source, Mapping | bytes)
-    listed: list[Any] = list(source) if several else [source]
-    for place in listed:
-        if not isinstance(place, str | Path):
-            kind = type(source if len(listed) == 1 or isinstance(source, Mapping) else place).__name__
-            raise BetastarError(
-                f"a {kind} cannot be analysed; give one data frame (pandas.DataFrame(…), pandas.concat([…]) of "
-                "several), or paths of logs."
-            )
-    return listed
 
 
 def _path(out: str | Path) -> Path:

@@ -392,6 +392,7 @@ def test_a_new_beta_or_seed_trains_only_itself_and_online_settings_keep_the_chec
     assert len(results["conditions"]) == 8
 
 
+@pytest.mark.thorough
 def test_killed_at_any_moment_a_rerun_ends_with_the_same_results(finished: Path, tmp_path: Path) -> None:
     """Six SIGKILLs, a random share of the CPU time apart that an unbroken run takes."""
     settings = [part for override in TINY for part in ("--set", override)]

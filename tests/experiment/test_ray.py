@@ -87,6 +87,7 @@ class Watcher(Listener):
 
 
 @pytest.mark.usefixtures("cluster", "counting")
+@pytest.mark.thorough
 def test_two_workers_give_the_bytes_of_one_process_though_one_of_them_dies(tmp_path: Path) -> None:
     """The same groups, so the same results, and no part is made twice; a lost worker's unit goes to another."""
     local, shared = tmp_path / "local", tmp_path / "shared"

@@ -110,6 +110,7 @@ def test_it_draws_everything_without_an_error_or_a_request(
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 @pytest.mark.parametrize("which", ["page", "comparison"])
+@pytest.mark.thorough
 def test_it_fits_and_is_accessible(
     driver: Any, which: str, width: int, scheme: str, request: pytest.FixtureRequest
 ) -> None:

@@ -31,7 +31,7 @@ def test_a_row_per_beta_is_a_frontier(tmp_path: Path) -> None:
     assert (line["best"], line["n"]) == (1, 4)
     assert line["lost"] == pytest.approx(0.2)
     assert line["beyond"] == -1  # from there on, the truth falls as the proxy rises
-    assert any("each is a finished run" in note for note in found.notes)
+    assert any("each is taken for a finished run" in note for note in found.notes)
     assert "Frontier of finished runs" in (tmp_path / "report.html").read_text()
     assert (tmp_path / "figures" / "frontier.png").is_file()
     assert "highest at β = 0.3 (√KL 2.00): 0.5" in found.markdown

@@ -348,7 +348,7 @@ def test_a_log_that_lost_its_truth_is_analysed_without_it(tmp_path: Path) -> Non
     found = betastar.analyze(tmp_path / "metrics.jsonl")
     assert any("no column is recognised as a true reward" in note for note in found.notes)
     for condition in found.record["conditions"]:
-        missing: Any = condition["missing"]
+        missing: Any = condition.get("missing", {})
         assert {missing[name] for name in ("verdict", "end_change", "augc_standardised")} == {"no true reward is known"}
     noise: Any = found.record["summary"]["paper"]
     assert noise["instrument_noise"]["conditions"][0]["reason"] == "the start has not both rewards"
