@@ -118,6 +118,7 @@ def test_a_chart_shows_itself_as_svg_unless_a_renderer_was_chosen(results: bs.Re
     assert alt.renderers.active == "default"
 
 
+@pytest.mark.thorough
 def test_every_figure_has_a_method_of_its_name(results: bs.Results, monkeypatch: pytest.MonkeyPatch) -> None:
     from altair.utils.schemapi import debug_mode
 
@@ -174,6 +175,7 @@ def test_paths_are_analysed_as_frames_are(tmp_path: Path) -> None:
         bs.analyze([])
 
 
+@pytest.mark.thorough
 def test_a_comparison_is_made_shown_and_loaded(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     shutil.copytree(folder, tmp_path / "b")
     shutil.copytree(folder, tmp_path / "a")

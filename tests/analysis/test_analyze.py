@@ -210,6 +210,7 @@ def test_a_sweep_in_files_with_names_of_ones_own(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.thorough
 def test_what_is_written_is_read_back_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grid().to_csv(tmp_path / "sweep.csv", index=False)
     third = grid().assign(reward=lambda f: f["reward"] / 3)

@@ -194,6 +194,7 @@ def test_M1_the_noise_floor_is_the_mean_of_simulated_noise() -> None:
 
 
 @pytest.mark.parametrize("by_problem", [True, False])
+@pytest.mark.thorough
 def test_M1_of_a_condition_too(by_problem: bool) -> None:
     """The floor of a condition, from the second evaluation of its checkpoint, is the mean AUGC of policies that do not
     move, each of whose evaluations has fresh noise."""

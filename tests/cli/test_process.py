@@ -70,6 +70,7 @@ def printed(folder: Path, *arguments: str, **given: str) -> subprocess.Completed
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+@pytest.mark.thorough
 def test_an_encoding_without_greek_is_said_first_and_ends_nothing(run: Path, encoding: str) -> None:
     done = printed(run.parent, "export", str(run), PYTHONIOENCODING=encoding)
     assert done.returncode == 0

@@ -41,6 +41,7 @@ def test_a_finished_run_needs_all_that_it_has_made(run: Path) -> None:
     assert clean(run, delete=True) == ([], "")
 
 
+@pytest.mark.thorough
 def test_results_of_other_settings_go_and_a_rerun_makes_nothing(run: Path, local: Path) -> None:
     before = live(run / "store")
     again(run, "online.learning_rate=0.003", "grid.values=[0.1, 1.0, 2.0]")

@@ -40,6 +40,7 @@ def settings(folder: Path, *more: str) -> list[str]:
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("engine", ["bank", pytest.param("trl", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
 def test_every_stage(tmp_path: Path, engine: str) -> None:
     short = [f"{loop}={{engine: {engine}, batch_size: 8, epochs: 0.3}}" for loop in ("rewards", "offline")]
     given = settings(tmp_path, *short)

@@ -74,6 +74,7 @@ def test_a_bank_of_several_methods_trains_each_as_it_would_alone(
                 assert ours[field] == pytest.approx(theirs[field], rel=2e-3, abs=1e-4), (name, field, ours["step"])
 
 
+@pytest.mark.thorough
 def test_the_first_losses_are_what_equal_policies_give(together: dict[str, list[dict[str, Any]]]) -> None:
     """Before the first step Δ = 0 everywhere: log 2, z₀ = 0 and ½ + ½·½, 1 to any power."""
     first = {name.split("-beta")[0]: rows[0] for name, rows in together.items()}

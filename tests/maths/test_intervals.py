@@ -231,6 +231,7 @@ def test_the_noise_of_the_instrument_is_covered():
 
 @pytest.mark.parametrize(("seeds", "betas"), [(3, 3), (3, 7), (5, 5)])
 @pytest.mark.parametrize("null", ["seeds differ", "AUGC with ties", "spread grows fivefold", "spread falls fivefold"])
+@pytest.mark.thorough
 def test_the_headline_keeps_its_level(null, seeds, betas):
     coverage, rng = benchmark(), np.random.default_rng(8)
     (name,) = (name for name in coverage.PROMISED_NULLS if name.startswith(null))

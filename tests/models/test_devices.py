@@ -131,6 +131,7 @@ assert not torch.utils.deterministic.fill_uninitialized_memory
     [(PROCESS, {}), (PROCESS, {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"}), (DETERMINISTIC, {})],
     ids=["allocator", "the user's own stays", "deterministic"],
 )
+@pytest.mark.thorough
 def test_settings_of_the_process(code: str, more: dict[str, str]) -> None:
     """In a process of its own, in which nobody has used a GPU: the settings are global, and CUDA reads one of them
     only once."""

@@ -72,6 +72,7 @@ def logged(trainer: Any, ours: bool) -> list[dict[str, Any]]:
         pytest.param("rloo", 0.3, id="RLOO, LoRA with dropout", marks=pytest.mark.thorough),
     ],
 )
+@pytest.mark.thorough
 def test_a_whole_run_is_recorded_and_does_not_notice(make_trainer: Make, kind: str, lora: float | None) -> None:
     settings = {**LEARNS, "lora": lora, "max_steps": 5, "logging_steps": 2}
     plain = make_trainer(kind, **settings)

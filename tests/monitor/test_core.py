@@ -126,6 +126,7 @@ def test_what_has_no_proxy_is_counted_and_left_out(tmp_path: Path) -> None:
     assert row["responses"]["proxy"] == [1.0, None, None, 3.0]
 
 
+@pytest.mark.thorough
 def test_load_and_analyze_read_it_at_any_time_and_say_the_same(tmp_path: Path) -> None:
     labels = {"variant": "ours", "beta": 0.1, "seed": 3}
     monitor = Monitor(tmp_path / "run", evaluations=4, labels=labels)
@@ -173,6 +174,7 @@ def test_a_policy_that_stays_does_not_alarm_and_one_that_goes_does(
     assert states[0].logs["goodhart/gap"] == states[0].gap > states[0].threshold == states[0].logs["goodhart/threshold"]
 
 
+@pytest.mark.thorough
 def test_a_killed_run_goes_on_to_the_same_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Killed while the row of step 30 was written; the checkpoint is of step 10."""
     script = (

@@ -160,6 +160,7 @@ def test_a_gpu_that_is_asked_for_and_not_there(undone: None, tmp_path: Path) -> 
     assert "CUDA build" in found.remedy
 
 
+@pytest.mark.thorough
 def test_four_bits_really_quantise(tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
     assert by_name(None, tmp_path)["4-bit NF4"].level == "ok"

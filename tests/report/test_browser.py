@@ -89,6 +89,7 @@ def text(driver: Any, place: str) -> str:
 
 
 @pytest.mark.parametrize("which", ["page", "comparison"])
+@pytest.mark.thorough
 def test_it_draws_everything_without_an_error_or_a_request(
     driver: Any, which: str, request: pytest.FixtureRequest
 ) -> None:
