@@ -21,22 +21,14 @@ import numpy as np
 import pandas as pd
 
 import betastar as bs
-
-
-def holm(ps: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values."""
-    order, adjusted, largest = np.argsort(ps), [0.0] * len(ps), 0.0
-    for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(ps) - rank) * ps[i]))
-        adjusted[i] = largest
-    return adjusted
+from betastar.maths.gao import at_distance
+from betastar.maths.trend import holm, slope_within
 
 
 def slopes(frame: pd.DataFrame, value: str) -> np.ndarray:
     """For each seed that has every β, the least-squares slope of `value` over log10 β."""
     table = frame.pivot_table(value, "seed", "beta").dropna()
-    x = np.log10(table.columns.to_numpy(float))
-    return np.polyfit(x, table.to_numpy(float).T, 1)[0]
+    return slope_within(table.columns, table)
 
 
 def mean_of(values: np.ndarray) -> tuple[float, float, float, float]:
@@ -217,17 +209,15 @@ def main_run(folder: str, out: Path) -> None:
 
 def styles(runs: Sequence[str], out: Path) -> None:
     loaded = {float(name): bs.load(folder) for name, folder in (run.split("=", 1) for run in runs)}
-    rows, frames = [], []
+    tests, cells, frames = [], [], []
+    keep = ("variant", "β", "truth, start", "end ", "regret, points", "proxy rise, sd", "verdicts")
     for style, results in sorted(loaded.items()):
-        for row in answers(results):
-            rows.append({"style": f"{style:g}", **row})
+        tests += [{"style": f"{style:g}", **row} for row in answers(results)]
+        cells += [{"style": f"{style:g}", **{name: row[name] for name in keep}} for row in by_beta(results)]
         frames.append(results.conditions.assign(style=style))
-        for row in by_beta(results):
-            keep = ("variant", "β", "truth, start", "end ", "regret, points", "proxy rise, sd", "verdicts")
-            frames[-1].attrs.setdefault("rows", []).append({"style": f"{style:g}", **{k: row[k] for k in keep}})
-    print_table(rows)
-    print_table([row for frame in frames for row in frame.attrs["rows"]])
-    every = pd.concat([frame.drop(columns=[]) for frame in frames])
+    print_table(tests)
+    print_table(cells)
+    every = pd.concat(frames)
     found = []
     for variant, group in every.groupby("variant", sort=False):
         low = group[group.beta == group.beta.min()].rename(columns={"beta": "was"})
@@ -276,21 +266,16 @@ def objectives(folder: str, out: Path) -> None:
         steepness = np.array(
             [np.polyfit(of.distance, of.regret.astype(float), 1)[0] for _, of in group.groupby("seed")]
         )
-        spread = (
-            f"{group.groupby('beta').distance.mean().min():.2f} to {group.groupby('beta').distance.mean().max():.2f}"
-        )
+        distances = group.groupby("beta").distance.mean()
         rows.append(
             {
                 "objective": variant,
-                "√KL of checkpoints": spread,
+                "√KL of checkpoints": f"{distances.min():.2f} to {distances.max():.2f}",
                 "regret, points per √nat": interval(*mean_of(steepness)[:3]),
             }
         )
     print_table(rows)
-    starts = first.groupby(["variant", "beta"], as_index=False).kl_base.mean()
-    regret = results.conditions.groupby(["variant", "beta"], as_index=False).regret.mean()
-    table = starts.merge(regret)
-    table["distance"] = np.sqrt(table.kl_base.clip(lower=0))
+    table = per_seed.groupby(["variant", "beta"], as_index=False)[["distance", "regret"]].mean()
     chart = (
         alt.Chart(table)
         .mark_line(point=True)
@@ -305,13 +290,8 @@ def objectives(folder: str, out: Path) -> None:
 
 
 def crossing(points: pd.DataFrame, along: str, level: float) -> float:
-    """Truth where `along` first reaches `level`, linearly between points; NaN where it never does."""
-    x, truth = points[along].to_numpy(float), points.true_strict.to_numpy(float)
-    for i in range(1, len(x)):
-        if x[i] >= level > x[i - 1]:
-            share = (level - x[i - 1]) / (x[i] - x[i - 1])
-            return truth[i - 1] + share * (truth[i] - truth[i - 1])
-    return float("nan")
+    """Truth where `along` first reaches `level`."""
+    return float(at_distance(points[along], points.true_strict, [level])[0])
 
 
 def against(folder: str, out: Path, baseline: str) -> None:

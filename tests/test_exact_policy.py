@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scripts import script
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, FIGURE = ROOT / "docs" / "study" / "exact.md", ROOT / "docs" / "images" / "exact_policy.svg"
@@ -17,12 +17,7 @@ UPDATE = bool(os.environ.get("UPDATE_DOCS"))  # writes what should be there inst
 
 @pytest.fixture(scope="module")
 def example() -> Any:
-    spec = importlib.util.spec_from_file_location("exact_policy", ROOT / "examples" / "exact_policy.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("examples/exact_policy.py")
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from types import ModuleType
 import pytest
 import typer
 from pydantic import Field
+from scripts import script
 
 import betastar as bs
 from betastar.cli import app
@@ -26,13 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def hooks() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["hooks"] = module  # where typing looks up the names of its annotations
-    spec.loader.exec_module(module)
-    return module
+    return script("docs/hooks.py")
 
 
 def build(source: Path, target: Path) -> subprocess.CompletedProcess[str]:

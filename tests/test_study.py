@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,24 +10,20 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from scripts import script
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
 def study() -> Any:
-    spec = importlib.util.spec_from_file_location("study", ROOT / "examples" / "study.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("examples/study.py")
 
 
 def test_holm_by_hand(study: Any) -> None:
     """0.01 · 3, then 0.02 · 2 = 0.04, then 0.03 · 1, which may not be less than the one before."""
     assert study.holm([0.02, 0.01, 0.03]) == pytest.approx([0.04, 0.03, 0.04])
-    assert study.holm([0.9, 0.6]) == [1.0, 1.0]
+    assert study.holm([0.9, 0.6]).tolist() == [1.0, 1.0]
 
 
 def test_slopes_are_per_tenfold_beta_within_seeds(study: Any) -> None:

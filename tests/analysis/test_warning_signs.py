@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike
 from scipy import stats
+from scripts import script
 
 from betastar.analysis.signals import BASELINES, _run, candidates, warning_signs
 from betastar.record.answers import Grid
@@ -185,12 +184,7 @@ def test_the_clock_is_no_warning_though_it_looks_like_one() -> None:
 @pytest.mark.thorough
 def test_signals_that_warn_of_nothing_are_seldom_said_to() -> None:
     # As in docs/warning_signs.md, with fewer experiments: 5 % and three standard errors of a share of 20.
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "warning_signs.py"
-    spec = importlib.util.spec_from_file_location("benchmark_of_warning_signs", path)
-    assert spec is not None
-    assert spec.loader is not None
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
+    benchmark = script("benchmarks/warning_signs.py")
     for world in benchmark.WORLDS.values():
         found = np.array(list(benchmark.said(world, n_seeds=4, repeats=20).values()))
         warns = found[:, 0] + found[:, 1]

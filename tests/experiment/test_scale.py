@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scripts import script
 
 from betastar.api import plan, spread
 from betastar.experiment import scale
@@ -76,11 +76,7 @@ def test_a_plan_is_spread_over_workers() -> None:
 
 def test_the_sweep_of_the_benchmark_reaches_its_goal(capsys: pytest.CaptureFixture[str]) -> None:
     """And the page shows the numbers that the script prints."""
-    spec = importlib.util.spec_from_file_location("scale_benchmark", BENCHMARKS / "scale.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = script("benchmarks/scale.py")
     assert module.simulation()
     printed = capsys.readouterr().out
     page = (BENCHMARKS.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8").replace("**", "")

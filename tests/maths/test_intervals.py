@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from itertools import product
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from maths.reference import weighted_interval
 from scipy import stats
+from scripts import script
 
 from betastar.maths.intervals import (
     SMALLEST_SPREAD,
@@ -29,12 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def benchmark():
     """`benchmarks/coverage.py`, whose table is in docs/statistics.md."""
-    spec = importlib.util.spec_from_file_location("coverage_benchmark", ROOT / "benchmarks" / "coverage.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("benchmarks/coverage.py")
 
 
 # --- the mean over seeds ----------------------------------------------------------------------------------------------
