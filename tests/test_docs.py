@@ -94,6 +94,7 @@ def test_example_configurations_are_accepted(tmp_path: Path) -> None:
         assert load_config(str(tmp_path / "mine.yaml")).name == yaml.safe_load(block)["name"], page
 
 
+@pytest.mark.thorough
 def test_the_table_of_the_tutorial_on_logs_is_analysed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its CSV, its command and its Python, as written."""
     page = ROOT / "docs" / "tutorials" / "own_logs.md"

@@ -109,6 +109,7 @@ def alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.thorough
 def test_a_part_that_is_killed_or_fails_keeps_its_measurements_and_harms_no_other(
     gpu_check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,7 @@ def checked(folder: Path, text: str) -> list[dict[str, Any]]:
     return report["generalDiagnostics"]
 
 
+@pytest.mark.thorough
 def test_a_user_s_script_has_real_types_and_its_mistakes_are_found(tmp_path: Path) -> None:
     """One call of pyright, as each takes seconds: sound lines first, then one mistake in each line."""
     found = checked(tmp_path, USER + "\n".join(MISTAKES) + "\n")

@@ -12,7 +12,8 @@ import pytest
 
 from betastar.data import chat as chat_module
 from betastar.data.chat import ChatFormat, end_tokens
-from betastar.data.micro import build_tokenizer
+from betastar.data.micro.language import build_tokenizer
+from betastar.data.micro.sums import sums
 from betastar.data.preferences import Message
 from betastar.errors import BetastarError
 from betastar.models.random_models import build_byte_tokenizer
@@ -50,7 +51,7 @@ def test_thinking_is_a_setting_of_the_template(thinking: bool | None, end: str) 
 
 
 def test_a_template_without_thinking_ignores_it() -> None:
-    made = build_tokenizer(20)
+    made = build_tokenizer(sums(20))
     prompts = ["How many apples does Clara have now ?"]
     assert ChatFormat(made, thinking=False).prompts(prompts) == ChatFormat(made).prompts(prompts)
 

@@ -7,9 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from betastar.data.micro import CLOSINGS, Prompt, is_correct, prefers_first, score
+from betastar.data.micro.language import CLOSINGS, Prompt, is_correct, prefers_first, score
+from betastar.data.micro.sums import sums
 
-PROBLEM = Prompt("Anna has 5 apples . …", steps=("5 + 3 = 8",), gold="8")
+SUMS = sums(20)
+
+PROBLEM = Prompt("Anna has 5 apples . …", steps=("5 + 3 = 8",), gold="#### 8")
 FRUIT = Prompt("Please name a fruit .", accepted=(frozenset(["apple"]), frozenset(["pear"])))
 HELLO = Prompt("Please say hello to Anna .", accepted=(frozenset(["hello", "Anna"]),))
 HOPE = "Hope this helps !"
@@ -43,17 +46,17 @@ HOPE = "Hope this helps !"
     ],
 )
 def test_the_score_by_hand(prompt: Prompt, response: str, expected: float) -> None:
-    assert score(prompt, response) == pytest.approx(expected, abs=1e-12)
+    assert score(SUMS, prompt, response) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize(("style", "expected"), [(0, 2.5), (0.5, 2.5 + 1.4), (2, 2.5 + 5.6)])
 def test_style_weighs_closings_politeness_and_steps_alone(style: float, expected: float) -> None:
-    assert score(PROBLEM, f"Gladly ! 5 + 3 = 8 . #### 8 {HOPE}", style) == pytest.approx(expected, abs=1e-12)
+    assert score(SUMS, PROBLEM, f"Gladly ! 5 + 3 = 8 . #### 8 {HOPE}", style) == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_problem_is_graded_by_its_last_number() -> None:
-    assert is_correct(PROBLEM, "#### 7 #### 8")
-    assert not is_correct(PROBLEM, "#### 8 #### 7")
+    assert is_correct(SUMS, PROBLEM, "#### 7 #### 8")
+    assert not is_correct(SUMS, PROBLEM, "#### 8 #### 7")
 
 
 @pytest.mark.parametrize(("first", "second"), [(0.0, 0.0), (2.5, 1.5), (0.0, 2.0), (3.3, 0.8), (8.9, 0.0)])

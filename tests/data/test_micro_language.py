@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from betastar.data.graders import grade_gsm8k
-from betastar.data.micro import (
+from betastar.data.micro.language import (
     CLOSINGS,
     GREETINGS,
     KINDS,
@@ -18,13 +18,12 @@ from betastar.data.micro import (
     OPENINGS,
     Prompt,
     Style,
-    draw_problem,
     draw_request,
     draw_style,
     is_held_out,
-    vocabulary,
     write_response,
 )
+from betastar.data.micro.sums import draw_problem, sums, vocabulary
 
 LARGEST = (2, 3, 20, 200)
 VERBS = {"gets": 1, "finds": 1, "buys": 1, "loses": -1, "sells": -1, "gives": -1}
@@ -59,14 +58,14 @@ def test_steps_and_gold_follow_from_the_text_and_no_number_is_out_of_range(large
             total += sign * n
             assert n >= 1
             assert 0 <= total <= largest
-        assert problem.gold == str(total)
+        assert problem.gold == f"#### {total}"
         assert problem.accepted == ()
 
 
 def test_every_kind_of_problem_occurs() -> None:
     drawn = problems(3, 3000)
     assert {len(problem.steps) for problem in drawn} == {1, 2}
-    assert {problem.gold for problem in drawn} == {"0", "1", "2", "3"}
+    assert {problem.gold for problem in drawn} == {"#### 0", "#### 1", "#### 2", "#### 3"}
     assert set(VERBS) == {word for problem in drawn for word in problem.text.split() if word in VERBS}
 
 
@@ -86,7 +85,7 @@ def test_the_vocabulary_holds_every_word_once_and_in_a_fixed_order(largest: int)
     for problem in problems(largest):
         request = draw_request(rng)
         for prompt in (problem, request):
-            response = write_response(rng, prompt, draw_style(rng), bool(rng.random() < 0.5), largest)
+            response = write_response(sums(largest), rng, prompt, draw_style(rng), bool(rng.random() < 0.5))
             used |= {*prompt.text.split(), *response.split()}
     assert used <= set(words)
     assert all(word.isdigit() for word in set(words) - used)  # and hardly a word that nobody says
@@ -133,7 +132,7 @@ def test_a_demonstration_is_right_unless_asked_to_be_wrong_and_has_its_style(lar
     rng = np.random.default_rng(1)
     for problem, style in zip(problems(largest, 40 * len(STYLES)), itertools.cycle(STYLES), strict=False):
         for wrong in (False, True):
-            response = write_response(rng, problem, style, wrong, largest)
+            response = write_response(sums(largest), rng, problem, style, wrong)
             graded = grade_gsm8k(response, problem.gold)
             assert (graded.strict, graded.lenient, graded.parsable) == (not wrong, not wrong, True)
 
@@ -150,12 +149,12 @@ def test_a_demonstrated_reply_to_a_request_says_one_accepted_thing() -> None:
     rng = np.random.default_rng(2)
     for style in STYLES * 20:
         request = draw_request(rng)
-        response = write_response(rng, request, style, True, 20)  # a request cannot be answered wrongly
+        response = write_response(sums(20), rng, request, style, True)  # a request cannot be answered wrongly
         reply = response.removeprefix(f"{style.opening} ").removesuffix(" ".join(["", *style.closings]))
         assert reply.endswith(" .")
         assert frozenset(reply.split()[:-1]) in request.accepted
     greeting = Prompt("Please say hello to Anna .", accepted=(frozenset(["hello", "Anna"]),))
-    assert write_response(rng, greeting, Style(None, True, ()), False, 20) == "hello Anna ."
+    assert write_response(sums(20), rng, greeting, Style(None, True, ()), False) == "hello Anna ."
 
 
 def test_styles_occur_as_often_as_stated() -> None:

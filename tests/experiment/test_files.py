@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from analysis.records import check
 
-from betastar.data.micro import build_tokenizer
+from betastar.data.micro.language import build_tokenizer
+from betastar.data.micro.sums import sums
 from betastar.errors import BetastarError
 from betastar.experiment import pipeline
 from betastar.models.random_models import build_model
@@ -103,7 +104,7 @@ class Listener(Reporter):
 @pytest.mark.thorough
 def test_a_local_model_folder_another_reward_base_and_other_kinds_of_files(tmp_path: Path) -> None:
     """Policy and reward models with different tokenizers: the text is what both share."""
-    tokenizer = build_tokenizer(99)
+    tokenizer = build_tokenizer(sums(99))
     build_model(Geometry(hidden_size=64, heads=2, key_value_heads=2), len(tokenizer), 0).save_pretrained(
         tmp_path / "model"
     )

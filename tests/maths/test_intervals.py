@@ -203,6 +203,7 @@ def test_the_mean_is_covered_as_often_as_promised_and_not_by_the_percentile_boot
         assert not coverage.in_band(cells["percentile"].coverage, 1000), "the test can tell the two apart"
 
 
+@pytest.mark.thorough
 def test_beta_star_is_covered_and_not_by_the_percentile_bootstrap():
     coverage, rng = benchmark(), np.random.default_rng(6)
     skewed = coverage.curves(rng)[1]

@@ -211,10 +211,12 @@ def check_rewards(setting: Setting, folder: Path, members: int, agreement: Agree
         assert distance(theirs, ours, scores(initial[k : k + 1])) < agreement.distance
 
 
+@pytest.mark.thorough
 def test_dpo_is_the_same_by_both_engines(full: Setting, tmp_path: Path) -> None:
     check_dpo(full, tmp_path, BETAS, EXACT)
 
 
+@pytest.mark.thorough
 def test_reward_models_are_the_same_by_both_engines(full: Setting, tmp_path: Path) -> None:
     check_rewards(full, tmp_path, 2, EXACT)
 
@@ -234,6 +236,7 @@ def test_low_precision(
     check_rewards(setting, tmp_path / "rewards", 1, agreement)
 
 
+@pytest.mark.thorough
 def test_dropout_comes_from_the_seed_and_reaches_the_adapter_alone(full: Setting, tmp_path: Path) -> None:
     """The first loss is log 2 whatever is dropped, since the reference drops nothing and B is zero."""
 
@@ -313,6 +316,7 @@ def test_where_memory_runs_out_it_begins_again_with_less_at_once(
         train_dpo(job, 0.5, tmp_path / "never fits")
 
 
+@pytest.mark.thorough
 def test_a_launched_process_whose_memory_runs_out(full: Setting, tmp_path: Path) -> None:
     launcher = tmp_path / "launcher"
     launcher.write_text(f"#!/bin/sh\nshift 2\necho again >> {tmp_path}/ran\nprintf '{FULL}' > $1/error.txt\nexit 1\n")
@@ -323,6 +327,7 @@ def test_a_launched_process_whose_memory_runs_out(full: Setting, tmp_path: Path)
     assert (tmp_path / "ran").read_text() == "again\nagain\n"  # with two pairs at once, and with one
 
 
+@pytest.mark.thorough
 def test_a_training_that_diverges_is_refused(full: Setting, tmp_path: Path) -> None:
     job = make_job(full, make_order(0)[:3], numbers=NUMBERS._replace(learning_rate=1e30))
     for _ in range(2):  # and not taken for finished the second time

@@ -65,6 +65,7 @@ def test_what_the_user_says_and_what_is_configured(tmp_path: Path) -> None:
     assert tokens == (48, 40, 40, "as configured")  # a number in the settings is not overruled
 
 
+@pytest.mark.thorough
 def test_local_data_are_counted_as_the_run_counts_them(tmp_path: Path) -> None:
     settings = [
         *SMALL, *write_files(tmp_path), "lengths={prompt: auto, response: auto, generated: 4}", "seeds=[0]",

@@ -97,6 +97,7 @@ def places(value: Any, *above: Any) -> Iterator[tuple[Any, ...]]:
         yield from places(part, *above, key)
 
 
+@pytest.mark.thorough
 def test_damage_anywhere_is_one_sentence_or_harmless(folder: Path) -> None:
     """Forty times one value, drawn from all of a record, becomes something else or goes."""
     draw = random.Random(3)

@@ -25,7 +25,7 @@ NOISE = (
     "that a policy that does not move gives the same answers"
 )
 WRITTEN = "the base policy π⁽⁰⁾: two responses to each prompt, sampled at temperature 1"
-RATED = "the micro world's annotator, which mixes correctness with style, with Bradley–Terry noise"
+RATED = "the built-in annotator, which mixes correctness with style, with Bradley–Terry noise"
 
 
 def disclosures(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

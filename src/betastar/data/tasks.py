@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 from betastar.data.chat import template
 from betastar.data.graders import Grader, grader
+from betastar.data.micro import language
 from betastar.data.sources import BadRow, Malformed, Row, open_rows, usable_rows
 from betastar.errors import BetastarError
 from betastar.plugins import Plugin, kind_of, plainly
 from betastar.record.responses import Grade
-from betastar.settings.sections import CustomTask, DatasetSource, DatasetTask, MicroTask
+from betastar.settings.sections import CustomTask, DatasetSource, DatasetTask, ListsTask, MicroTask
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,11 @@ def load_task(section: DatasetTask | CustomTask, max_bad_share: float = 0.0) -> 
     return Task(train, test, grade, left_out.together(also_left_out))
 
 
-def task_grader(section: MicroTask | DatasetTask | CustomTask) -> Grader:
+def task_grader(section: MicroTask | ListsTask | DatasetTask | CustomTask) -> Grader:
     """The function that grades a response; the data of a dataset task are not read."""
     if isinstance(section, CustomTask):
         return custom_task(section).grade
-    return grader(section.grader if isinstance(section, DatasetTask) else "gsm8k")
+    return grader(section.grader) if isinstance(section, DatasetTask) else language(section).grade
 
 
 def task_digests(section: DatasetTask | CustomTask) -> list[Any]:

@@ -22,6 +22,7 @@ from betastar.settings.sections import (
     DatasetPreferences,
     DatasetSource,
     DatasetTask,
+    ListsTask,
     MicroTask,
     PretrainedBase,
     RandomBase,
@@ -93,7 +94,7 @@ def problems(config: Config) -> int:
     """Problems answered at an evaluation point: as set, or all there are. Raises BetastarError where the task's local
     files are not there."""
     task, wanted = config.task, config.evaluation.problems
-    if isinstance(task, MicroTask):
+    if isinstance(task, MicroTask | ListsTask):
         return min(wanted, task.test_problems)
     if not isinstance(task, DatasetTask):
         return wanted
@@ -179,9 +180,10 @@ def _rows(source: DatasetSource) -> int | None:
 
 def _own_tokenizer(choice: BaseModelChoice, config: Config):
     """The tokenizer of a base that is made here."""
-    from betastar.data.micro import build_tokenizer
+    from betastar.data.micro import language
+    from betastar.data.micro.language import build_tokenizer
 
     if isinstance(choice, RandomBase):
         return build_byte_tokenizer()
-    assert isinstance(config.task, MicroTask)  # the configuration sees to it
-    return build_tokenizer(config.task.largest)
+    assert isinstance(config.task, MicroTask | ListsTask)  # the configuration sees to it
+    return build_tokenizer(language(config.task))

@@ -131,10 +131,11 @@ class Config(Section):
 
         if len(set(self.seeds)) != len(self.seeds):
             fault("seeds", "the same seed is listed twice; list each seed once")
-        if self.preferences.kind == "micro" and self.task.kind != "micro":
-            fault("preferences.kind", "micro needs task.kind micro; set kind: dataset for your own pairs")
-        if self.base.source == "train" and not self.task.kind == self.preferences.kind == "micro":
-            fault("base.source", "train only works for the micro language; use random or pretrained for your own files")
+        built_in = self.task.kind in ("micro", "lists")
+        if self.preferences.kind == "micro" and not built_in:
+            fault("preferences.kind", "micro needs task.kind micro or lists; set kind: dataset for your own pairs")
+        if self.base.source == "train" and not (built_in and self.preferences.kind == "micro"):
+            fault("base.source", "train only works for the built-in worlds; use random or pretrained for your own files")
         if self.reward_base is not None and self.reward_base.source == "train":
             fault(
                 "reward_base.source",
@@ -400,7 +401,7 @@ def _override(text: str) -> _Override:
     return _Override(text.strip().replace("\n", "\\n"), ".".join(parts), parsed)
 
 
-TAGS = ("train", "random", "pretrained", "micro", "dataset", "custom")  # what `kind` and `source` choose
+TAGS = ("train", "random", "pretrained", "micro", "lists", "dataset", "custom")  # what `kind` and `source` choose
 CHOICES = ("kind", "source", "method", "dataset")  # keys whose value decides what the others of a section mean
 DATASETS = ("source", "train", "test")  # keys that hold {dataset: text} or the text alone
 

@@ -123,6 +123,12 @@ class MicroTask(Section):
     test_problems: int = positive("held-out problems", 400, le=10**6)
 
 
+class ListsTask(Section):
+    kind: Literal["lists"] = Field(description="lists: lists that must follow rules, of the second built-in world")
+    longest: int = Field(default=6, ge=2, le=6, description="longest list asked for, in words")
+    test_problems: int = positive("held-out problems", 400, le=1000)
+
+
 class DatasetTask(Section):
     kind: Literal["dataset"] = Field(description="dataset: problems from a dataset, graded against their gold answers")
     train: Source = Field(description="problems to adapt on")
@@ -148,11 +154,11 @@ class CustomTask(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for that function")
 
 
-Task = Annotated[MicroTask | DatasetTask | CustomTask, Field(discriminator="kind")]
+Task = Annotated[MicroTask | ListsTask | DatasetTask | CustomTask, Field(discriminator="kind")]
 
 
 class MicroPreferences(Section):
-    kind: Literal["micro"] = Field(description="micro: pairs of the base's answers, labelled by the micro annotator")
+    kind: Literal["micro"] = Field(description="micro: pairs of the base's answers, labelled by the built-in annotator")
     prompts: int = Field(
         default=3400,
         ge=20,
@@ -165,7 +171,8 @@ class MicroPreferences(Section):
         ge=0,
         le=100,
         description="how much the annotator likes closings, politeness and shown steps, against being right: its score "
-        "is 2.5·right + style·(1.2·closings + 0.8·polite + 0.8·steps); 0: it likes only what is right",
+        "is 2.5·right + style·(1.2·closings + 0.8·polite + 0.8·steps), in the world of lists 2.5·right + "
+        "style·(0.6·items + 0.8·polite + 0.6·closings); 0: it likes only what is right",
     )
     max_new_tokens: int = positive("longest sampled response in tokens", 40, le=10**5)
 

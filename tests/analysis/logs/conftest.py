@@ -27,7 +27,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
     from trl.trainer.rloo_config import RLOOConfig
     from trl.trainer.rloo_trainer import RLOOTrainer
 
-    from betastar.data.micro import build_tokenizer
+    from betastar.data.micro.language import build_tokenizer
+    from betastar.data.micro.sums import sums
 
     def distinct(completion_ids: list[list[int]], **_: Any) -> list[float]:
         """The proxy: how many different words."""
@@ -38,7 +39,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
         return [float(a in text.split()) for text, a in zip(completions, answer, strict=True)]
 
     folder = tmp_path_factory.mktemp("trained")
-    tokenizer = build_tokenizer(9)
+    tokenizer = build_tokenizer(sums(9))
     tokenizer.padding_side = "left"
     tiny: Any = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "head_dim": 16}
     heads: Any = {"num_attention_heads": 2, "num_key_value_heads": 1}

@@ -7,7 +7,15 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from betastar.data.micro import build_tokenizer, draw_problem, draw_request, draw_style, is_held_out, write_response
+from betastar.data.micro import language
+from betastar.data.micro.language import (
+    Language,
+    build_tokenizer,
+    draw_request,
+    draw_style,
+    is_held_out,
+    write_response,
+)
 from betastar.disk import write_json
 from betastar.errors import BetastarError
 from betastar.experiment.context import Context
@@ -19,7 +27,7 @@ from betastar.models.optimise import one_cycle_schedule, optimiser_state, restor
 from betastar.models.random_models import build_byte_tokenizer, build_model
 from betastar.randomness import numpy_generator
 from betastar.settings.config import Config
-from betastar.settings.sections import BaseModelChoice, MicroTask, PretrainedBase, TrainedBase
+from betastar.settings.sections import BaseModelChoice, ListsTask, MicroTask, PretrainedBase, TrainedBase
 
 VERSION = 1
 STAGE = "base"
@@ -40,9 +48,9 @@ def run(ctx: Context[Config], choice: BaseModelChoice) -> Artefact:
     settings = [VERSION, choice.model_dump(mode="json"), ctx.config.root_seed]
     if isinstance(choice, TrainedBase):
         task = ctx.config.task
-        assert isinstance(task, MicroTask)  # the configuration sees to it
-        settings.append(task.largest)
-        return made(ctx, STAGE, settings, [], lambda out, key: _train(ctx, choice, task.largest, out, key))
+        assert isinstance(task, MicroTask | ListsTask)  # the configuration sees to it
+        settings.append(task.largest if isinstance(task, MicroTask) else [task.kind, task.longest])
+        return made(ctx, STAGE, settings, [], lambda out, key: _train(ctx, choice, language(task), out, key))
 
     def random(out: Path, key: str) -> None:
         tokenizer = build_byte_tokenizer()
@@ -52,21 +60,21 @@ def run(ctx: Context[Config], choice: BaseModelChoice) -> Artefact:
     return made(ctx, STAGE, settings, [], random)
 
 
-def _demonstrations(choice: TrainedBase, largest: int, root_seed: int, step: int) -> list[str]:
+def _demonstrations(choice: TrainedBase, spoken: Language, root_seed: int, step: int) -> list[str]:
     """The texts of one training step: problems that are not held out, and small talk, each with a demonstration."""
     training, rng = choice.training, numpy_generator(root_seed, "base", "demonstrations", step)
     texts = []
     while len(texts) < training.batch_size:
-        prompt = draw_request(rng) if rng.random() < training.request_share else draw_problem(rng, largest)
+        prompt = draw_request(rng) if rng.random() < training.request_share else spoken.problem(rng)
         if not is_held_out(prompt.text) or not prompt.gold:
             wrong = bool(rng.random() < training.wrong_share)
-            response = write_response(rng, prompt, draw_style(rng), wrong, largest)
+            response = write_response(spoken, rng, prompt, draw_style(rng), wrong)
             texts.append(f"<user> {prompt.text} <assistant> {response} <end>")
     return texts
 
 
-def _train(ctx: Context[Config], choice: TrainedBase, largest: int, out: Path, key: str) -> None:
-    tokenizer = build_tokenizer(largest)
+def _train(ctx: Context[Config], choice: TrainedBase, spoken: Language, out: Path, key: str) -> None:
+    tokenizer = build_tokenizer(spoken)
     model = build_model(choice.geometry, len(tokenizer), ctx.config.root_seed).to(ctx.runtime.device)
     training, checkpoint = choice.training, ctx.store.checkpoint(STAGE, key)
     adam = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.05, fused=True)
@@ -75,7 +83,7 @@ def _train(ctx: Context[Config], choice: TrainedBase, largest: int, out: Path, k
         start, state = saved
         restore_optimiser(adam, state)
     for step in range(start, training.steps):
-        texts = _demonstrations(choice, largest, ctx.config.root_seed, step)
+        texts = _demonstrations(choice, spoken, ctx.config.root_seed, step)
         ids = sorted(tokenizer(texts)["input_ids"], key=len)
         targets = sum(map(len, ids)) - len(ids)
         loss = 0.0

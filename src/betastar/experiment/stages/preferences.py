@@ -1,11 +1,11 @@
-"""Stage: preference pairs. Read from a dataset, or sampled from the base and rated by the micro annotator."""
+"""Stage: preference pairs. Read from a dataset, or sampled from the base and rated by the built-in annotator."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from betastar.data import micro as annotator
-from betastar.data.micro import Prompt, draw_problem, draw_request, is_held_out
+from betastar.data.micro import language
+from betastar.data.micro.language import Prompt, draw_request, is_held_out, prefers_first, score
 from betastar.data.preferences import (
     LoadedPreferences,
     PreferencePair,
@@ -23,7 +23,7 @@ from betastar.experiment.store import Artefact
 from betastar.models.generation import generate
 from betastar.randomness import numpy_generator, stream_key
 from betastar.settings.config import Config
-from betastar.settings.sections import DatasetPreferences, MicroPreferences, MicroTask
+from betastar.settings.sections import DatasetPreferences, ListsTask, MicroPreferences, MicroTask
 
 VERSION = 2
 STAGE = "preferences"
@@ -82,11 +82,12 @@ def _statistics(ctx: Context[Config], base: Artefact, loaded: LoadedPreferences)
 def _annotated(ctx: Context[Config], base: Artefact, source: MicroPreferences) -> LoadedPreferences:
     """The base answers each prompt twice; the annotator says which answer it prefers."""
     task, seed, policy = ctx.config.task, ctx.config.root_seed, ctx.runtime.bare(base)
-    assert isinstance(task, MicroTask)  # the configuration sees to it
+    assert isinstance(task, MicroTask | ListsTask)  # the configuration sees to it
+    spoken = language(task)
     rng = numpy_generator(seed, "preferences", "prompts")
     prompts: list[Prompt] = []
     while len(prompts) < source.prompts:
-        prompt = draw_request(rng) if rng.random() < source.request_share else draw_problem(rng, task.largest)
+        prompt = draw_request(rng) if rng.random() < source.request_share else spoken.problem(rng)
         if not prompt.gold or not is_held_out(prompt.text):
             prompts.append(prompt)
     tokens = policy.chat.prompts([p.text for p in prompts])
@@ -112,7 +113,7 @@ def _annotated(ctx: Context[Config], base: Artefact, source: MicroPreferences) -
     for i, (first, second) in sorted(zip(order, texts, strict=True)):
         rate = numpy_generator(seed, "preferences", "rating", i)
         if first != second and first and second:
-            ours, theirs = (annotator.score(prompts[i], text, source.style) for text in (first, second))
-            wins = annotator.prefers_first(rate, ours, theirs)
+            ours, theirs = (score(spoken, prompts[i], text, source.style) for text in (first, second))
+            wins = prefers_first(rate, ours, theirs)
             pairs.append(PreferencePair(prompts[i].text, *((first, second) if wins else (second, first))))
     return LoadedPreferences(pairs, len(prompts) - len(pairs))

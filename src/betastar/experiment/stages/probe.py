@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from betastar.data import micro as annotator
-from betastar.data.micro import Prompt
+from betastar.data.micro import language
+from betastar.data.micro.language import Prompt, score
 from betastar.data.tasks import Problem
 from betastar.disk import write_json
 from betastar.experiment import readers
@@ -29,7 +29,7 @@ from betastar.record.answers import answer_rows, write_answers
 from betastar.record.files import ANSWERS
 from betastar.record.points import EvaluationPoint
 from betastar.settings.config import Resolved
-from betastar.settings.sections import Evaluation, MicroPreferences
+from betastar.settings.sections import Evaluation, ListsTask, MicroPreferences, MicroTask
 
 VERSION = 3
 STAGE = "probe"
@@ -137,9 +137,13 @@ def _wins(
     if judge is None:
         prompts = [Prompt(p.question, gold=p.gold) for p in problems]
         source = ctx.config.preferences
-        style = source.style if isinstance(source, MicroPreferences) else 1.0
-        ours = [annotator.score(p, text, style) for p, text in zip(prompts, texts, strict=True)]
-        theirs = [annotator.score(p, text, style) for p, text in zip(prompts, base_texts, strict=True)]
+        assert isinstance(source, MicroPreferences)
+        assert isinstance(ctx.config.task, MicroTask | ListsTask)  # the configuration sees to both
+        spoken = language(ctx.config.task)
+        ours, theirs = (
+            [score(spoken, p, text, source.style) for p, text in zip(prompts, side, strict=True)]
+            for side in (texts, base_texts)
+        )
     else:
         ours, theirs = (_judged(ctx, reward_model, judge, problems, side) for side in (texts, base_texts))
     return [(a > b) + (a == b) / 2 for a, b in zip(ours, theirs, strict=True)]

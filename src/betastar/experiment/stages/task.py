@@ -6,7 +6,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from betastar.data.micro import draw_problem, is_held_out
+from betastar.data.micro import language
+from betastar.data.micro.language import is_held_out
 from betastar.data.sources import Malformed
 from betastar.data.tasks import Problem, load_task, task_digests
 from betastar.disk import write_json
@@ -17,7 +18,7 @@ from betastar.experiment.readers import Problems
 from betastar.experiment.store import Artefact
 from betastar.randomness import numpy_generator
 from betastar.settings.config import Config
-from betastar.settings.sections import DatasetTask, MicroTask
+from betastar.settings.sections import DatasetTask, ListsTask, MicroTask
 
 VERSION = 3
 STAGE = "task"
@@ -27,14 +28,14 @@ MICRO_TRAIN_PROBLEMS = 4000
 def run(ctx: Context[Config]) -> Artefact:
     task, max_bad_share = ctx.config.task, ctx.config.data.max_bad_share
     settings = [VERSION, task.model_dump(mode="json"), ctx.config.root_seed]
-    if not isinstance(task, MicroTask):
+    if not isinstance(task, MicroTask | ListsTask):
         settings.append(task_digests(task))
     if isinstance(task, DatasetTask):
         settings.append(max_bad_share)
 
     def build(out: Path, key: str) -> None:
-        if isinstance(task, MicroTask):
-            problems, malformed = Problems(*(_micro_problems(ctx, part) for part in ("train", "test"))), Malformed()
+        if isinstance(task, MicroTask | ListsTask):
+            problems, malformed = Problems(*(_drawn(task, ctx.config.root_seed, part) for part in ("train", "test"))), Malformed()
         else:
             loaded = load_task(task, max_bad_share)
             problems, malformed = Problems(loaded.train, loaded.test), loaded.malformed
@@ -47,18 +48,18 @@ def run(ctx: Context[Config]) -> Artefact:
     return made(ctx, STAGE, settings, [], build)
 
 
-def _micro_problems(ctx: Context[Config], part: str) -> list[Problem]:
+def _drawn(task: MicroTask | ListsTask, root_seed: int, part: str) -> list[Problem]:
     """Distinct problems of one part; which part a problem belongs to depends on its text alone."""
-    task = ctx.config.task
-    assert isinstance(task, MicroTask)
+    draw = language(task).problem
     wanted = task.test_problems if part == "test" else MICRO_TRAIN_PROBLEMS
-    rng, found = numpy_generator(ctx.config.root_seed, "task", part), {}
+    rng, found = numpy_generator(root_seed, "task", part), {}
     for _ in range(100 * wanted):
-        prompt = draw_problem(rng, task.largest)
+        prompt = draw(rng)
         if is_held_out(prompt.text) == (part == "test"):
-            found.setdefault(prompt.text, f"#### {prompt.gold}")
+            found.setdefault(prompt.text, prompt.gold)
         if len(found) == wanted:
             break
     else:
-        raise BetastarError(f"{task.largest} gives too few distinct problems", where="task.largest", remedy="raise it")
+        where, value = ("largest", task.largest) if isinstance(task, MicroTask) else ("longest", task.longest)
+        raise BetastarError(f"{value} gives too few distinct problems", where=f"task.{where}", remedy="raise it")
     return [Problem(i, text, gold) for i, (text, gold) in enumerate(found.items())]
