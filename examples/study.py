@@ -2,10 +2,11 @@
 
     python examples/study.py main MICRO_RUN OUT                  # H1 to H4, H6 and the sensitivity table
     python examples/study.py styles OUT STYLE=RUN STYLE=RUN …    # H7
+    python examples/study.py choices OUT NAME=RUN NAME=RUN …     # the sign under other settings
     python examples/study.py objectives RUN OUT                  # H5
     python examples/study.py against RUN OUT BASELINE            # every variant against one (docs/studies/)
 
-Each prints Markdown and writes its figures as .svg into OUT. Every number is computed from the records; slopes are per
+Each prints Markdown and writes its figures, if it has any, as .svg into OUT. Every number is computed from the records; slopes are per
 tenfold β (or strength), within seeds, with 95 % intervals over whole seeds.
 """
 
@@ -156,11 +157,16 @@ def sensitivity(results: bs.Results) -> list[dict[str, Any]]:
     for words, (name, sign, digits) in choices.items():
         row = {"damage by": words}
         for variant, group in results.conditions.groupby("variant", sort=False):
-            mean, low, high, _ = mean_of(sign * slopes(group, name))
-            way = "rises" if low > 0 else "falls" if high < 0 else "–"
-            row[str(variant)] = f"{interval(mean, low, high, digits)} {way}"
+            row[str(variant)] = signed(sign * slopes(group, name), digits)
         rows.append(row)
     return rows
+
+
+def signed(values: np.ndarray, digits: int = 1) -> str:
+    """The mean slope of a damage with its interval, and the way it goes where that excludes zero."""
+    mean, low, high, _ = mean_of(values)
+    way = "rises" if low > 0 else "falls" if high < 0 else "–"
+    return f"{interval(mean, low, high, digits)} {way}"
 
 
 def figure(results: bs.Results, out: Path) -> None:
@@ -251,6 +257,18 @@ def styles(runs: Sequence[str], out: Path) -> None:
         .properties(width=200, height=140)
     )
     chart.save(out / "study_style.svg")
+
+
+def choices(runs: Sequence[str]) -> None:
+    """One row per run: slopes of regret and of the truth lost from start to end, points per tenfold β."""
+    rows = []
+    for name, folder in (run.split("=", 1) for run in runs):
+        row = {"setting": name}
+        for variant, group in bs.load(folder).conditions.groupby("variant", sort=False):
+            row[f"`{variant}`: regret"] = signed(slopes(group, "regret"))
+            row[f"`{variant}`: lost from start to end"] = signed(-slopes(group, "end_change"))
+        rows.append(row)
+    print_table(rows)
 
 
 def objectives(folder: str, out: Path) -> None:
@@ -351,13 +369,15 @@ def against(folder: str, out: Path, baseline: str) -> None:
 
 
 def run(arguments: Sequence[str]) -> None:
-    if len(arguments) < 3 or arguments[0] not in ("main", "styles", "objectives", "against"):
+    if len(arguments) < 3 or arguments[0] not in ("main", "styles", "choices", "objectives", "against"):
         sys.exit(__doc__)
     kind, *rest = arguments
-    out = Path(rest[0] if kind == "styles" else rest[1])
+    out = Path(rest[0] if kind in ("styles", "choices") else rest[1])
     out.mkdir(parents=True, exist_ok=True)
     if kind == "styles":
         styles(rest[1:], out)
+    elif kind == "choices":
+        choices(rest[1:])
     elif kind == "against":
         against(rest[0], out, rest[2])
     else:

@@ -327,9 +327,9 @@ class BaseTraining(Section):
 
 
 class TrainedBase(Section):
-    source: Literal["train"] = Field(description="train: a small model, trained here on the micro language")
+    source: Literal["train"] = Field(description="train: a small model, trained here on the language of the built-in world")
     geometry: Geometry = Field(default_factory=Geometry, description="shape of the model")
-    training: BaseTraining = Field(default_factory=BaseTraining, description="how it is trained on the micro language")
+    training: BaseTraining = Field(default_factory=BaseTraining, description="how it is trained on that language")
 
 
 class RandomBase(Section):

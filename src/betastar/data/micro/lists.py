@@ -88,14 +88,15 @@ def draw_problem(rng: np.random.Generator, longest: int) -> Prompt:
 
 
 def demonstration(rng: np.random.Generator, prompt: Prompt, style: Style, wrong: bool) -> str:
-    """A list that follows the rules; `wrong` makes it one to three words longer, or one shorter."""
+    """A list that follows the rules, its words in the order of `LISTED` but for the first and the last; `wrong` makes it
+    one to three words longer, or one shorter."""
     rules = read_rules(prompt.gold)
     ends = [word for word in (rules.first, rules.last) if word]
     shorter = [-1] if rules.length > max(1, len(ends)) else []
     length = rules.length + (int(rng.choice([*shorter, 1, 2, 3])) if wrong else 0)
     others = [word for word in ITEMS[rules.kind] if word not in (*ends, rules.without)]
-    between = [str(word) for word in rng.permutation(others)[: length - len(ends)]]
-    items = [rules.first, *between, rules.last]
+    between = {str(word) for word in rng.permutation(others)[: length - len(ends)]}
+    items = [rules.first, *(word for word in others if word in between), rules.last]
     return " , ".join(item for item in items if item) + " ."
 
 
