@@ -210,7 +210,7 @@ def main_run(folder: str, out: Path) -> None:
     print_table(matched(results))
     print_table(chain(results))
     print_table(sensitivity(results))
-    figure(results, out / "study_micro.svg")
+    figure(results, out / f"{results.record['name'].replace('-', '_')}.svg")
 
 
 def styles(runs: Sequence[str], out: Path) -> None:
@@ -245,17 +245,18 @@ def styles(runs: Sequence[str], out: Path) -> None:
                 )
             ]
         )
-    chart = (
-        alt.Chart(every)
-        .mark_line(point=True)
-        .encode(
-            x=alt.X("style:Q", title="weight of style in the annotators' score"),
-            y=alt.Y("mean(regret):Q", title="regret, points"),
-            color=alt.Color("beta:N", title="β"),
-            column=alt.Column("variant:N", title=None),
-        )
-        .properties(width=200, height=140)
+    drawn = []
+    for (variant, beta, style), group in every.groupby(["variant", "beta", "style"]):
+        mean, low, high, _ = mean_of(group.regret.to_numpy(float))
+        drawn.append({"variant": variant, "beta": beta, "style": style, "mean": mean, "low": low, "high": high})
+    base = alt.Chart(pd.DataFrame(drawn)).encode(
+        x=alt.X("style:O", title="weight of style in the annotator's score", axis=alt.Axis(labelAngle=0)),
+        xOffset="beta:N",
+        color=alt.Color("beta:N", title="β"),
     )
+    points = base.mark_point(filled=True).encode(y=alt.Y("mean:Q", title="regret, points"))
+    bars = base.mark_rule().encode(y="low:Q", y2="high:Q")
+    chart = (points + bars).properties(width=220, height=140).facet(column=alt.Column("variant:N", title=None))
     chart.save(out / "study_style.svg")
 
 
