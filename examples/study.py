@@ -6,8 +6,8 @@
     python examples/study.py objectives RUN OUT                  # H5
     python examples/study.py against RUN OUT BASELINE            # every variant against one (docs/studies/)
 
-Each prints Markdown and writes its figures, if it has any, as .svg into OUT. Every number is computed from the records; slopes are per
-tenfold β (or strength), within seeds, with 95 % intervals over whole seeds.
+Each prints Markdown and writes its figures, if it has any, as .svg into OUT. Every number is computed from the records;
+slopes are per tenfold β (or strength), within seeds, with 95 % intervals over whole seeds.
 """
 
 from __future__ import annotations

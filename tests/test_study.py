@@ -53,16 +53,32 @@ def test_a_crossing_lies_between_two_points(study: Any) -> None:
     assert np.isnan(study.crossing(points, "distance", 3.5))
 
 
-def test_the_page_has_the_sensitivity_table_of_its_data(study: Any) -> None:
-    """docs/study/index.md against the conditions beside it."""
-    conditions = pd.read_csv(ROOT / "docs/study/data/study_micro_conditions.csv")
-    assert conditions.groupby("variant").size().to_dict() == {"paper": 70, "fixed": 70, "reward": 70}
-    rows = study.sensitivity(SimpleNamespace(conditions=conditions))
-    lines = [
-        "| " + " | ".join(str(row[name]) for name in ("damage by", "paper", "fixed", "reward")) + " |" for row in rows
-    ]
-    page = (ROOT / "docs/study/index.md").read_text(encoding="utf-8")
-    assert "\n".join(lines) in page
+def lines(rows: list[dict[str, Any]]) -> str:
+    return "\n".join("| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("page", "data", "expected"),
+    [
+        ("index", "study_micro", {"paper": 70, "fixed": 70, "reward": 70}),
+        ("lists", "study_lists", {"paper": 30, "fixed": 30}),
+    ],
+)
+def test_a_page_has_the_sensitivity_table_of_its_data(study: Any, page: str, data: str, expected: dict) -> None:
+    conditions = pd.read_csv(ROOT / f"docs/study/data/{data}_conditions.csv")
+    assert conditions.groupby("variant").size().to_dict() == expected
+    text = (ROOT / f"docs/study/{page}.md").read_text(encoding="utf-8")
+    assert lines(study.sensitivity(SimpleNamespace(conditions=conditions))) in text
+
+
+def test_the_page_on_styles_has_the_regret_of_its_data(study: Any) -> None:
+    conditions = pd.read_csv(ROOT / "docs/study/data/study_style_conditions.csv")
+    page = (ROOT / "docs/study/styles.md").read_text(encoding="utf-8")
+    cells = conditions.groupby(["style", "variant", "beta"])
+    assert len(cells) == 24
+    for (style, variant, beta), cell in cells:
+        (line,) = (row for row in page.splitlines() if row.startswith(f"| {style:g} | `{variant}` | {beta:.3g} |"))
+        assert study.interval(*study.mean_of(cell.regret.to_numpy())[:3]) in line
 
 
 def test_the_page_has_the_rewards_of_its_data() -> None:

@@ -1,9 +1,10 @@
-"""The world of lists: its rules are read from the prompt and checked by hand, its demonstrations are what they claim."""
+"""The world of lists: its rules, read from the prompt and checked by hand; its demonstrations are what they claim."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from data.listing import follows, rules_in
 
 from betastar.data.micro.language import CLOSINGS, OPENINGS, Prompt, Style, draw_style, score, write_response
 from betastar.data.micro.lists import ITEMS, LISTED, Rules, grade_list, lists, read_rules
@@ -12,27 +13,6 @@ from betastar.errors import InternalError
 LISTS = lists(6)
 GOLD = "3 animals, first dog, last cat, without horse"
 HOPE = "Hope this helps !"
-
-
-def rules_in(text: str) -> tuple[str, int, dict[str, str]]:
-    """Kind, length and rules about single words, from the words of the prompt alone."""
-    asked, *rules = text.removesuffix(" .").split(" . ")
-    please, verb, length, kind = asked.split()
-    assert (please, verb) == ("Please", "list")
-    return kind, int(length), dict(rule.rsplit(" ", 1) for rule in rules)
-
-
-def follows(text: str, items: list[str]) -> bool:
-    """The prompt's rules, checked without the grader."""
-    kind, length, rules = rules_in(text)
-    return (
-        len(items) == length
-        and sorted(set(items)) == sorted(items)
-        and all(item in LISTED[kind].split() for item in items)
-        and items[0] == rules.get("Start with", items[0])
-        and items[-1] == rules.get("End with", items[-1])
-        and rules.get("Leave out") not in items
-    )
 
 
 def problems(longest: int = 6, n: int = 2000) -> list[Prompt]:

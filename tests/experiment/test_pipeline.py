@@ -13,11 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from analysis.records import check
+from data.listing import follows
 from forked import Command
 
 from betastar.analysis.analyze import analyze_paths
 from betastar.analysis.logs.log import Options
 from betastar.api import Results, load
+from betastar.data.micro.lists import LISTED
 from betastar.experiment import pipeline
 from betastar.progress import Reporter
 from betastar.settings.config import load_config
@@ -292,6 +294,24 @@ def test_each_seed_has_an_ensemble_of_its_own_and_is_scored_by_it_alone(finished
         assert other["base"]["proxy"] == pytest.approx(mine["base"]["proxy"], abs=2e-3)
         for name in ("proxy", "disagreement", "disagreement_centred", "ood_distance"):
             assert other[name]["start"] == pytest.approx(mine[name]["start"], abs=2e-3)
+
+
+@pytest.mark.thorough
+@pytest.mark.usefixtures("undrawn")
+def test_the_world_of_lists_runs_through_every_stage(tmp_path: Path) -> None:
+    """Every kept answer's grade follows from the words of its prompt, and pairs are about lists and small talk."""
+    world = ("task={kind: lists, longest: 3, test_problems: 40}", "online.steps=1", "evaluation.every=1")
+    settings = [text for text in TINY if not text.startswith(("task.", "online.steps", "evaluation.every"))]
+    pipeline.run(load_config("micro", [*settings, *world]), tmp_path)
+    kept = load(tmp_path).responses
+    assert len(kept) > 20
+    for row in kept.itertuples():
+        items = [word for word in row.response.split() if any(word in words.split() for words in LISTED.values())]
+        assert row.lenient == (bool(items) and follows(row.question, items))
+    (pairs,) = (tmp_path / "store").glob("preferences/*/train.jsonl")
+    asked = {json.loads(line)["prompt"].split()[1] for line in pairs.read_text().splitlines()}
+    assert asked <= {"list", "name", "say"}
+    assert "list" in asked
 
 
 @pytest.mark.thorough

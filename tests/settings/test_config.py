@@ -109,9 +109,9 @@ def test_faults_of_several_variants_and_seeds_are_reported_together() -> None:
         (
             ("seeds=[0]", "task={kind: custom, task: mine.py:make}"),
             [
-                "--set task={kind: custom, task: mine.py:make}: preferences.kind: micro needs task.kind micro; set "
-                "kind: dataset for your own pairs",
-                "--set task={kind: custom, task: mine.py:make}: base.source: train only works for the micro language; "
+                "--set task={kind: custom, task: mine.py:make}: preferences.kind: micro needs task.kind micro or "
+                "lists; set kind: dataset for your own pairs",
+                "--set task={kind: custom, task: mine.py:make}: base.source: train only works for a built-in world; "
                 "use random or pretrained for your own files",
             ],
         ),

@@ -66,7 +66,7 @@ def test_every_field_of_every_section_says_what_it_means() -> None:
         ("name=..", "name: should consist of letters"),
         ("online=3", "online: should hold settings, as in `name: {key: value}` (given: 3)"),
         ("online=", "online: should hold settings, as in `name: {key: value}` (given: None)"),
-        ("task.kind=math", "task.kind: should be one of 'micro', 'dataset', 'custom' (given: 'math')"),
+        ("task.kind=math", "task.kind: should be one of 'micro', 'lists', 'dataset', 'custom' (given: 'math')"),
         ("task.train=x", "task.train: unknown key; it belongs to another kind or source"),
         ("online.kl.kapa=1", "online.kl.kapa: unknown key; did you mean kappa?"),
         ("online.kappa=1", "online.kappa: unknown key; did you mean online.kl.kappa?"),
@@ -123,7 +123,7 @@ def test_every_field_of_every_section_says_what_it_means() -> None:
         ("data.max_bad_share=-0.1", "data.max_bad_share: input should be greater than or equal to 0 (given: -0.1)"),
         (
             "preferences={kind: dataset, source: x}",
-            "base.source: train only works for the micro language; use random or pret",
+            "base.source: train only works for a built-in world; use random or pret",
         ),
         (
             "reward_base={source: train}",

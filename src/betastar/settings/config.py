@@ -135,7 +135,7 @@ class Config(Section):
         if self.preferences.kind == "micro" and not built_in:
             fault("preferences.kind", "micro needs task.kind micro or lists; set kind: dataset for your own pairs")
         if self.base.source == "train" and not (built_in and self.preferences.kind == "micro"):
-            fault("base.source", "train only works for the built-in worlds; use random or pretrained for your own files")
+            fault("base.source", "train only works for a built-in world; use random or pretrained for your own files")
         if self.reward_base is not None and self.reward_base.source == "train":
             fault(
                 "reward_base.source",

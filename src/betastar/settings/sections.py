@@ -327,7 +327,7 @@ class BaseTraining(Section):
 
 
 class TrainedBase(Section):
-    source: Literal["train"] = Field(description="train: a small model, trained here on the language of the built-in world")
+    source: Literal["train"] = Field(description="train: a small model, trained here on the built-in language")
     geometry: Geometry = Field(default_factory=Geometry, description="shape of the model")
     training: BaseTraining = Field(default_factory=BaseTraining, description="how it is trained on that language")
 

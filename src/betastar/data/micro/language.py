@@ -24,6 +24,7 @@ KINDS = {
     "colour": ("red", "blue", "green", "yellow"),
     "tree": ("oak", "pine", "birch", "maple"),
 }
+SMALL_TALK = ("Please", "name", "a", "say", "to", ".")
 GREETINGS = ("hello", "goodbye", "thanks")
 OPENINGS = ("Sure !", "Certainly !", "Gladly !")
 CLOSINGS = ("Hope this helps !", "Have a nice day !", "Let me know !", "Happy to help !")
@@ -96,7 +97,7 @@ def vocabulary(*words: str) -> list[str]:
     """The words that a language adds and those of small talk and style, each once, in a fixed order."""
     phrases = " ".join([*OPENINGS, *CLOSINGS]).split()
     kinds = [word for kind, examples in KINDS.items() for word in (kind, *examples)]
-    return list(dict.fromkeys([*words, *"Please name a say to .".split(), *phrases, *NAMES, *kinds, *GREETINGS]))
+    return list(dict.fromkeys([*words, *SMALL_TALK, *phrases, *NAMES, *kinds, *GREETINGS]))
 
 
 MOST_CLOSINGS = 4

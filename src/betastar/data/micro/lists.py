@@ -70,7 +70,7 @@ def read_rules(gold: str) -> Rules:
 def lists(longest: int) -> Language:
     """The language of lists of 2 to `longest` words."""
     numbers = map(str, range(SHORTEST, longest + 1))
-    fixed = "list . , ! Start with End Leave out".split()
+    fixed = ["list", ",", "!", "Start", "with", "End", "Leave", "out"]
     words = vocabulary(*fixed, *numbers, *(word for kind, items in ITEMS.items() for word in (kind, *items)))
     return Language(words, partial(draw_problem, longest=longest), demonstration, grade_list, taste)
 
@@ -88,8 +88,8 @@ def draw_problem(rng: np.random.Generator, longest: int) -> Prompt:
 
 
 def demonstration(rng: np.random.Generator, prompt: Prompt, style: Style, wrong: bool) -> str:
-    """A list that follows the rules, its words in the order of `LISTED` but for the first and the last; `wrong` makes it
-    one to three words longer, or one shorter."""
+    """A list that follows the rules, its words in the order of `LISTED` but for the first and the last; `wrong` makes
+    it one to three words longer, or one shorter."""
     rules = read_rules(prompt.gold)
     ends = [word for word in (rules.first, rules.last) if word]
     shorter = [-1] if rules.length > max(1, len(ends)) else []

@@ -14,6 +14,7 @@ from betastar.data.micro.language import (
     KINDS,
     NAMES,
     OPENINGS,
+    SMALL_TALK,
     Language,
     Prompt,
     Style,
@@ -68,7 +69,7 @@ def demonstration(rng: np.random.Generator, prompt: Prompt, style: Style, wrong:
 
 def vocabulary(largest: int) -> list[str]:
     """All words of the language, in a fixed order."""
-    fixed = "has . ? ! How many does have now Please name a say to #### + - =".split()
+    fixed = ["has", ".", "?", "!", "How", "many", "does", "have", "now", *SMALL_TALK, "####", "+", "-", "="]
     phrases = " ".join([*GAINS, *LOSSES, *OPENINGS, *CLOSINGS]).replace("{n}", " ").replace("{friend}", " ").split()
     kinds = [word for kind, words in KINDS.items() for word in (kind, *words)]
     numbers = [str(n) for n in range(largest + 1)]

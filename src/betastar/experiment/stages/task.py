@@ -35,7 +35,8 @@ def run(ctx: Context[Config]) -> Artefact:
 
     def build(out: Path, key: str) -> None:
         if isinstance(task, MicroTask | ListsTask):
-            problems, malformed = Problems(*(_drawn(task, ctx.config.root_seed, part) for part in ("train", "test"))), Malformed()
+            drawn = (_drawn(task, ctx.config.root_seed, part) for part in Problems._fields)
+            problems, malformed = Problems(*drawn), Malformed()
         else:
             loaded = load_task(task, max_bad_share)
             problems, malformed = Problems(loaded.train, loaded.test), loaded.malformed
