@@ -261,13 +261,14 @@ def styles(runs: Sequence[str], out: Path) -> None:
 
 
 def choices(runs: Sequence[str]) -> None:
-    """One row per run: slopes of regret and of the truth lost from start to end, points per tenfold β."""
+    """One row per run: regret, its mean over β and seeds and its slope per tenfold β, of the two couplings."""
     rows = []
     for name, folder in (run.split("=", 1) for run in runs):
         row = {"setting": name}
         for variant, group in bs.load(folder).conditions.groupby("variant", sort=False):
-            row[f"`{variant}`: regret"] = signed(slopes(group, "regret"))
-            row[f"`{variant}`: lost from start to end"] = signed(-slopes(group, "end_change"))
+            if variant in ("paper", "fixed"):
+                row[f"`{variant}`: regret"] = f"{group.regret.mean():+.1f}".replace("-", "−")
+                row[f"`{variant}`: per tenfold β"] = signed(slopes(group, "regret"))
         rows.append(row)
     print_table(rows)
 

@@ -130,20 +130,25 @@ def _grades_differ(record: Mapping[str, Any]) -> bool:
     return any(i is not None and (i["low"] > 0 or i["high"] < 0) for i in intervals)
 
 
+def _has_truth(record: Mapping[str, Any]) -> bool:
+    return any(truth is not None and math.isfinite(truth) for truth in record["series"]["true_strict"])
+
+
 def _of_logs(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a log that was not written for this analysis may lack."""
     found: list[str] = []
     missing = [{} if r["proxy_is_truth"] or "diverged" in r else r.get("missing", {}) for r in records]
+    told = [r for r in records if _has_truth(r)]  # without a truth there is no gap to be missed
     for form, name in (("gap_standardised", "standardised"), ("gap_paper", "paper-form")):
         causes: dict[str, list[str]] = {}
-        for reason in (m[form] for m in missing if form in m):
+        for reason in (m[form] for m, r in zip(missing, records, strict=True) if form in m and _has_truth(r)):
             causes.setdefault(re.sub(r"at the start is [^:]+:", "at the start is not positive:", reason), []).append(
                 reason
             )
         for cause, reasons in causes.items():
             said = reasons[0] if len(set(reasons)) == 1 else cause  # one line for starts of different size
             found.append(f"The {name} gap is undefined in {len(reasons)} of {len(records)} conditions: {said}.")
-    if any(None in r["start_near_zero"].values() for r in records):
+    if any(None in r["start_near_zero"].values() for r in told):
         found.append(
             "Without the number of responses (n) and their standard deviation, it is unknown how close the rewards at "
             "t=0 are to zero; Def. 3.1 divides by them."

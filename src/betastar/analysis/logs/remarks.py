@@ -71,6 +71,8 @@ def start(frame: Any) -> list[str]:
     if last > 0:
         steps = f"{first:g}" if first == last else f"{first:g} to {last:g}"
         notes.append(f"the earliest point, step {steps}, is used as the start, because no step 0 is logged")
+    if "true_strict" not in frame or frame["true_strict"].isna().all():
+        return notes  # no gap, whatever else is logged
     if "proxy_std" not in starts or starts["proxy_std"].isna().all():
         notes.append(
             "the standard deviation of proxy rewards is not logged, so there is no standardised gap (set it with "

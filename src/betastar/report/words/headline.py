@@ -22,6 +22,7 @@ from betastar.report.words.numbers import (
     unit_of_measure,
     unit_of_truth,
 )
+from betastar.report.words.untold import course, untold
 
 Json = Mapping[str, Any]
 LEVEL = 0.05
@@ -107,6 +108,8 @@ def headline(results: Json, variant: str) -> Headline:
     sizes = problem_counts(results, runs)
     if len(runs) == 1 and runs[0]["n_points"] == 1:
         return _one_checkpoint(results, runs[0])
+    if untold(runs):
+        return _untold(runs, len(decision["betas"]))
     if len(decision["betas"]) >= 2:
         return _over_beta(runs, results["summary"][variant], decision, sizes)
     if len(runs) == 1:
@@ -342,6 +345,21 @@ def _one_run(run: Json, decision: Json, sizes: Sequence[int]) -> Headline:
         certainty=certainty,
         cautions=[caution] if caution else [],
         one_beta=True,
+    )
+
+
+def _untold(runs: Sequence[Json], n_betas: int) -> Headline:
+    """What the policies did, where no true reward says whether it was good."""
+    return Headline(
+        variant=runs[0]["variant"],
+        verdict="No verdict: no true reward is known, so hacking cannot be judged.",
+        truth="",
+        effect=course(runs),
+        choice="",
+        certainty="",
+        cautions=[],
+        one_beta=n_betas < 2,
+        labels=("What did the policy do?" if len(runs) == 1 else "What did the policies do?", ""),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from betastar.report.words.headline import SEVERITY
 from betastar.report.words.numbers import Unit, beta_name, defined, mean_error, minus, places, unit_of_changes
+from betastar.report.words.untold import cells, columns, untold
 
 Json = Mapping[str, Any]
 
@@ -19,6 +20,9 @@ def outcome_columns(results: Json, variant: str) -> list[str]:
     if "frontier" in results:
         known = all(row["beta"] is not None for row in results["frontier"]["rows"])
         return ["β" if known else "run", "√KL", "proxy", "truth"]
+    runs = [run for run in results["conditions"] if run["variant"] == variant]
+    if untold(runs):
+        return [*([] if _alone(results, variant) else ["β"]), *columns(runs)]
     unit = f", {word}" if (word := unit_of_changes(results["decision"][variant]).word) else ""
     rest = [f"change{unit}", f"regret{unit}", "verdicts", "proxy rise, sd", "√KL, end"]
     if _alone(results, variant):
@@ -29,7 +33,8 @@ def outcome_columns(results: Json, variant: str) -> list[str]:
 def outcome_rows(results: Json, variant: str) -> list[list[str]]:
     """One row of text per β: start, end and change of the truth, regret, verdicts, rise of the proxy, √KL of the end
     from the checkpoint; means over seeds, changes with their 95 % interval. The only β of a variant is not named, and
-    its row has the peak as well; that of a single run has the intervals of that run, over problems."""
+    its row has the peak as well; that of a single run has the intervals of that run, over problems. Without a true
+    reward: what the policies did."""
     if "frontier" in results:
         return [
             [
@@ -39,16 +44,21 @@ def outcome_rows(results: Json, variant: str) -> list[list[str]]:
             for row in results["frontier"]["rows"]
         ]
     alone = _alone(results, variant)
+    every = [run for run in results["conditions"] if run["variant"] == variant]
+    if untold(every):
+        by_beta = [row["beta"] for row in results["summary"][variant]["by_beta"]]
+        told = [cells([run for run in every if run["beta"] == beta], every) for beta in by_beta]
+        return told if alone else [[beta_name(beta), *row] for beta, row in zip(by_beta, told, strict=True)]
     parts = ("true_start", "true_peak", "true_end") if alone else ("true_start", "true_end")
     unit = unit_of_changes(results["decision"][variant])
     rows = []
     for row in results["summary"][variant]["by_beta"]:
-        runs = [c for c in results["conditions"] if c["variant"] == variant and c["beta"] == row["beta"]]
+        runs = [run for run in every if run["beta"] == row["beta"]]
         change, regret = (_cell(name, row, runs, unit) for name in ("end_change", "regret"))
         ends = " → ".join(_level(row[name]) for name in parts)
         rise = mean_error(row["proxy_standardised_rise"], 2)
-        cells = [ends, change, regret, verdict_cell(runs), rise, _distance(runs)]
-        rows.append(cells if alone else [beta_name(row["beta"]), *cells])
+        found = [ends, change, regret, verdict_cell(runs), rise, _distance(runs)]
+        rows.append(found if alone else [beta_name(row["beta"]), *found])
     return rows
 
 
