@@ -59,6 +59,7 @@ def test_presets_are_listed_with_what_they_are() -> None:
         "paper",
         "paper-strict",
         "qwen3-0.6b",
+        "study-lists",
         "study-micro",
         "study-objectives",
         "study-style",
