@@ -91,3 +91,13 @@ def test_the_page_has_the_rewards_of_its_data() -> None:
         assert f"| `{variant}` | {beta:.3g} |" in page
         line = next(text for text in page.splitlines() if text.startswith(f"| `{variant}` | {beta:.3g} |"))
         assert f"| {row[0]:.2f} → {row[30]:.2f} |" in line
+
+
+def test_the_page_on_settings_has_the_slopes_of_its_data(study: Any) -> None:
+    conditions = pd.read_csv(ROOT / "docs/study/data/study_settings_conditions.csv")
+    page = (ROOT / "docs/study/settings.md").read_text(encoding="utf-8")
+    groups = conditions.groupby(["setting", "variant"])
+    assert groups.size().tolist() == [12] * 18
+    for (setting, _), group in groups:
+        (line,) = (row for row in page.splitlines() if row.startswith(f"| {setting} |"))
+        assert study.signed(study.slopes(group, "regret")) in line
