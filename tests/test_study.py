@@ -76,7 +76,9 @@ def test_the_page_on_styles_has_the_regret_of_its_data(study: Any) -> None:
     page = (ROOT / "docs/study/styles.md").read_text(encoding="utf-8")
     cells = conditions.groupby(["style", "variant", "beta"])
     assert len(cells) == 24
-    for (style, variant, beta), cell in cells:
+    for key, cell in cells:
+        assert isinstance(key, tuple)
+        style, variant, beta = key
         (line,) = (row for row in page.splitlines() if row.startswith(f"| {style:g} | `{variant}` | {beta:.3g} |"))
         assert study.interval(*study.mean_of(cell.regret.to_numpy())[:3]) in line
 
@@ -98,6 +100,8 @@ def test_the_page_on_settings_has_the_slopes_of_its_data(study: Any) -> None:
     page = (ROOT / "docs/study/settings.md").read_text(encoding="utf-8")
     groups = conditions.groupby(["setting", "variant"])
     assert groups.size().tolist() == [12] * 18
-    for (setting, _), group in groups:
+    for key, group in groups:
+        assert isinstance(key, tuple)
+        setting, _ = key
         (line,) = (row for row in page.splitlines() if row.startswith(f"| {setting} |"))
         assert study.signed(study.slopes(group, "regret")) in line

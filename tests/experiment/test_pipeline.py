@@ -305,9 +305,9 @@ def test_the_world_of_lists_runs_through_every_stage(tmp_path: Path) -> None:
     pipeline.run(load_config("micro", [*settings, *world]), tmp_path)
     kept = load(tmp_path).responses
     assert len(kept) > 20
-    for row in kept.itertuples():
-        items = [word for word in row.response.split() if any(word in words.split() for words in LISTED.values())]
-        assert row.lenient == (bool(items) and follows(row.question, items))
+    for question, response, lenient in zip(kept["question"], kept["response"], kept["lenient"], strict=True):
+        items = [word for word in response.split() if any(word in words.split() for words in LISTED.values())]
+        assert lenient == (bool(items) and follows(question, items))
     (pairs,) = (tmp_path / "store").glob("preferences/*/train.jsonl")
     asked = {json.loads(line)["prompt"].split()[1] for line in pairs.read_text().splitlines()}
     assert asked <= {"list", "name", "say"}
