@@ -129,7 +129,7 @@ def test_other_groups_give_the_same_to_rounding(local: Path, tmp_path: Path) -> 
 @pytest.mark.usefixtures("cluster")
 def test_a_mistake_ends_the_run_with_its_sentence_and_is_not_tried_again(tmp_path: Path) -> None:
     with pytest.raises(BetastarError, match=r"has diverged .*; lower rewards\.learning_rate or rewards\.clip\.$"):
-        pipeline.run(small(*ON_RAY, "rewards.learning_rate=1e30", "rewards.clip=1e30"), tmp_path)
+        pipeline.run(small(*ON_RAY, "rewards.learning_rate=1e12", "rewards.clip=1e12", "adapter.alpha=1e12"), tmp_path)
 
 
 @pytest.mark.slow
