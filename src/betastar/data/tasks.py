@@ -12,7 +12,7 @@ from betastar.data.sources import BadRow, Malformed, Row, open_rows, usable_rows
 from betastar.errors import BetastarError
 from betastar.plugins import Plugin, kind_of, plainly
 from betastar.record.responses import Grade
-from betastar.settings.sections import CustomTask, DatasetSource, DatasetTask, ListsTask, MicroTask
+from betastar.settings.sections import BuiltInTask, CustomTask, DatasetSource, DatasetTask
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def load_task(section: DatasetTask | CustomTask, max_bad_share: float = 0.0) -> 
     return Task(train, test, grade, left_out.together(also_left_out))
 
 
-def task_grader(section: MicroTask | ListsTask | DatasetTask | CustomTask) -> Grader:
+def task_grader(section: BuiltInTask | DatasetTask | CustomTask) -> Grader:
     """The function that grades a response; the data of a dataset task are not read."""
     if isinstance(section, CustomTask):
         return custom_task(section).grade

@@ -19,11 +19,10 @@ from betastar.record.files import read_results, read_settings
 from betastar.settings.config import PRESETS, Config
 from betastar.settings.sections import (
     BaseModelChoice,
+    BuiltInTask,
     DatasetPreferences,
     DatasetSource,
     DatasetTask,
-    ListsTask,
-    MicroTask,
     PretrainedBase,
     RandomBase,
 )
@@ -94,7 +93,7 @@ def problems(config: Config) -> int:
     """Problems answered at an evaluation point: as set, or all there are. Raises BetastarError where the task's local
     files are not there."""
     task, wanted = config.task, config.evaluation.problems
-    if isinstance(task, MicroTask | ListsTask):
+    if isinstance(task, BuiltInTask):
         return min(wanted, task.test_problems)
     if not isinstance(task, DatasetTask):
         return wanted
@@ -185,5 +184,5 @@ def _own_tokenizer(choice: BaseModelChoice, config: Config):
 
     if isinstance(choice, RandomBase):
         return build_byte_tokenizer()
-    assert isinstance(config.task, MicroTask | ListsTask)  # the configuration sees to it
+    assert isinstance(config.task, BuiltInTask)  # the configuration sees to it
     return build_tokenizer(language(config.task))

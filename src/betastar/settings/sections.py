@@ -154,7 +154,8 @@ class CustomTask(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for that function")
 
 
-Task = Annotated[MicroTask | ListsTask | DatasetTask | CustomTask, Field(discriminator="kind")]
+BuiltInTask = MicroTask | ListsTask
+Task = Annotated[BuiltInTask | DatasetTask | CustomTask, Field(discriminator="kind")]
 
 
 class MicroPreferences(Section):

@@ -93,7 +93,7 @@ def write_response(language: Language, rng: np.random.Generator, prompt: Prompt,
     return " ".join([*([style.opening] if style.opening else []), body, *style.closings])
 
 
-def vocabulary(*words: str) -> list[str]:
+def with_small_talk(*words: str) -> list[str]:
     """The words that a language adds and those of small talk and style, each once, in a fixed order."""
     phrases = " ".join([*OPENINGS, *CLOSINGS]).split()
     kinds = [word for kind, examples in KINDS.items() for word in (kind, *examples)]

@@ -17,7 +17,7 @@ from betastar.data.micro.language import (
     Style,
     closings,
     is_polite,
-    vocabulary,
+    with_small_talk,
 )
 from betastar.errors import InternalError
 from betastar.record.responses import Grade
@@ -71,7 +71,7 @@ def lists(longest: int) -> Language:
     """The language of lists of 2 to `longest` words."""
     numbers = map(str, range(SHORTEST, longest + 1))
     fixed = ["list", ",", "!", "Start", "with", "End", "Leave", "out"]
-    words = vocabulary(*fixed, *numbers, *(word for kind, items in ITEMS.items() for word in (kind, *items)))
+    words = with_small_talk(*fixed, *numbers, *(word for kind, items in ITEMS.items() for word in (kind, *items)))
     return Language(words, partial(draw_problem, longest=longest), demonstration, grade_list, taste)
 
 

@@ -10,8 +10,6 @@ import numpy as np
 from betastar.data.graders import grade_gsm8k
 from betastar.data.micro.language import (
     CLOSINGS,
-    GREETINGS,
-    KINDS,
     NAMES,
     OPENINGS,
     SMALL_TALK,
@@ -20,6 +18,7 @@ from betastar.data.micro.language import (
     Style,
     closings,
     is_polite,
+    with_small_talk,
 )
 
 THINGS = ("apples", "books", "coins", "eggs", "pens", "shells", "stamps", "toys")
@@ -71,9 +70,7 @@ def vocabulary(largest: int) -> list[str]:
     """All words of the language, in a fixed order."""
     fixed = ["has", ".", "?", "!", "How", "many", "does", "have", "now", *SMALL_TALK, "####", "+", "-", "="]
     phrases = " ".join([*GAINS, *LOSSES, *OPENINGS, *CLOSINGS]).replace("{n}", " ").replace("{friend}", " ").split()
-    kinds = [word for kind, words in KINDS.items() for word in (kind, *words)]
-    numbers = [str(n) for n in range(largest + 1)]
-    return list(dict.fromkeys([*fixed, *phrases, *NAMES, *THINGS, *kinds, *GREETINGS, *numbers]))
+    return [*with_small_talk(*fixed, *phrases, *NAMES, *THINGS), *map(str, range(largest + 1))]
 
 
 def taste(response: str) -> float:

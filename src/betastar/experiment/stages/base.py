@@ -27,7 +27,7 @@ from betastar.models.optimise import one_cycle_schedule, optimiser_state, restor
 from betastar.models.random_models import build_byte_tokenizer, build_model
 from betastar.randomness import numpy_generator
 from betastar.settings.config import Config
-from betastar.settings.sections import BaseModelChoice, ListsTask, MicroTask, PretrainedBase, TrainedBase
+from betastar.settings.sections import BaseModelChoice, BuiltInTask, MicroTask, PretrainedBase, TrainedBase
 
 VERSION = 1
 STAGE = "base"
@@ -48,7 +48,7 @@ def run(ctx: Context[Config], choice: BaseModelChoice) -> Artefact:
     settings = [VERSION, choice.model_dump(mode="json"), ctx.config.root_seed]
     if isinstance(choice, TrainedBase):
         task = ctx.config.task
-        assert isinstance(task, MicroTask | ListsTask)  # the configuration sees to it
+        assert isinstance(task, BuiltInTask)  # the configuration sees to it
         settings.append(task.largest if isinstance(task, MicroTask) else [task.kind, task.longest])
         return made(ctx, STAGE, settings, [], lambda out, key: _train(ctx, choice, language(task), out, key))
 

@@ -23,7 +23,7 @@ from betastar.experiment.store import Artefact
 from betastar.models.generation import generate
 from betastar.randomness import numpy_generator, stream_key
 from betastar.settings.config import Config
-from betastar.settings.sections import DatasetPreferences, ListsTask, MicroPreferences, MicroTask
+from betastar.settings.sections import BuiltInTask, DatasetPreferences, MicroPreferences
 
 VERSION = 2
 STAGE = "preferences"
@@ -82,7 +82,7 @@ def _statistics(ctx: Context[Config], base: Artefact, loaded: LoadedPreferences)
 def _annotated(ctx: Context[Config], base: Artefact, source: MicroPreferences) -> LoadedPreferences:
     """The base answers each prompt twice; the annotator says which answer it prefers."""
     task, seed, policy = ctx.config.task, ctx.config.root_seed, ctx.runtime.bare(base)
-    assert isinstance(task, MicroTask | ListsTask)  # the configuration sees to it
+    assert isinstance(task, BuiltInTask)  # the configuration sees to it
     spoken = language(task)
     rng = numpy_generator(seed, "preferences", "prompts")
     prompts: list[Prompt] = []

@@ -29,7 +29,7 @@ from betastar.record.answers import answer_rows, write_answers
 from betastar.record.files import ANSWERS
 from betastar.record.points import EvaluationPoint
 from betastar.settings.config import Resolved
-from betastar.settings.sections import Evaluation, ListsTask, MicroPreferences, MicroTask
+from betastar.settings.sections import BuiltInTask, Evaluation, MicroPreferences
 
 VERSION = 3
 STAGE = "probe"
@@ -138,7 +138,7 @@ def _wins(
         prompts = [Prompt(p.question, gold=p.gold) for p in problems]
         source = ctx.config.preferences
         assert isinstance(source, MicroPreferences)
-        assert isinstance(ctx.config.task, MicroTask | ListsTask)  # the configuration sees to both
+        assert isinstance(ctx.config.task, BuiltInTask)  # the configuration sees to both
         spoken = language(ctx.config.task)
         ours, theirs = (
             [score(spoken, p, text, source.style) for p, text in zip(prompts, side, strict=True)]

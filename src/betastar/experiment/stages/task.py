@@ -18,7 +18,7 @@ from betastar.experiment.readers import Problems
 from betastar.experiment.store import Artefact
 from betastar.randomness import numpy_generator
 from betastar.settings.config import Config
-from betastar.settings.sections import DatasetTask, ListsTask, MicroTask
+from betastar.settings.sections import BuiltInTask, DatasetTask, MicroTask
 
 VERSION = 3
 STAGE = "task"
@@ -28,13 +28,13 @@ MICRO_TRAIN_PROBLEMS = 4000
 def run(ctx: Context[Config]) -> Artefact:
     task, max_bad_share = ctx.config.task, ctx.config.data.max_bad_share
     settings = [VERSION, task.model_dump(mode="json"), ctx.config.root_seed]
-    if not isinstance(task, MicroTask | ListsTask):
+    if not isinstance(task, BuiltInTask):
         settings.append(task_digests(task))
     if isinstance(task, DatasetTask):
         settings.append(max_bad_share)
 
     def build(out: Path, key: str) -> None:
-        if isinstance(task, MicroTask | ListsTask):
+        if isinstance(task, BuiltInTask):
             drawn = (_drawn(task, ctx.config.root_seed, part) for part in Problems._fields)
             problems, malformed = Problems(*drawn), Malformed()
         else:
@@ -49,7 +49,7 @@ def run(ctx: Context[Config]) -> Artefact:
     return made(ctx, STAGE, settings, [], build)
 
 
-def _drawn(task: MicroTask | ListsTask, root_seed: int, part: str) -> list[Problem]:
+def _drawn(task: BuiltInTask, root_seed: int, part: str) -> list[Problem]:
     """Distinct problems of one part; which part a problem belongs to depends on its text alone."""
     draw = language(task).problem
     wanted = task.test_problems if part == "test" else MICRO_TRAIN_PROBLEMS

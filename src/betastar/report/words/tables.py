@@ -10,7 +10,7 @@ from typing import Any
 
 from betastar.report.words.headline import SEVERITY
 from betastar.report.words.numbers import Unit, beta_name, defined, mean_error, minus, places, unit_of_changes
-from betastar.report.words.untold import cells, columns, untold
+from betastar.report.words.untold import cells, columns, end_distances, untold
 
 Json = Mapping[str, Any]
 
@@ -102,7 +102,7 @@ def verdict_cell(runs: Sequence[Json]) -> str:
 
 def _distance(runs: Sequence[Json]) -> str:
     """√KL of the last point from the checkpoint, mean over seeds ± standard error."""
-    found = [sqrt(max(run["kl"]["end"], 0.0)) for run in runs if defined(run["kl"]["end"])]
+    found = end_distances(runs)
     if not found:
         return "–"
     error = f" ± {stdev(found) / sqrt(len(found)):.2g}" if len(set(found)) > 1 else ""

@@ -45,8 +45,13 @@ def _ends(runs: Sequence[Json], told: Told) -> tuple[str, str] | None:
     return start, end
 
 
+def end_distances(runs: Sequence[Json]) -> list[float]:
+    """√KL of the last point from the checkpoint, of the runs that have it."""
+    return [sqrt(max(run["kl"]["end"], 0.0)) for run in runs if defined(run["kl"]["end"])]
+
+
 def _distance(runs: Sequence[Json]) -> str | None:
-    found = [sqrt(max(run["kl"]["end"], 0.0)) for run in runs if defined(run["kl"]["end"])]
+    found = end_distances(runs)
     return f"{fmean(found):.3g}" if found else None
 
 
