@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import pandas as pd
@@ -138,17 +139,17 @@ def _of_logs(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a log that was not written for this analysis may lack."""
     found: list[str] = []
     missing = [{} if r["proxy_is_truth"] or "diverged" in r else r.get("missing", {}) for r in records]
-    told = [r for r in records if _has_truth(r)]  # without a truth there is no gap to be missed
+    told = [_has_truth(r) for r in records]  # without a truth there is no gap to be missed
     for form, name in (("gap_standardised", "standardised"), ("gap_paper", "paper-form")):
         causes: dict[str, list[str]] = {}
-        for reason in (m[form] for m, r in zip(missing, records, strict=True) if form in m and _has_truth(r)):
+        for reason in (m[form] for m in compress(missing, told) if form in m):
             causes.setdefault(re.sub(r"at the start is [^:]+:", "at the start is not positive:", reason), []).append(
                 reason
             )
         for cause, reasons in causes.items():
             said = reasons[0] if len(set(reasons)) == 1 else cause  # one line for starts of different size
             found.append(f"The {name} gap is undefined in {len(reasons)} of {len(records)} conditions: {said}.")
-    if any(None in r["start_near_zero"].values() for r in told):
+    if any(None in r["start_near_zero"].values() for r in compress(records, told)):
         found.append(
             "Without the number of responses (n) and their standard deviation, it is unknown how close the rewards at "
             "t=0 are to zero; Def. 3.1 divides by them."
