@@ -23,7 +23,6 @@ import os
 import re
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,6 +31,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+
+from processes import betastar, child
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does; read when torch is first imported
 
@@ -92,22 +93,6 @@ class Side(NamedTuple):
     peak_gb: float
     stages: dict[str, float]
     ends: dict[float, list[tuple[float, float]]]
-
-
-def child(command: list[str], log: Path) -> tuple[float, float, float]:
-    """Wall and CPU seconds and peak gigabytes of a command, which must end well."""
-    started = time.perf_counter()
-    with log.open("w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
-        _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"{' '.join(command[:4])} ended with status {process.returncode}:\n{log.read_text()[-3000:]}")
-    return time.perf_counter() - started, used.ru_utime + used.ru_stime, used.ru_maxrss / 1e6
-
-
-def betastar(arguments: Sequence[str], log: Path) -> tuple[float, float, float]:
-    return child([sys.executable, "-m", "betastar", *arguments], log)
 
 
 def told(job: Job, folder: Path) -> list[str]:
