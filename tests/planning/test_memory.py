@@ -103,7 +103,7 @@ def kept_per_token(layers: int, dtype: torch.dtype, targets: str, *, dropout: bo
 
     drop = Dropout(0.1, [0, 1], [192, 192]) if dropout else None
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), bank.use(adapters, drop):
-        pair_states(bank.model, batch)
+        pair_states(bank.model, batch, batch.source)
     return sum(tensor.untyped_storage().nbytes() for tensor in held.values()) / batch.tokens.numel()
 
 

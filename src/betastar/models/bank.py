@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from betastar.errors import BetastarError
+from betastar.models.last_layer import know_last_layer, places_read, reading
 from betastar.randomness import torch_generator
 
 STRIDE = 0x9E3779B97F4A7C15  # far apart: keys of neighbouring layers do not meet
@@ -153,6 +155,7 @@ class AdapterBank:
         self._add: Callable[..., Tensor] = _add_in_place
         self.shapes = adapted_layers(model, target_modules)
         model.requires_grad_(False)
+        know_last_layer(model)
         for place, name in enumerate(self.shapes):
             model.get_submodule(name).register_forward_hook(self._hook(name, place))
 
@@ -245,7 +248,8 @@ def checkpoint_layers(bank: AdapterBank) -> None:
 def _checkpointed(forward: Callable[..., Any], banks: Sequence[AdapterBank]) -> Callable[..., Any]:
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
         """For the first computation, and for the second, which comes when the banks may be in another state."""
-        return nullcontext(), _entered([bank.present() for bank in banks])
+        model = banks[0].model
+        return nullcontext(), _entered([*(bank.present() for bank in banks), partial(reading, model, places_read(model))])
 
     def computed_again(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():

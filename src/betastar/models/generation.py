@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from betastar.maths.distributions import entropy
 from betastar.models.bank import AdapterBank, Adapters
 from betastar.models.decoding import BLOCK, Columns, Replayed, columns_ahead, lean_layers, seeing, unpacked_weights
+from betastar.models.last_layer import reading
 from betastar.models.logprobs import backbone, head_logits, lm_head
 from betastar.models.support import TOLERANCE, context_length, probe_tokens
 from betastar.randomness import exponential_noise
@@ -177,9 +178,11 @@ def _read(model: nn.Module, cache: Cache, tokens: Tensor, rows: _Rows) -> Tensor
         if end - begin > 1:
             mask = mask + mask.new_full((end - begin, end), -torch.inf).triu(begin + 1)
         position = (torch.arange(begin, end, device=tokens.device) - rows.start[:, None]).clamp(min=0)
-        hidden = backbone(model)(
-            input_ids=piece, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True
-        ).last_hidden_state
+        ends = torch.arange(1, len(piece) + 1, device=tokens.device) * piece.shape[1] - 1
+        with reading(model, ends if piece.shape[1] > 1 else None):
+            hidden = backbone(model)(
+                input_ids=piece, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True
+            ).last_hidden_state
     return hidden[:, -1]
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from betastar.models.bank import AdapterBank, Adapters
+from betastar.models.last_layer import reading
 from betastar.models.sequences import Pair, PairBatch, RightPadded, Row, Told, pair_pad, pieces, right_pad
 
 
@@ -152,35 +153,46 @@ def _summed(values: Tensor, row: Tensor, column: Tensor, shape: tuple[int, int])
 def response_logprobs(model: nn.Module, batch: RightPadded, temperature: float = 1.0) -> Tensor:
     """Log-probability `[R]` of each row's response under the model as it stands (see `AdapterBank.use`), with
     gradient; `temperature` as in `token_logprobs`."""
-    hidden = backbone(model)(input_ids=batch.tokens, use_cache=False).last_hidden_state
-    row, column = batch.response[:, 1:].nonzero(as_tuple=True)  # the state at t predicts the token at t + 1
-    logprob = token_logprobs(hidden[row, column], batch.tokens[row, column + 1], lm_head(model), temperature)
+    row, column, states = _predicting_states(model, batch)
+    logprob = token_logprobs(states, batch.tokens[row, column + 1], lm_head(model), temperature)
     return _summed(logprob, row, column, (len(batch.tokens), batch.tokens.shape[1]))
 
 
 def response_token_logprobs(model: nn.Module, batch: RightPadded, temperature: float = 1.0) -> Tensor:
     """Log-probability of each token of each row's response, `[R, T]`, zero beyond its end; else as
     `response_logprobs`, which sums them."""
-    hidden = backbone(model)(input_ids=batch.tokens, use_cache=False).last_hidden_state
-    row, column = batch.response[:, 1:].nonzero(as_tuple=True)
-    logprob = token_logprobs(hidden[row, column], batch.tokens[row, column + 1], lm_head(model), temperature)
+    row, column, states = _predicting_states(model, batch)
+    logprob = token_logprobs(states, batch.tokens[row, column + 1], lm_head(model), temperature)
     place = batch.response[:, 1:].cumsum(dim=1)[row, column] - 1
     shape = (len(batch.tokens), int(batch.response.sum(dim=1).max()))
     return logprob.new_zeros(shape).index_put((row, place), logprob)
 
 
-def pair_states(model: nn.Module, batch: PairBatch) -> Tensor:
-    """Hidden states of a batch of pairs, flattened: `[R · T, d]`."""
-    output = backbone(model)(
-        input_ids=batch.tokens, attention_mask=batch.mask, position_ids=batch.position, use_cache=False
-    )
-    return output.last_hidden_state.flatten(0, 1)
+def _predicting_states(model: nn.Module, batch: RightPadded) -> tuple[Tensor, Tensor, Tensor]:
+    """Row, column `[N]` and final state `[N, d]` of each token that predicts one of a response."""
+    row, column = batch.response[:, 1:].nonzero(as_tuple=True)  # the state at t predicts the token at t + 1
+    return row, column, states_at(model, batch.tokens, row, column)
+
+
+def states_at(model: nn.Module, tokens: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """Final states `[N, d]` of `tokens [R, T]` at rows and columns `[N]`, which are in order and each once."""
+    with reading(model, row * tokens.shape[1] + column):
+        return backbone(model)(input_ids=tokens, use_cache=False).last_hidden_state[row, column]
+
+
+def pair_states(model: nn.Module, batch: PairBatch, places: Tensor) -> Tensor:
+    """Final states `[N, d]` of a batch of pairs at `places [N]` of the flattened batch, in any order."""
+    with reading(model, places.unique()):
+        output = backbone(model)(
+            input_ids=batch.tokens, attention_mask=batch.mask, position_ids=batch.position, use_cache=False
+        )
+    return output.last_hidden_state.flatten(0, 1)[places]
 
 
 def pair_logprobs(model: nn.Module, batch: PairBatch) -> Tensor:
     """Log-probabilities `[R, 2]` of the chosen and the rejected response of each pair under the model as it stands,
     with gradient."""
-    logprob = token_logprobs(pair_states(model, batch)[batch.source], batch.target, lm_head(model))
+    logprob = token_logprobs(pair_states(model, batch, batch.source), batch.target, lm_head(model))
     width = batch.tokens.shape[1]
     return _summed(logprob, batch.owner, batch.source % width, (len(batch.last), width)).view(-1, 2)
 
@@ -259,10 +271,10 @@ def prompt_entropy(
     result = torch.zeros(conditions, device=device)
     for part, index, rows in pieces([[Row((), prompt) for prompt in prompts]] * conditions, most_tokens):
         batch = right_pad(rows, pad, device)
-        with bank.use(adapters and adapters[part]):
-            hidden = backbone(bank.model)(input_ids=batch.tokens, use_cache=False).last_hidden_state
         row, column = batch.response.nonzero(as_tuple=True)
-        stats = token_statistics(hidden[row, column], batch.tokens[row, column], lm_head(bank.model))
+        with bank.use(adapters and adapters[part]):
+            states = states_at(bank.model, batch.tokens, row, column)
+        stats = token_statistics(states, batch.tokens[row, column], lm_head(bank.model))
         shape = (len(batch.tokens), batch.tokens.shape[1])
         mean = _summed(stats.entropy, row, column, shape) / batch.response.sum(dim=1)
         result[part] += mean.view(index.shape).sum(dim=1)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from betastar.models.bank import AdapterBank, Adapters, Dropout
+from betastar.models.last_layer import reading
 from betastar.models.logprobs import backbone, pair_states
 from betastar.models.sequences import PairBatch, RightPadded, Row, Told, pieces, right_pad
 
@@ -51,7 +52,7 @@ class RewardEnsemble:
 def pair_scores(bank: AdapterBank, ensemble: RewardEnsemble, batch: PairBatch, dropout: Dropout | None) -> Tensor:
     """Scores `[K, B, 2]` of chosen and rejected responses of pairs grouped by member (`K · B` pairs), with gradient."""
     with bank.use(ensemble.adapters, dropout):
-        state = pair_states(bank.model, batch)[batch.last]
+        state = pair_states(bank.model, batch, batch.last)
     members = len(ensemble)
     scores = torch.einsum("kbd,kd->kb", state.view(members, -1, state.shape[-1]).float(), ensemble.head)
     return scores.view(members, -1, 2)
@@ -91,9 +92,10 @@ def score(
         batch = right_pad(piece, pad, device)
         at = index[0].to(device)
         repeated = RightPadded(batch.tokens.repeat(members, 1), batch.response.repeat(members, 1))
-        with bank.use(ensemble.adapters):
-            output = backbone(bank.model)(input_ids=repeated.tokens, use_cache=False, output_hidden_states=embed)
         last = last_response_position(repeated)
+        places = last + repeated.tokens.shape[1] * torch.arange(len(last), device=device)
+        with bank.use(ensemble.adapters), reading(bank.model, places):
+            output = backbone(bank.model)(input_ids=repeated.tokens, use_cache=False, output_hidden_states=embed)
         state = output.last_hidden_state[torch.arange(len(last), device=device), last]
         scores[:, at] = torch.einsum("kbd,kd->kb", state.view(members, len(at), width).float(), ensemble.head)
         if embedding is not None:
