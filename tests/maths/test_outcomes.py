@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from betastar.maths.answers import within_problem_auroc
 from betastar.maths.outcomes import (
     area_floor,
     dunnett_probability,
@@ -27,7 +28,6 @@ from betastar.maths.outcomes import (
     split_half_lowest,
     split_half_regret,
     time_weights,
-    within_problem_auroc,
 )
 
 

@@ -43,7 +43,7 @@ def test_numbers_figures_and_page_lie_beside_each_other(folder: Path) -> None:
     assert numbers["settings"] == [
         {"setting": "online.learning_rate", "values": {"a": 0.002, "faster": 0.003}},
     ]
-    names = {path.name for path in (folder / "figures").iterdir()}
+    names = {path.name for path in (folder / "figures").glob("[!.]*")}
     figures = ("rewards", "truth", "damage", "differences")
     assert names == {f"comparison-{figure}.{kind}" for figure in figures for kind in ("svg", "pdf", "png")}
     html = (folder / "comparison.html").read_text()

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ from report.records import BETAS, HOSTILE, record, results
 from betastar.errors import BetastarError, DrawingError
 from betastar.record.files import to_json
 from betastar.report import palette
-from betastar.report.drawing import Drawn, drawn, page_panels, paper_spec, renderer, write_figures
+from betastar.report.drawing import Drawn, drawn, page_panels, paper_spec, renderers, write_figures
 from betastar.report.figures import across_beta, all_figures, distance, inside, trajectories
 from betastar.report.figures.panels import Figure, beta_axis, beta_ends, decades
 from betastar.report.plots import Plots
 from betastar.report.points import most_points, thinned
+from betastar.report.renderer import RendererDied
 from betastar.report.words import damage_rows
 
 
@@ -308,13 +310,17 @@ def test_long_series_are_thinned_evenly_and_keep_both_ends() -> None:
     assert len(thinned(frame.head(50), 101)) == 50
 
 
+EMPTY = {"mark": "point", "data": {"values": []}}
+
+
 @pytest.mark.parametrize("death", [signal.SIGTRAP, signal.SIGKILL])
 def test_a_renderer_that_dies_is_one_sentence(tmp_path: Path, death: signal.Signals) -> None:
     numbers = record()
     figure = drawn(trajectories.path(numbers))
     died = pytest.raises(DrawingError, match=rf"^figures: the renderer died \({death.name}\), .*; raise the limit")
-    with died, renderer() as draw:
-        draw._process.send_signal(death)
+    with died, renderers() as draw:
+        draw.width(EMPTY).result()
+        draw._started[0]._process.send_signal(death)
         write_figures([figure], numbers, tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert write_figures([figure], numbers, tmp_path)  # the next one has its own
@@ -333,7 +339,35 @@ def test_memory_that_is_limited_ends_the_renderer_and_nothing_else(tmp_path: Pat
 
 
 def test_a_specification_that_is_none_is_an_error_and_the_renderer_goes_on() -> None:
-    with renderer() as draw:
+    with renderers() as draw:
+        wrong = draw.width({"mark": {"type": 3}, "data": {"values": 7}, "encoding": 5})
         with pytest.raises(ValueError, match=r"^Vega-Lite to SVG conversion failed: .*Error"):
-            draw.width({"mark": {"type": 3}, "data": {"values": 7}, "encoding": 5})
-        assert draw.width({"mark": "point", "data": {"values": []}}) > 0
+            wrong.result()
+        assert draw.width(EMPTY).result() > 0
+        assert len(draw._started) == 1
+
+
+def test_several_draw_at_once_and_none_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many processes as cores, up to three; what is asked gets its own answer, whoever draws it."""
+    monkeypatch.setattr("betastar.report.renderer.os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    widths = [100, 200, 300, 400, 500, 600]
+    with renderers() as draw:
+        asked = [draw.width({**EMPTY, "width": width, "config": {"padding": 0}}) for width in widths]
+        found = [one.result() for one in asked]
+        processes = [one._process for one in draw._started]
+    assert [later - found[0] for later in found] == [width - 100 for width in widths]
+    assert len(processes) == 3
+    assert all(process.poll() is not None for process in processes)
+
+
+def test_who_is_interrupted_does_not_wait_for_what_is_drawn() -> None:
+    slow = {"mark": "point", "data": {"sequence": {"start": 0, "stop": 300_000}}, "encoding": {"x": {"field": "data"}}}
+    with renderers() as draw:
+        draw.width(EMPTY).result()
+        drawing = draw.width(slow)
+        while not drawing.running():
+            time.sleep(0.01)
+        started = time.monotonic()
+    assert time.monotonic() - started < 3
+    with pytest.raises(RendererDied):
+        drawing.result()

@@ -4,7 +4,7 @@ those match.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from betastar.analysis.summary import Record, between, described, range_of, slop
 from betastar.maths.intervals import welch_difference
 from betastar.maths.statistics import Interval
 from betastar.maths.trend import slope_within
+from betastar.record.files import flat
 from betastar.record.schema import BETWEEN_VARIANTS
 from betastar.record.shapes.comparison import COMPARISON_VERSION
 
@@ -23,15 +24,6 @@ FIRST = ("base", "reward_base", "task", "preferences", "root_seed", "seeds", "gr
 LAST = ("compute", "tracking")
 LABELS = ("name",)  # says nothing of what was done
 RECORDED = ("root_seed", "prompt_split", "grid", "variants", "evaluation", "preferences")  # by results.json
-
-
-def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every leaf of nested mappings with its dotted name; a list is a leaf."""
-    if isinstance(value, Mapping) and value:
-        for key, part in value.items():
-            yield from flat(part, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, value
 
 
 def settings_of(results: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from betastar.analysis.trajectory import (
     computes,
     once,
 )
+from betastar.maths.answers import within_problem_auroc
 from betastar.maths.goodhart import area_under_positive_gap
 from betastar.maths.outcomes import (
     Peak,
@@ -43,7 +44,6 @@ from betastar.maths.outcomes import (
     split_half_lowest,
     split_half_regret,
     time_weights,
-    within_problem_auroc,
 )
 from betastar.maths.statistics import LEVEL, Interval, pearson
 from betastar.maths.verdict import UNMOVED, Evidence, Measured, Verdict, verdict

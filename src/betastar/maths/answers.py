@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import nan
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
-
-from .outcomes import within_problem_auroc
+from numpy.typing import ArrayLike, NDArray
 
 
 class Divergence(NamedTuple):
@@ -33,9 +32,21 @@ def divergence(log_ratio: ArrayLike) -> Divergence:
     if d.ndim != 2 or d.size == 0:
         raise ValueError(f"log-ratios must be [P, A] with P, A > 0, got {d.shape}")
     by_problem = d.mean(axis=1)
-    error = float(by_problem.std(ddof=1) / np.sqrt(len(d))) if len(d) > 1 else float("nan")
+    error = float(by_problem.std(ddof=1) / np.sqrt(len(d))) if len(d) > 1 else nan
     # expm1 keeps what exp(−d) − 1 + d would lose for small d; the minimum is 0, at d = 0.
     return Divergence(float(d.mean()), error, float(np.maximum(np.expm1(-d) + d, 0.0).mean()))
+
+
+def within_problem_auroc(proxy: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
+    """How well the proxy ranks right over wrong answers to the same problem, `[P]`: the share of pairs of a right and a
+    wrong answer in which the right one scores higher, ties half (Mann–Whitney). `proxy`, `truth`: [P, A], NaN where
+    there is no answer; an answer is right from a truth of one half. NaN for a problem without both kinds."""
+    scores, right = np.asarray(proxy, dtype=np.float64), np.asarray(truth, dtype=np.float64) >= 0.5
+    known = ~(np.isnan(scores) | np.isnan(np.asarray(truth, dtype=np.float64)))
+    pairs = (right & known)[:, :, None] & (~right & known)[:, None, :]
+    better = (scores[:, :, None] > scores[:, None, :]) + 0.5 * (scores[:, :, None] == scores[:, None, :])
+    counts = pairs.sum(axis=(1, 2))
+    return np.divide((better * pairs).sum(axis=(1, 2)), counts, out=np.full(len(scores), nan), where=counts > 0)
 
 
 def ranking(proxy: ArrayLike, right: ArrayLike) -> float:
@@ -48,7 +59,7 @@ def ranking(proxy: ArrayLike, right: ArrayLike) -> float:
         raise ValueError(f"proxy and right must both be [P, A], got {scores.shape} and {truth.shape}")
     areas = within_problem_auroc(scores, truth)
     both = ~np.isnan(areas)
-    return float(areas[both].mean()) if both.any() else float("nan")
+    return float(areas[both].mean()) if both.any() else nan
 
 
 def distinct_bigrams(answers: Sequence[Sequence[int]]) -> float:
@@ -56,4 +67,4 @@ def distinct_bigrams(answers: Sequence[Sequence[int]]) -> float:
     arXiv:1510.03055). It falls as answers get longer or more numerous: compare it at equal numbers of answers. NaN
     where no answer has two tokens."""
     pairs = [pair for tokens in answers for pair in pairwise(tokens)]
-    return len(set(pairs)) / len(pairs) if pairs else float("nan")
+    return len(set(pairs)) / len(pairs) if pairs else nan

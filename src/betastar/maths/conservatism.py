@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from .constants import INTERPOLATION
 from .intervals import draws_interval, mean_draws
 from .model_choice import Comparison, LeaveOneOut, compare_models, leave_one_beta_out
 from .power_law import (
@@ -35,7 +36,6 @@ Status = Literal[
 ]
 LEVEL = 0.05
 
-INTERPOLATION = "interpolation, not evidence"
 """Said of a law with as many parameters as there are β, and of its β★."""
 
 

@@ -7,7 +7,6 @@ from math import inf
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize
 
 from betastar.errors import BetastarError
 from betastar.maths.constants import EPSILON
@@ -63,6 +62,8 @@ def strengths_at(targets: Sequence[float], strengths: Sequence[float], distances
     log_strength = np.log(np.asarray(strengths, dtype=np.float64)[order])
     distance = np.asarray(distances, dtype=np.float64)[order]
     falls = bool(distance[-1] < distance[0])
+    from scipy import optimize  # slow to import, and most runs do without
+
     fitted = optimize.isotonic_regression(np.sqrt(np.maximum(distance, 0)), increasing=not falls).x
     if falls:
         log_strength, fitted = log_strength[::-1], fitted[::-1]

@@ -283,18 +283,6 @@ def area_floor(steps: ArrayLike, deviation: float) -> float:
 # Proxy against truth.
 
 
-def within_problem_auroc(proxy: ArrayLike, truth: ArrayLike) -> Array:
-    """How well the proxy ranks right over wrong answers to the same problem, `[P]`: the share of pairs of a right and a
-    wrong answer in which the right one scores higher, ties half (Mann–Whitney). `proxy`, `truth`: [P, A], NaN where
-    there is no answer; an answer is right from a truth of one half. NaN for a problem without both kinds."""
-    scores, right = np.asarray(proxy, dtype=np.float64), np.asarray(truth, dtype=np.float64) >= 0.5
-    known = ~(np.isnan(scores) | np.isnan(np.asarray(truth, dtype=np.float64)))
-    pairs = (right & known)[:, :, None] & (~right & known)[:, None, :]
-    better = (scores[:, :, None] > scores[:, None, :]) + 0.5 * (scores[:, :, None] == scores[:, None, :])
-    counts = pairs.sum(axis=(1, 2))
-    return np.divide((better * pairs).sum(axis=(1, 2)), counts, out=np.full(len(scores), nan), where=counts > 0)
-
-
 class Adjusted(NamedTuple):
     """`gap`: the truth that is missing, r·z_p − z_t; `departure`: how far the policy left the cloud of the start's
     responses, (z_p − r·z_t)/√(1 − r²). Standard deviations at the start."""

@@ -191,6 +191,10 @@ def _least_squares(x: Array, y: Array, levels: Array, means: Array) -> tuple[flo
         except RuntimeError:  # out of evaluations
             continue
         found.append((float(np.sum((law(x, *solution) - y) ** 2)), solution))
+    # Where the law is nearly flat in b, searches stop short of the minimum; a scan over b does not.
+    scanned = np.minimum([float(values[0]) for values in _fit_rows(x, y[None])], (inf, steepest, inf))
+    if found:
+        found.append((float(np.sum((law(x, *scanned) - y) ** 2)), scanned))
     return min(found, key=lambda candidate: candidate[0], default=None)
 
 

@@ -249,7 +249,9 @@ def _checkpointed(forward: Callable[..., Any], banks: Sequence[AdapterBank]) -> 
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
         """For the first computation, and for the second, which comes when the banks may be in another state."""
         model = banks[0].model
-        return nullcontext(), _entered([*(bank.present() for bank in banks), partial(reading, model, places_read(model))])
+        return nullcontext(), _entered(
+            [*(bank.present() for bank in banks), partial(reading, model, places_read(model))]
+        )
 
     def computed_again(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():

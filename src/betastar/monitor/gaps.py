@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, stats
 
 from betastar.maths.goodhart import paper_gap, paper_gap_undefined, standardised_gap
 
@@ -51,6 +50,8 @@ def false_alarm_rate(height: float, evaluations: int, degrees: int) -> float:
     chi-squared with `degrees` degrees of freedom. Exact for normal, independent means.
     """
     z, weight = np.polynomial.hermite_e.hermegauss(NODES)
+    from scipy import stats  # slow to import, and a finished run does without
+
     s = np.sqrt(stats.chi2.ppf((np.arange(NODES) + 0.5) / NODES, degrees) / degrees)
     quiet = stats.norm.cdf(height * s[:, None] + z) ** evaluations
     return float(1 - (quiet @ weight / weight.sum()).mean())
@@ -62,6 +63,8 @@ def critical_height(evaluations: int, degrees: int, rate: float) -> float:
     positive height may have, or no evaluation."""
     if not 0 < rate <= 0.5 or evaluations < 1 or degrees < 1:
         raise ValueError(f"rate in (0, 0.5], evaluations and degrees >= 1, got {rate}, {evaluations}, {degrees}")
+    from scipy import optimize
+
     height: Any = optimize.brentq(lambda h: false_alarm_rate(h, evaluations, degrees) - rate, 0.0, 1e3)
     return float(height)
 

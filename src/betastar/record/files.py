@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -345,3 +345,12 @@ def _refused(name: str) -> Any:
 
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).split("\n")[0]
+
+
+def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf of nested mappings with its dotted name; a list is a leaf."""
+    if isinstance(value, Mapping) and value:
+        for key, part in value.items():
+            yield from flat(part, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value

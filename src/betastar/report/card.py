@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
-from betastar.analysis.compare import flat
 from betastar.errors import BetastarError
-from betastar.record.files import Run
+from betastar.record.files import Run, flat
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "numpy", "scipy", "pandas")
 DISCLOSURES = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -15,15 +16,15 @@ import altair as alt
 from betastar.disk import write_atomically
 from betastar.errors import BetastarError, DrawingError
 from betastar.printing import visible
+from betastar.report.drawings import FORMATS, Drawing, digest_of, read_drawings, sha256, write_drawings
 from betastar.report.figures.panels import Figure
 from betastar.report.palette import paper_theme, print_theme
-from betastar.report.renderer import Renderer, RendererDied
+from betastar.report.renderer import RendererDied, Renderers
 
 WIDTH = 300  # of a panel on paper, in CSS pixels
 COLUMNS = 4  # panels side by side on paper, at most
 PNG_SCALE = 2
 LONGEST_NAME = 80  # characters of a run's name below a title
-FORMATS = ("svg", "pdf", "png")
 FIT = {"type": "fit-x", "contains": "padding"}
 Paper = Literal["one column", "two columns"]
 PAPER: dict[Paper, tuple[float, int, int]] = {"one column": (3.25, 1, 100), "two columns": (6.75, 2, 120)}
@@ -36,17 +37,17 @@ PAPER_DPI = 300  # of a PNG
 SHOWN = {"name": "shown", "value": None}  # every β is shown until the page's legend says otherwise
 
 
-_renderer: ContextVar[Renderer | None] = ContextVar("renderer", default=None)
+_renderers: ContextVar[Renderers | None] = ContextVar("renderers", default=None)
 
 
 @contextmanager
-def renderer() -> Iterator[Renderer]:
-    """What draws, for as long as the outermost of such blocks lasts. Raises DrawingError where it dies."""
-    if (outer := _renderer.get()) is not None:
+def renderers() -> Iterator[Renderers]:
+    """What draws, for as long as the outermost of such blocks lasts. Raises DrawingError where one dies."""
+    if (outer := _renderers.get()) is not None:
         yield outer
         return
-    made = Renderer()
-    token = _renderer.set(made)
+    made = Renderers()
+    token = _renderers.set(made)
     try:
         yield made
     except RendererDied as error:
@@ -56,7 +57,7 @@ def renderer() -> Iterator[Renderer]:
             remedy="raise the limit (`ulimit -v unlimited`) or free some memory, then draw again",
         ) from error
     finally:
-        _renderer.reset(token)
+        _renderers.reset(token)
         made.close()
 
 
@@ -138,9 +139,9 @@ def sized_spec(figure: Drawn, paper: Paper, n_beta: int) -> dict[str, Any]:
         }
 
     width = whole / columns - 40
-    with renderer() as draw:
+    with renderers() as draw:
         for _ in range(3):  # axes take what they take: what is left over goes to the panels
-            left_over = whole - draw.width(made(width))
+            left_over = whole - draw.width(made(width)).result()
             width += left_over / columns
             if abs(left_over) < 0.5:
                 break
@@ -191,8 +192,8 @@ def check_paper(paper: str) -> Paper:
 
 def paper_files(spec: Mapping[str, Any]) -> dict[str, bytes]:
     """A sized specification as SVG and PDF, vectors at their true size, and as PNG of 300 dpi; by suffix."""
-    with renderer() as draw:
-        files = draw.files(spec, scale=PAPER_DPI / POINTS_PER_INCH, ppi=POINTS_PER_INCH)
+    with renderers() as draw:
+        files = draw.files(spec, scale=PAPER_DPI / POINTS_PER_INCH, ppi=POINTS_PER_INCH).result()
     svg = files["svg"].decode()
     return {
         **files,
@@ -217,7 +218,7 @@ def write_figures(
         return print_figures(figures, subtitle_of(results), n_beta, folder)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    with renderer():
+    with renderers():
         for figure in (figure for figure in figures if figure.specs):
             for suffix, content in paper_files(sized_spec(figure, paper, n_beta)).items():
                 written.append(f"{figure.figure.key}.{suffix}")
@@ -226,15 +227,28 @@ def write_figures(
 
 
 def print_figures(figures: Sequence[Drawn], subtitle: str, n_beta: int, folder: Path, prefix: str = "") -> list[str]:
-    """Draw figures that have panels, in the colours of so many β, into files whose names begin with `prefix`."""
+    """Draw figures that have panels, in the colours of so many β, into files whose names begin with `prefix`. Those
+    that are there already are not drawn again."""
     theme = print_theme(n_beta)
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    with renderer() as draw:
+    there = read_drawings(folder)
+    written, now = [], dict(there)
+    with renderers() as draw:
+        begun: list[tuple[str, Drawing, Future[dict[str, bytes]] | None]] = []
         for figure in (figure for figure in figures if figure.specs):
-            files = draw.files(paper_spec(figure, subtitle), theme, PNG_SCALE)
-            for suffix in FORMATS:
-                name = f"{prefix}{figure.figure.key}.{suffix}"
-                write_atomically(folder / name, files[suffix])
-                written.append(name)
+            name, spec = f"{prefix}{figure.figure.key}", paper_spec(figure, subtitle)
+            drawing = Drawing(digest_of(spec, theme, PNG_SCALE), {})
+            kept = there.get(name)
+            if kept is not None and kept.of == drawing.of and kept.is_in(folder, name):
+                begun.append((name, kept, None))
+            else:
+                begun.append((name, drawing, draw.files(spec, theme, PNG_SCALE)))
+        for name, drawing, asked in begun:
+            for suffix, content in ({} if asked is None else asked.result()).items():
+                write_atomically(folder / f"{name}.{suffix}", content)
+                drawing.files[suffix] = sha256(content).hexdigest()
+            now[name] = drawing
+            written += [f"{name}.{suffix}" for suffix in FORMATS]
+    if now != there:
+        write_drawings(folder, now)
     return written

@@ -32,14 +32,15 @@ def write_report(source: Path, target: Path | None = None, paper: str | None = N
     # Slow to import.
     from altair.utils.schemapi import debug_mode
 
-    from betastar.report.drawing import check_paper, drawn, renderer, write_figures
+    from betastar.report.drawing import check_paper, drawn, renderers, write_figures
     from betastar.report.figures import all_figures
-    from betastar.report.page import page
+    from betastar.report.page import begin, page
 
     size = None if paper is None else check_paper(paper)
     file = target or source / REPORT
     check_kind(file.parent / FIGURES, is_folder=True)
-    with renderer(), plain_disk_errors(file.parent):
+    with renderers(), plain_disk_errors(file.parent):
+        begin()
         with debug_mode(False):  # charts are checked against the schema in the tests; here it would take seconds
             figures = [drawn(figure) for figure in all_figures(run.results)]
         make_folder(file.parent)
@@ -101,10 +102,10 @@ def write_comparison(places: Sequence[str], page: Path = PAGE) -> Written:
     from altair.utils.schemapi import debug_mode
 
     from betastar.analysis.compare import Subject, compare
-    from betastar.report.drawing import drawn, print_figures, renderer
+    from betastar.report.drawing import drawn, print_figures, renderers
     from betastar.report.figures import all_figures
     from betastar.report.figures.between_runs import comparison_figures
-    from betastar.report.page import Beside
+    from betastar.report.page import Beside, begin
     from betastar.report.page import page as html
     from betastar.report.points import beside, labels
 
@@ -114,11 +115,12 @@ def write_comparison(places: Sequence[str], page: Path = PAGE) -> Written:
     text = to_json(compare(subjects))
     comparison = json.loads(text)
     betas = list(labels(records[0]).values())
-    with debug_mode(False):  # charts are checked against the schema in the tests; here it would take seconds
-        figures = [drawn(figure) for figure in comparison_figures(subjects, comparison)]
-        own = [(run, [drawn(figure) for figure in all_figures(run.results)]) for run in runs.values()]
     make_folder(page.parent)
-    with renderer(), plain_disk_errors(page.parent):
+    with renderers(), plain_disk_errors(page.parent):
+        begin()
+        with debug_mode(False):  # charts are checked against the schema in the tests; here it would take seconds
+            figures = [drawn(figure) for figure in comparison_figures(subjects, comparison)]
+            own = [(run, [drawn(figure) for figure in all_figures(run.results)]) for run in runs.values()]
         print_figures(figures, ", ".join(runs)[:200], len(betas), page.parent / FIGURES, f"{page.stem}-")
         write_atomically(numbers, text.encode())
         text = html(own, Beside(list(runs), comparison, figures, betas))

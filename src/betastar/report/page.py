@@ -16,7 +16,7 @@ from betastar.printing import visible
 from betastar.record.files import Run
 from betastar.report import comparison, palette
 from betastar.report.card import card, command
-from betastar.report.drawing import Drawn, page_panels, renderer
+from betastar.report.drawing import Drawn, page_panels, renderers
 from betastar.report.points import labels
 from betastar.report.responses import BUDGET, browser_data, script_json
 from betastar.report.words import (
@@ -50,6 +50,7 @@ from betastar.report.words.numbers import count
 TEMPLATES = Path(__file__).parent / "templates"
 SIZE = 7_000_000  # characters of charts, scripts and responses together; a page is to stay under 8 MB
 SCRIPTS = ("charts.js", "browser.js")
+EMBED = "window.vegaEmbed = vegaEmbed;"
 
 
 class Beside(NamedTuple):
@@ -236,11 +237,18 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
+def begin() -> None:
+    """Have the page's scripts made meanwhile, within a block of `renderers`; they take a second."""
+    if _bundle.cache_info().currsize == 0:
+        with renderers() as draw:
+            draw.bundle(EMBED)
+
+
 @cache
 def _bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed, with the interpreter that runs charts without `eval`; no tag can end in it."""
-    with renderer() as draw:
-        text = draw.bundle("window.vegaEmbed = vegaEmbed;")
+    with renderers() as draw:
+        text = draw.bundle(EMBED).result()
     return text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 

@@ -14,14 +14,18 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from queue import Empty, SimpleQueue
 from typing import Any
 
 PATIENCE = 600.0
 """Seconds until a figure is given up; it takes a fraction of one."""
+MOST = 3
+"""Processes at once; each takes up to 250 MB."""
 
 
 class RendererDied(Exception):
@@ -77,12 +81,68 @@ class Renderer:
         return answer["is"]
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, which has nothing to do."""
         self._line.close()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the process, whatever it does; who waits for its answer gets RendererDied."""
         self._process.kill()
         self._process.wait()
+
+
+class Renderers:
+    """As many processes that draw as there are cores, up to `MOST`, each started when it is needed. They are asked as a
+    `Renderer` is, and what they are asked is done in that order; each answer is waited for by its `result()`."""
+
+    def __init__(self) -> None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._threads = ThreadPoolExecutor(min(cores, MOST), "renderer")
+        self._idle: SimpleQueue[Renderer] = SimpleQueue()
+        self._started: list[Renderer] = []
+        self._bundles: dict[str, Future[str]] = {}
+
+    def files(
+        self,
+        spec: Mapping[str, Any],
+        config: Mapping[str, Any] | None = None,
+        scale: float = 1.0,
+        ppi: float | None = None,
+    ) -> Future[dict[str, bytes]]:
+        return self._threads.submit(self._ask, lambda one: one.files(spec, config, scale, ppi))
+
+    def width(self, spec: Mapping[str, Any]) -> Future[float]:
+        return self._threads.submit(self._ask, lambda one: one.width(spec))
+
+    def bundle(self, snippet: str) -> Future[str]:
+        """Asked for again, the one that was asked for before."""
+        if snippet not in self._bundles:
+            self._bundles[snippet] = self._threads.submit(self._ask, lambda one: one.bundle(snippet))
+        return self._bundles[snippet]
+
+    def _ask(self, question: Callable[[Renderer], Any]) -> Any:
+        try:
+            one = self._idle.get_nowait()
+        except Empty:
+            one = Renderer()
+            self._started.append(one)
+        try:
+            return question(one)
+        finally:
+            self._idle.put(one)
+
+    def close(self) -> None:
+        """End the processes, those that are at work, too."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        idle = [self._idle.get() for _ in range(self._idle.qsize())]
+        for one in self._started:
+            if one in idle:
+                one.close()
+            else:
+                one.kill()
+        self._threads.shutdown()
 
 
 def _how(status: int) -> str:

@@ -13,7 +13,7 @@ from betastar.analysis.logs.collect import collect
 from betastar.analysis.logs.log import Options
 from betastar.analysis.logs.truth import chosen_truth
 from betastar.errors import BetastarError
-from betastar.maths.outcomes import within_problem_auroc
+from betastar.maths.answers import within_problem_auroc
 from betastar.record.answers import complete, grids
 
 LOGS = Path(__file__).resolve().parents[4] / "shared" / "logs"

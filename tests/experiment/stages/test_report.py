@@ -74,8 +74,9 @@ def test_a_renderer_that_dies_ends_nothing(tmp_path: Path, monkeypatch: pytest.M
     print_figures = drawing.print_figures
 
     def shot(*given: Any) -> list[str]:
-        with drawing.renderer() as draw:
-            draw._process.send_signal(signal.SIGTRAP)
+        with drawing.renderers() as draw:
+            draw.width({"mark": "point", "data": {"values": []}}).result()
+            draw._started[0]._process.send_signal(signal.SIGTRAP)
             return print_figures(*given)
 
     monkeypatch.setattr(figures, "all_figures", lambda record: [rewards(record)])

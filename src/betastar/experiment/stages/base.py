@@ -35,8 +35,8 @@ ROWS_PER_PIECE = 64  # sorted by length: shorter pieces waste less padding, long
 
 
 def run(ctx: Context[Config], choice: BaseModelChoice) -> Artefact:
-    quiet()
     if isinstance(choice, PretrainedBase):
+        quiet()
         where = choice.model_dump()
         return made(
             ctx,
@@ -53,6 +53,7 @@ def run(ctx: Context[Config], choice: BaseModelChoice) -> Artefact:
         return made(ctx, STAGE, settings, [], lambda out, key: _train(ctx, choice, language(task), out, key))
 
     def random(out: Path, key: str) -> None:
+        quiet()
         tokenizer = build_byte_tokenizer()
         build_model(choice.geometry, len(tokenizer), ctx.config.root_seed).save_pretrained(out / "model")
         tokenizer.save_pretrained(out / "model")
@@ -74,6 +75,7 @@ def _demonstrations(choice: TrainedBase, spoken: Language, root_seed: int, step:
 
 
 def _train(ctx: Context[Config], choice: TrainedBase, spoken: Language, out: Path, key: str) -> None:
+    quiet()
     tokenizer = build_tokenizer(spoken)
     model = build_model(choice.geometry, len(tokenizer), ctx.config.root_seed).to(ctx.runtime.device)
     training, checkpoint = choice.training, ctx.store.checkpoint(STAGE, key)

@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from betastar.maths.conservatism import INTERPOLATION
+from betastar.maths.constants import INTERPOLATION
 from betastar.record.entries import REGISTRY
 from betastar.record.schema import FORMS
 from betastar.report.figures.panels import (

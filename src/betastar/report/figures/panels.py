@@ -39,7 +39,7 @@ def missing(key: str, title: str, why: str) -> Figure:
 
 
 def data(rows: Sequence[Row]) -> alt.InlineData:
-    return alt.InlineData(values=list(rows))
+    return alt.InlineData(values=tuple(rows))  # Altair copies lists again and again
 
 
 def beta_colour(names: Sequence[str]) -> alt.Color:
@@ -47,9 +47,9 @@ def beta_colour(names: Sequence[str]) -> alt.Color:
     return alt.Color("beta:N", title="β", scale=alt.Scale(domain=list(names)))
 
 
-def seen(opacity: float) -> Any:
+def seen(opacity: float) -> alt.OpacityValue:
     """This opacity for the β that are shown; the others nearly vanish."""
-    return alt.condition(SHOWN, alt.value(opacity), alt.value(0.04))
+    return alt.OpacityValue(0.04, condition={"test": SHOWN, "value": opacity})  # alt.condition takes much longer
 
 
 class Axis(NamedTuple):

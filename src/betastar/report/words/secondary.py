@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import factorial
 from typing import Any
 
-from betastar.maths.conservatism import INTERPOLATION
+from betastar.maths.constants import INTERPOLATION
 from betastar.record.entries import REGISTRY
 from betastar.record.schema import FORMS
 from betastar.report.words.numbers import (
