@@ -2,6 +2,7 @@
 
     python examples/study.py main MICRO_RUN OUT                  # H1 to H4, H6 and the sensitivity table
     python examples/study.py styles OUT STYLE=RUN STYLE=RUN …    # H7
+    python examples/study.py pairs OUT PAIRS=RUN PAIRS=RUN …     # H8
     python examples/study.py choices OUT NAME=RUN NAME=RUN …     # the sign under other settings
     python examples/study.py objectives RUN OUT                  # H5
     python examples/study.py against RUN OUT BASELINE            # every variant against one (docs/studies/)
@@ -13,9 +14,9 @@ slopes are per tenfold β (or strength), within seeds, with 95 % intervals over 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import altair as alt
 import numpy as np
@@ -213,30 +214,46 @@ def main_run(folder: str, out: Path) -> None:
     figure(results, out / f"{results.record['name'].replace('-', '_')}.svg")
 
 
-def styles(runs: Sequence[str], out: Path) -> None:
+class Factor(NamedTuple):
+    """What differs between runs: its name, the words for an effect of it, its axis, and what an effect is a slope
+    over."""
+
+    name: str
+    per: str
+    axis: str
+    scale: Callable[[Any], Any]
+
+
+STYLE = Factor("style", "per unit of style", "weight of style in the annotator's score", np.asarray)
+PAIRS = Factor("pairs", "per tenfold pairs", "preference pairs", np.log10)
+FACTORS = {"styles": STYLE, "pairs": PAIRS}
+
+
+def by_factor(factor: Factor, runs: Sequence[str], out: Path) -> None:
+    """Whether regret at the smallest β, and its slope over β, depend on what differs between runs `NUMBER=RUN`."""
     loaded = {float(name): bs.load(folder) for name, folder in (run.split("=", 1) for run in runs)}
     tests, cells, frames = [], [], []
     keep = ("variant", "β", "truth, start", "end ", "regret, points", "proxy rise, sd", "verdicts")
-    for style, results in sorted(loaded.items()):
-        tests += [{"style": f"{style:g}", **row} for row in answers(results)]
-        cells += [{"style": f"{style:g}", **{name: row[name] for name in keep}} for row in by_beta(results)]
-        frames.append(results.conditions.assign(style=style))
+    for value, results in sorted(loaded.items()):
+        tests += [{factor.name: f"{value:g}", **row} for row in answers(results)]
+        cells += [{factor.name: f"{value:g}", **{name: row[name] for name in keep}} for row in by_beta(results)]
+        frames.append(results.conditions.assign(factor=value))
     print_table(tests)
     print_table(cells)
     every = pd.concat(frames)
     found = []
     for variant, group in every.groupby("variant", sort=False):
         low = group[group.beta == group.beta.min()].rename(columns={"beta": "was"})
-        table = low.pivot_table("regret", "seed", "style").dropna()
-        at_low = np.polyfit(table.columns.to_numpy(float), table.to_numpy(float).T, 1)[0]
-        per_style = {style: slopes(of, "regret") for style, of in group.groupby("style")}
-        of_slope = np.polyfit(list(per_style), np.array(list(per_style.values())), 1)[0]
+        table = low.pivot_table("regret", "seed", "factor").dropna()
+        at_low = np.polyfit(factor.scale(table.columns.to_numpy(float)), table.to_numpy(float).T, 1)[0]
+        per_value = {value: slopes(of, "regret") for value, of in group.groupby("factor")}
+        of_slope = np.polyfit(factor.scale(list(per_value)), np.array(list(per_value.values())), 1)[0]
         found.append((str(variant), mean_of(at_low), mean_of(of_slope)))
     for variant, *tests in found:
         ps = holm([test[3] for test in tests])
         print_table(
             [
-                {"variant": variant, "per unit of style": words, "change": interval(*test[:3]), "p (Holm)": p_text(p)}
+                {"variant": variant, factor.per: words, "change": interval(*test[:3]), "p (Holm)": p_text(p)}
                 for words, test, p in zip(
                     ("regret at the smallest β, points", "slope of regret over β, points per tenfold β"),
                     tests,
@@ -246,18 +263,18 @@ def styles(runs: Sequence[str], out: Path) -> None:
             ]
         )
     drawn = []
-    for (variant, beta, style), group in every.groupby(["variant", "beta", "style"]):
+    for (variant, beta, value), group in every.groupby(["variant", "beta", "factor"]):
         mean, low, high, _ = mean_of(group.regret.to_numpy(float))
-        drawn.append({"variant": variant, "beta": beta, "style": style, "mean": mean, "low": low, "high": high})
+        drawn.append({"variant": variant, "beta": beta, "factor": value, "mean": mean, "low": low, "high": high})
     base = alt.Chart(pd.DataFrame(drawn)).encode(
-        x=alt.X("style:O", title="weight of style in the annotator's score", axis=alt.Axis(labelAngle=0)),
+        x=alt.X("factor:O", title=factor.axis, axis=alt.Axis(labelAngle=0)),
         xOffset="beta:N",
         color=alt.Color("beta:N", title="β"),
     )
     points = base.mark_point(filled=True).encode(y=alt.Y("mean:Q", title="regret, points"))
     bars = base.mark_rule().encode(y="low:Q", y2="high:Q")
     chart = (points + bars).properties(width=220, height=140).facet(column=alt.Column("variant:N", title=None))
-    chart.save(out / "study_style.svg")
+    chart.save(out / f"study_{factor.name}.svg")
 
 
 def choices(runs: Sequence[str]) -> None:
@@ -371,13 +388,13 @@ def against(folder: str, out: Path, baseline: str) -> None:
 
 
 def run(arguments: Sequence[str]) -> None:
-    if len(arguments) < 3 or arguments[0] not in ("main", "styles", "choices", "objectives", "against"):
+    if len(arguments) < 3 or arguments[0] not in ("main", *FACTORS, "choices", "objectives", "against"):
         sys.exit(__doc__)
     kind, *rest = arguments
-    out = Path(rest[0] if kind in ("styles", "choices") else rest[1])
+    out = Path(rest[0] if kind in (*FACTORS, "choices") else rest[1])
     out.mkdir(parents=True, exist_ok=True)
-    if kind == "styles":
-        styles(rest[1:], out)
+    if kind in FACTORS:
+        by_factor(FACTORS[kind], rest[1:], out)
     elif kind == "choices":
         choices(rest[1:])
     elif kind == "against":

@@ -5,17 +5,23 @@ A cell with the tag `settings` holds what a test may change.
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from experiment.test_pipeline import TINY
+from scripts import script
+
+from betastar.experiment.pipeline import run
+from betastar.settings.config import load_config
 
 nbformat = pytest.importorskip("nbformat", reason="notebooks are run with pip install 'betastar[test]'")
 nbclient = pytest.importorskip("nbclient", reason="notebooks are run with pip install 'betastar[test]'")
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 NAMES = ("micro_run", "own_logs", "watch_grpo")
+STUDY = "study"  # needs the records of runs, and shows what examples/study.py draws
 
 
 def read(name: str) -> Any:
@@ -32,10 +38,10 @@ def short(name: str) -> str | None:
 
 
 def test_the_examples_are_those_that_are_run() -> None:
-    assert tuple(sorted(path.stem for path in EXAMPLES.glob("*.ipynb"))) == NAMES
+    assert sorted(path.stem for path in EXAMPLES.glob("*.ipynb")) == sorted((*NAMES, STUDY))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, STUDY])
 def test_a_notebook_is_committed_without_outputs(name: str) -> None:
     for cell in read(name).cells:
         if cell.cell_type == "code":
@@ -69,3 +75,40 @@ def test_a_notebook_runs_and_shows_charts_and_tables(
         assert any("<table" in output.get("data", {}).get("text/html", "") for output in cell.outputs), cell.source
     if tagged and name == "micro_run":
         assert "<progress" in str([cell.outputs for line, cell in last.items() if "bs.run(" in line])
+
+
+RUNS = {
+    "micro": "study-micro",
+    "lists": "study-lists",
+    "objectives": "study-objectives",
+    **{f"style-{weight}": "study-style" for weight in ("0", "0.5", "1", "2")},
+    **{name: name for name in ("algorithms", "mitigations")},
+    "choice-preset": "study-micro",
+}
+
+
+@pytest.mark.thorough
+@pytest.mark.usefixtures("undrawn")
+def test_the_notebook_of_the_study_draws_every_figure_from_an_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One small run under the names of all."""
+    record = run(load_config("micro", TINY), tmp_path / "run")
+    folders = {}
+    for name, own in RUNS.items():
+        folders[name] = tmp_path / "runs" / name
+        folders[name].mkdir(parents=True)
+        (folders[name] / "results.json").write_text(json.dumps({**record, "name": own}))
+    script("examples/study_archive.py").pack(tmp_path / "study.tar.gz", folders)
+    monkeypatch.setenv("PYTHONPATH", ":".join(path for path in [str(EXAMPLES), *sys.path] if path))
+    notebook = read(STUDY)
+    (settings,) = [cell for cell in notebook.cells if "settings" in cell.metadata.get("tags", ())]
+    settings.source = 'archive, baselines = "study.tar.gz", {"algorithms": "paper", "mitigations": "paper"}'
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    shown = [cell for cell in cells if cell.source.startswith("SVG(")]
+    assert len(shown) == 6
+    assert all("<svg" in cell.outputs[0]["data"]["image/svg+xml"] for cell in shown)
+    tables = [cell for cell in cells if cell.source.startswith("study.")]
+    assert len(tables) == 7
+    assert all("| --- |" in cell.outputs[0]["text"] for cell in tables)
