@@ -23,8 +23,10 @@ import numpy as np
 import pandas as pd
 
 import betastar as bs
+from betastar.experiment.proxy import cost
 from betastar.maths.gao import at_distance
 from betastar.maths.trend import holm, slope_within
+from betastar.settings.config import load_config
 
 
 def slopes(frame: pd.DataFrame, value: str) -> np.ndarray:
@@ -331,6 +333,12 @@ def crossing(points: pd.DataFrame, along: str, level: float) -> float:
     return float(at_distance(points[along], points.true_strict, [level])[0])
 
 
+def scoring_passes(folder: str) -> dict[str, float]:
+    """Reward-model passes for each response trained on, by variant."""
+    config = load_config(str(Path(folder) / "config.yaml"))
+    return {name: cost(config.variant(name).proxy, config.rewards.members) for name in config.variants}
+
+
 def against(folder: str, out: Path, baseline: str) -> None:
     """Every variant minus the baseline, paired by seed, mean over β: at the last step, and where both have come equally
     far from the checkpoint (√KL) or gained as much proxy: at nine tenths of what the one that went less far reached."""
@@ -361,6 +369,7 @@ def against(folder: str, out: Path, baseline: str) -> None:
         )
     # A seed counts with those β at which the comparison can be made.
     by_seed = pd.DataFrame(differences).groupby(["variant", "seed"], sort=False).mean()
+    passes = scoring_passes(folder)
     rows = []
     for variant in dict.fromkeys(results.conditions.variant):
         cells = {}
@@ -369,7 +378,9 @@ def against(folder: str, out: Path, baseline: str) -> None:
             enough = len(values) > 1 and variant != baseline
             cells[column] = interval(*mean_of(values)[:3], 2 if column.endswith("sd") else 1) if enough else "–"
         verdicts = results.conditions[results.conditions.variant == variant].verdict.value_counts()
-        rows.append({"variant": variant, **cells, "verdicts": ", ".join(f"{name} {n}" for name, n in verdicts.items())})
+        costs = {"scoring passes": f"{passes[variant]:g}"} if len(set(passes.values())) > 1 else {}
+        said = ", ".join(f"{name} {n}" for name, n in verdicts.items())
+        rows.append({"variant": variant, **cells, **costs, "verdicts": said})
     print_table(rows)
     print_table(by_beta(results))
     path = points.groupby(["variant", "step"], as_index=False)[["gain", "true_strict"]].mean()

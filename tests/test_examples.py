@@ -6,6 +6,7 @@ A cell with the tag `settings` holds what a test may change.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,7 @@ def test_the_notebook_of_the_study_draws_every_figure_from_an_archive(
         folders[name] = tmp_path / "runs" / name
         folders[name].mkdir(parents=True)
         (folders[name] / "results.json").write_text(json.dumps({**record, "name": own}))
+        shutil.copy(tmp_path / "run/config.yaml", folders[name])
     script("examples/study_archive.py").pack(tmp_path / "study.tar.gz", folders)
     monkeypatch.setenv("PYTHONPATH", ":".join(path for path in [str(EXAMPLES), *sys.path] if path))
     notebook = read(STUDY)
