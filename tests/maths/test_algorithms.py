@@ -17,7 +17,6 @@ from betastar.maths.algorithms import (
     advantages_of,
     coefficient_by_uncertainty,
     k3,
-    kl_in_reward,
     response_weights,
     surrogate,
 )
@@ -257,8 +256,3 @@ def test_the_two_signs_of_uncertainty() -> None:
     start, now = torch.tensor([0.5]), torch.tensor([1.0])
     assert coefficient_by_uncertainty(0.4, start, now, 1).tolist() == pytest.approx([0.2])
     assert coefficient_by_uncertainty(0.4, start, now, -1).tolist() == pytest.approx([0.8])
-
-
-def test_a_penalty_in_the_reward_translates() -> None:
-    """Eq. 8's gradient with normalised advantages, times σ_r, is that of the reward less 2κσ_r·KL."""
-    assert kl_in_reward(0.003, 2.0) == pytest.approx(0.012)

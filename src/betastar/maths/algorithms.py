@@ -98,9 +98,3 @@ def coefficient_by_uncertainty(strength: float, start: Tensor, now: Tensor, powe
     """strength·(û₀/û)^p, `[C]`: p = 1 is arXiv:2606.30627 Appendix G (2), less penalty where the ensemble disagrees
     more than at the start; p = -1 is the opposite."""
     return strength * (start / now) ** power
-
-
-def kl_in_reward(kappa: float, reward_std: float) -> float:
-    """β ≈ 2κ·σ_r of a KL in the reward that acts as Eq. 8's κ does on normalised advantages: Eq. 8's gradient is
-    -∇E[Â] + 2κ·∇KL with Â = (r - mean)/σ_r."""
-    return 2 * kappa * reward_std
