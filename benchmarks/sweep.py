@@ -372,7 +372,7 @@ def main() -> None:
     if options.keep and options.keep.exists():
         sys.exit(f"{options.keep} exists; name a folder that does not.")
     numbers = [3] if options.quick else options.betas
-    quick = {"steps": 6, "every": 3, "pairs": 1000, "base_steps": 300} if options.quick else {}
+    quick = {"steps": 18, "every": 9, "pairs": 2400, "base_steps": 300} if options.quick else {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         for count in numbers:

@@ -102,6 +102,7 @@ class Renderers:
         self._threads = ThreadPoolExecutor(min(cores, MOST), "renderer")
         self._idle: SimpleQueue[Renderer] = SimpleQueue()
         self._started: list[Renderer] = []
+        self._closing = False
         self._bundles: dict[str, Future[str]] = {}
 
     def files(
@@ -128,6 +129,8 @@ class Renderers:
         except Empty:
             one = Renderer()
             self._started.append(one)
+            if self._closing:  # while it was started
+                one.kill()
         try:
             return question(one)
         finally:
@@ -135,9 +138,10 @@ class Renderers:
 
     def close(self) -> None:
         """End the processes, those that are at work, too."""
+        self._closing = True
         self._threads.shutdown(wait=False, cancel_futures=True)
         idle = [self._idle.get() for _ in range(self._idle.qsize())]
-        for one in self._started:
+        for one in list(self._started):
             if one in idle:
                 one.close()
             else:
