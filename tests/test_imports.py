@@ -208,11 +208,27 @@ def test_no_pickle_and_no_code_from_a_model_folder() -> None:
     "module", ["betastar", "betastar.errors", "betastar.settings.config", "betastar.experiment.store", "betastar.cli"]
 )
 def test_what_needs_no_model_loads_none(module: str) -> None:
-    script = f"import sys, {module}; print(*sorted(name for name in sys.modules if '.' not in name))"
+    assert not loaded_by(module) & HEAVY
+
+
+@pytest.mark.parametrize(
+    ("module", "slow"),
+    [
+        ("betastar.experiment.pipeline", {"scipy", "transformers", "pandas", "altair"}),
+        ("betastar.report.folders, betastar.report.page, betastar.report.figures", {"scipy", "torch"}),
+    ],
+)
+def test_a_finished_run_and_a_report_load_nothing_slow_that_they_do_not_need(module: str, slow: set[str]) -> None:
+    assert not loaded_by(module) & slow
+
+
+def loaded_by(modules: str) -> set[str]:
+    """The packages that are loaded after `import modules`."""
+    script = f"import sys, {modules}; print(*sorted(name for name in sys.modules if '.' not in name))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert "betastar" in loaded
-    assert not loaded & HEAVY
+    return loaded
 
 
 def test_the_tests_above_see_what_they_look_for() -> None:
