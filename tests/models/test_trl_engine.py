@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from betastar.errors import BetastarError
-from betastar.maths.objectives import bradley_terry_loss, dpo_loss, implicit_reward_margin
+from betastar.experiment.objective import BatchTerms, ConditionLoss, pair_losses
+from betastar.maths.methods import OBJECTIVES
+from betastar.maths.objectives import Pairs, bradley_terry_loss, dpo_loss, implicit_reward_margin
 from betastar.models.bank import AdapterBank, Adapters
 from betastar.models.devices import FULL
 from betastar.models.loading import Base, load_base
@@ -24,7 +26,8 @@ from betastar.models.peft_io import import_adapter
 from betastar.models.random_models import build_byte_tokenizer, build_model
 from betastar.models.rewards import RewardEnsemble, pair_scores, score
 from betastar.models.sequences import Pair, pair_pad
-from betastar.models.trl.engine import Job, train_dpo, train_reward
+from betastar.models.trl.engine import Job, train_policy, train_reward
+from betastar.settings.phases import Offline
 from betastar.settings.sections import Compute, Geometry, Numbers, PretrainedBase
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # other libraries about one another
@@ -184,7 +187,7 @@ def check_dpo(setting: Setting, folder: Path, betas: Sequence[float], agreement:
     trained, log = bank_dpo(setting, initial, order, betas)
     untrained = held_out(setting, None)
     for c, beta in enumerate(betas):
-        rows = train_dpo(make_job(setting, order, initial=initial), beta, folder / str(c))
+        rows = train_policy(make_job(setting, order, initial=initial), beta, folder / str(c))
         torch.testing.assert_close(curves(rows), log[:, :, c], rtol=agreement.curve, atol=agreement.curve)
         imported, head = import_adapter(folder / str(c) / "adapter", setting.bank)
         assert head is None
@@ -216,6 +219,48 @@ def test_dpo_is_the_same_by_both_engines(full: Setting, tmp_path: Path) -> None:
     check_dpo(full, tmp_path, BETAS, EXACT)
 
 
+def bank_method(setting: Setting, initial: Adapters, order: np.ndarray, of: ConditionLoss) -> tuple[Adapters, Tensor]:
+    """One condition of any offline method, as the offline stage trains it."""
+    bank, adapters = setting.bank, initial.trainable()
+    given = grid_pair_logprobs(bank, None, [setting.train], 0, 4096)[:, 0]
+    whole = BatchTerms([of], bank, adapters, 0, given) if BatchTerms.wanted([of]) else None
+    sizes = torch.tensor([[len(p.chosen), len(p.rejected)] for p in setting.train], dtype=torch.float32)
+
+    def losses(batch: Any, which: Tensor) -> list[Tensor]:
+        grid = [[setting.train[i] for i in row] for row in which.tolist()]
+        z = torch.zeros(1) if whole is None else whole.read(grid, which, 4096)["mismatch"]
+        with bank.use(adapters):
+            chosen, rejected = pair_logprobs(bank.model, batch).view(*which.shape, 2).unbind(-1)
+        reference, lengths = given[:, which], sizes[which].unbind(-1)
+        seen = Pairs(chosen, rejected, *reference, *lengths, z[:, None])
+        ratios = [chosen - reference[0], rejected - reference[1]]
+        return [pair_losses([of], seen, torch.full((1, 1), of.strength)), *ratios]
+
+    log = train_bank(adapters.parameters(), setting.train, [order], losses)
+    return adapters.frozen(), log
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", [name for name, entry in OBJECTIVES.items() if entry.trl])
+def test_every_objective_of_trl_is_the_same_by_both_engines(full: Setting, tmp_path: Path, name: str) -> None:
+    """With options other than the defaults; the whole batch at once, as KTO's z₀ is of the batch."""
+    entry = OBJECTIVES[name]
+    options = {option: 1.3 * number.default for option, number in entry.options.items()}
+    of = ConditionLoss(Offline(objective=name, options=options), 0.3)
+    order, initial = make_order(0), full.bank.create([0])
+    trained, log = bank_method(full, initial, order, of)
+    job = make_job(full, order, initial=initial, compute=Compute(tokens_per_forward=4096), loss_type=entry.trl or "")
+    job = replace(job, loss_options={entry.options[option].trl: value for option, value in options.items()})
+    rows = train_policy(job, 0.3, tmp_path)
+    torch.testing.assert_close(curves(rows), log[:, :, 0], rtol=EXACT.curve, atol=EXACT.curve)
+    theirs = held_out(full, import_adapter(tmp_path / "adapter", full.bank)[0])
+    assert distance(theirs, held_out(full, trained), held_out(full, None)) < EXACT.distance
+    if name == "kto":
+        alone = replace(job, compute=Compute(tokens_per_forward=1))
+        with pytest.raises(BetastarError, match="z₀ of objective kto from each micro-batch, and only one pair fits"):
+            train_policy(alone, 0.3, tmp_path / "alone")
+
+
 @pytest.mark.thorough
 def test_reward_models_are_the_same_by_both_engines(full: Setting, tmp_path: Path) -> None:
     check_rewards(full, tmp_path, 2, EXACT)
@@ -241,7 +286,7 @@ def test_dropout_comes_from_the_seed_and_reaches_the_adapter_alone(full: Setting
     """The first loss is log 2 whatever is dropped, since the reference drops nothing and B is zero."""
 
     def norms(name: str, **changes: Any) -> list[float]:
-        rows = train_dpo(make_job(full, make_order(0)[:2], **changes), 0.5, tmp_path / name)
+        rows = train_policy(make_job(full, make_order(0)[:2], **changes), 0.5, tmp_path / name)
         assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
         return [row["norm"] for row in rows]
 
@@ -261,7 +306,7 @@ def test_finished_work_is_reused(full: Setting, tmp_path: Path) -> None:
     def train(job: Job, beta: float = 0.5) -> int:
         """Steps that were trained in this call."""
         before = len(trained)
-        rows = train_dpo(job, beta, tmp_path, lambda row: trained.append(row["loss"]))
+        rows = train_policy(job, beta, tmp_path, lambda row: trained.append(row["loss"]))
         assert [row["loss"] for row in rows] == trained[-2:]
         return len(trained) - before
 
@@ -306,14 +351,14 @@ def test_where_memory_runs_out_it_begins_again_with_less_at_once(
     monkeypatch.setattr(trl_worker, "make_trainer", make_trainer)
     told: list[str] = []
     job = make_job(full, make_order(0), compute=Compute(tokens_per_forward=10_000), say=told.append)
-    whole = curves(train_dpo(job, 0.5, tmp_path / "shrinks"))
+    whole = curves(train_policy(job, 0.5, tmp_path / "shrinks"))
     assert at_once == [6, 3, 1]
     assert len(told) == 2
     most = 6
-    torch.testing.assert_close(whole, curves(train_dpo(job, 0.5, tmp_path / "fits")), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(whole, curves(train_policy(job, 0.5, tmp_path / "fits")), rtol=1e-4, atol=1e-4)
     most = 0
     with pytest.raises(BetastarError, match=r"Out of memory in TRL with one pair .*; lower lengths\.prompt"):
-        train_dpo(job, 0.5, tmp_path / "never fits")
+        train_policy(job, 0.5, tmp_path / "never fits")
 
 
 @pytest.mark.thorough
@@ -323,7 +368,7 @@ def test_a_launched_process_whose_memory_runs_out(full: Setting, tmp_path: Path)
     launcher.chmod(0o755)
     compute = Compute(tokens_per_forward=160, launch=str(launcher))
     with pytest.raises(BetastarError, match="Out of memory in TRL with one pair"):
-        train_dpo(make_job(full, make_order(0), compute=compute), 0.5, tmp_path / "job")
+        train_policy(make_job(full, make_order(0), compute=compute), 0.5, tmp_path / "job")
     assert (tmp_path / "ran").read_text() == "again\nagain\n"  # with two pairs at once, and with one
 
 
@@ -332,7 +377,7 @@ def test_a_training_that_diverges_is_refused(full: Setting, tmp_path: Path) -> N
     job = make_job(full, make_order(0)[:3], numbers=NUMBERS._replace(learning_rate=1e30))
     for _ in range(2):  # and not taken for finished the second time
         with pytest.raises(BetastarError, match=r"diverged at step 2 of 3 .*lower learning_rate or clip"):
-            train_dpo(job, 0.5, tmp_path)
+            train_policy(job, 0.5, tmp_path)
 
 
 def test_a_model_without_a_classifier_is_refused() -> None:
@@ -348,12 +393,12 @@ def test_a_model_without_a_classifier_is_refused() -> None:
 def test_another_gpu_than_the_first_is_refused(full: Setting, tmp_path: Path) -> None:
     job = make_job(full, make_order(0), device=torch.device("cuda:1"))
     with pytest.raises(BetastarError, match="not cuda:1; set CUDA_VISIBLE_DEVICES=1 and device: cuda"):
-        train_dpo(job, 0.5, tmp_path)
+        train_policy(job, 0.5, tmp_path)
 
 
 def test_a_launch_that_fails_is_explained(full: Setting, tmp_path: Path) -> None:
     def train(launch: str) -> None:
-        train_dpo(make_job(full, make_order(0), compute=Compute(launch=launch)), 0.5, tmp_path)
+        train_policy(make_job(full, make_order(0), compute=Compute(launch=launch)), 0.5, tmp_path)
 
     with pytest.raises(BetastarError, match=r"compute\.launch: there is no program 'no-such-launcher'"):
         train("no-such-launcher --num_processes 2")
@@ -373,10 +418,10 @@ def test_two_processes_train_as_one(full: Setting, tmp_path: Path) -> None:
     told: list[dict[str, float]] = []
     head = torch.linspace(-0.1, 0.1, 64)
     one, two = make_job(full, make_order(0)), make_job(full, make_order(0), compute=compute)
-    alone = curves(train_dpo(one, 0.5, tmp_path / "a"))
-    torch.testing.assert_close(curves(train_dpo(two, 0.5, tmp_path / "b", told.append)), alone, rtol=1e-4, atol=1e-4)
+    alone = curves(train_policy(one, 0.5, tmp_path / "a"))
+    torch.testing.assert_close(curves(train_policy(two, 0.5, tmp_path / "b", told.append)), alone, rtol=1e-4, atol=1e-4)
     alone = curves(train_reward(one, head, tmp_path / "c"))
     torch.testing.assert_close(curves(train_reward(two, head, tmp_path / "d")), alone, rtol=1e-4, atol=1e-4)
     assert [row["step"] for row in told] == list(range(1, STEPS + 1))
     with pytest.raises(BetastarError, match="a batch of 5 pairs cannot be divided evenly among 2 processes; change"):
-        train_dpo(make_job(full, make_order(0)[:, :5], compute=compute), 0.5, tmp_path / "uneven")
+        train_policy(make_job(full, make_order(0)[:, :5], compute=compute), 0.5, tmp_path / "uneven")

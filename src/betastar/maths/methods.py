@@ -11,19 +11,21 @@ from typing import Literal, NamedTuple
 
 
 class Option(NamedTuple):
-    """A number that an objective takes beside its strength: its default, and its range `low` ≤ value < `high`."""
+    """A number that an objective takes beside its strength: its default, its range `low` ≤ value < `high`, and its name
+    in TRL's settings."""
 
     default: float
     meaning: str
     low: float = 0.0
     high: float = float("inf")
+    trl: str = ""
 
 
 class Objective(NamedTuple):
     """`loss`: the function in `maths/objectives.py`. `strength`: the symbol of the knob that a grid sets, and whether a
     larger one keeps the policy `closer` to π⁽⁰⁾. `reference`: whether π_ref is in the loss. `mismatched`: whether the
-    loss needs z₀, from responses to other prompts of the batch. `trl`: the loss type of TRL's DPOTrainer, if it has
-    one; with it the engine `trl` can train this objective."""
+    loss needs z₀, from responses to other prompts of the batch. `trl`: the loss type of TRL's DPOTrainer, or of its
+    KTOTrainer, if one has it; with it the engine `trl` can train this objective."""
 
     loss: str
     strength: str
@@ -36,7 +38,14 @@ class Objective(NamedTuple):
     trl: str | None = None
 
 
-_LABEL_NOISE = {"epsilon": Option(0.1, "ε, the share of pairs assumed to be labelled the wrong way round", 0.0, 0.5)}
+_LABEL_NOISE = {
+    "epsilon": Option(
+        0.1, "ε, the share of pairs assumed to be labelled the wrong way round", 0.0, 0.5, "label_smoothing"
+    )
+}
+
+KTO = "kto"
+"""The loss type of TRL's KTOTrainer; the others are DPOTrainer's."""
 
 OBJECTIVES: Mapping[str, Objective] = {
     "dpo": Objective(
@@ -96,10 +105,11 @@ OBJECTIVES: Mapping[str, Objective] = {
         "λ_D(1 − σ(β(Δw − z₀))) + λ_U(1 − σ(β(z₀ − Δl))), z₀ = max(0, mean Δ of responses to other prompts)",
         "Ethayarajh et al. 2024, arXiv:2402.01306 Eq. 7; both responses of a pair are one example each",
         {
-            "desirable": Option(1.0, "λ_D, the weight of chosen responses"),
-            "undesirable": Option(1.0, "λ_U, the weight of rejected responses"),
+            "desirable": Option(1.0, "λ_D, the weight of chosen responses", trl="desirable_weight"),
+            "undesirable": Option(1.0, "λ_U, the weight of rejected responses", trl="undesirable_weight"),
         },
         mismatched=True,
+        trl=KTO,
     ),
     "chipo": Objective(
         "chipo",

@@ -29,7 +29,7 @@ from betastar.models.bank import Adapters
 from betastar.models.logprobs import pair_logprobs
 from betastar.models.peft_io import export_adapter, import_adapter
 from betastar.models.sequences import Pair, pair_pad
-from betastar.models.trl.engine import train_dpo
+from betastar.models.trl.engine import train_policy
 from betastar.randomness import numpy_generator, stream_key
 from betastar.settings.config import Resolved
 from betastar.settings.phases import Offline
@@ -100,8 +100,9 @@ def _make(
     if settings.engine == "trl":
         (condition,) = conditions
         job = trl_job(ctx, policy, settings, pairs.train, order[0], start, streams[0], dropout)
-        job = replace(job, loss_type=of[0].entry.trl, label_smoothing=of[0].options.get("epsilon", 0.0))
-        log = [train_dpo(job, condition.beta, work.folder, trl_progress(ctx, job))]
+        options = {option.trl: of[0].options[name] for name, option in of[0].entry.options.items()}
+        job = replace(job, loss_type=of[0].entry.trl, loss_options=options)
+        log = [train_policy(job, condition.beta, work.folder, trl_progress(ctx, job))]
         trained = import_adapter(work.folder / "adapter", policy.bank)[0]
     else:
         trained = start.trainable()

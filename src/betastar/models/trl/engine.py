@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from torch import Tensor
 
 from betastar.disk import file_digest, plain_disk_errors, sealed, unsealed, write_atomically
 from betastar.errors import BetastarError, InternalError
+from betastar.maths.methods import KTO
 from betastar.models.bank import Adapters
 from betastar.models.devices import FULL, OutOfMemory
 from betastar.models.peft_io import export_adapter
@@ -58,24 +59,25 @@ class Job:
     compute: Compute
     device: torch.device
     say: Callable[[str], None] = lambda text: None  # is told when a training begins again with less at once
-    loss_type: str = "sigmoid"  # of DPOTrainer
-    label_smoothing: float = 0.0  # of its loss type `robust`
+    loss_type: str = "sigmoid"  # of DPOTrainer, or `kto`
+    loss_options: Mapping[str, float] = field(default_factory=dict)  # further settings of the loss, by TRL's names
 
 
-def train_dpo(job: Job, beta: float, folder: Path, on_step: OnStep = lambda row: None) -> Steps:
-    """The job's `loss_type` with `beta` by TRL's DPOTrainer, the base as reference; `sigmoid` is DPO (arXiv:2606.30627
-    Eq. 1). Leaves the adapter in `folder/adapter`, and returns a row per step; `on_step` gets each as it comes.
+def train_policy(job: Job, beta: float, folder: Path, on_step: OnStep = lambda row: None) -> Steps:
+    """The job's `loss_type` with `beta` by TRL's DPOTrainer or KTOTrainer, the base as reference; `sigmoid` is DPO
+    (arXiv:2606.30627 Eq. 1). KTO's z₀ is that of each micro-batch, which needs two pairs. Leaves the adapter in
+    `folder/adapter`, and returns a row per step; `on_step` gets each as it comes.
 
     A folder with the finished result of the same job is reused; one left half done is begun again, and where memory
     runs out the training begins again with smaller micro-batches. Raises BetastarError where TRL or the launcher is
-    missing, the batch cannot be dealt to the processes, a single pair does not fit, or the training diverges.
+    missing, the batch cannot be dealt to the processes, too few pairs fit, or the training diverges.
     """
     return _train(job, beta, None, folder, on_step)
 
 
 def train_reward(job: Job, head: Tensor, folder: Path, on_step: OnStep = lambda row: None) -> Steps:
     """A reward model by TRL's RewardTrainer, its scalar head starting from `head [d]` (arXiv:2606.30627 Eq. 5). The
-    rest is as for `train_dpo`; the PEFT folder holds the trained head too."""
+    rest is as for `train_policy`; the PEFT folder holds the trained head too."""
     return _train(job, None, head, folder, on_step)
 
 
@@ -139,7 +141,8 @@ def write_job(job: Job, beta: float | None, head: Tensor | None, folder: Path) -
     export_adapter(folder / "initial", job.initial, 0, job.base.model, score_head=head)
     longest = np.array([len(pair.prompt) + max(len(pair.chosen), len(pair.rejected)) for pair in job.pairs])
     # Within a step the order is free: by length, micro-batches hold little padding.
-    order = np.take_along_axis(job.order, np.argsort(-longest[job.order], axis=1, kind="stable"), axis=1)
+    by_length = np.argsort(-longest[job.order], axis=1, kind="stable")
+    order = np.take_along_axis(job.order, by_length, axis=1)
     columns = {
         "chosen_ids": [p.chosen if head is None else [*p.prompt, *p.chosen] for p in job.pairs],
         "rejected_ids": [p.rejected if head is None else [*p.prompt, *p.rejected] for p in job.pairs],
@@ -148,11 +151,16 @@ def write_job(job: Job, beta: float | None, head: Tensor | None, folder: Path) -
         columns["prompt_ids"] = [p.prompt for p in job.pairs]
     tokens = pyarrow.list_(pyarrow.int32())
     table = pyarrow.table({name: pyarrow.array(rows, tokens) for name, rows in columns.items()})
-    pyarrow.parquet.write_table(table.take(order.ravel()), folder / "pairs.parquet")
+    rows = table.take(order.ravel())
+    if head is None and job.loss_type == KTO:  # z₀ is of the responses to the pair before, as in the bank
+        before = table.take(np.take_along_axis(np.roll(job.order, 1, axis=1), by_length, axis=1).ravel())
+        for side in ("chosen_ids", "rejected_ids"):
+            rows = rows.append_column(f"other_{side}", before[side])
+    pyarrow.parquet.write_table(rows, folder / "pairs.parquet")
     what = {
         "base": job.base.model_dump(),
         "beta": beta,
-        **({"loss_type": job.loss_type, "label_smoothing": job.label_smoothing} if job.loss_type != "sigmoid" else {}),
+        **({"loss_type": job.loss_type, **job.loss_options} if job.loss_type != "sigmoid" else {}),
         "dropout": job.dropout,
         "seed": job.seed % 2**32,
         **job.numbers._asdict(),

@@ -2,8 +2,8 @@
 
     accelerate launch --num_processes 8 -m betastar.models.trl.worker FOLDER
 
-TRL's DPOTrainer and RewardTrainer do the work. What is aligned here, so that they compute what the bank computes, is
-listed in docs/engines.md.
+TRL's DPOTrainer, KTOTrainer and RewardTrainer do the work. What is aligned here, so that they compute what the bank
+computes, is listed in docs/engines.md.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import math
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +28,21 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import AutoModelForSequenceClassification, PrinterCallback, TrainerCallback
-from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, RewardConfig, RewardTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference as DpoCollator
+from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference as KtoCollator
 from trl.trainer.reward_trainer import DataCollatorForPreference as RewardCollator
 
 from betastar.disk import write_atomically
 from betastar.errors import BetastarError, InternalError
+from betastar.maths.methods import KTO, OBJECTIVES
 from betastar.models.devices import FULL, OutOfMemory, is_out_of_memory, set_up
 from betastar.models.loading import Base, load_base
 from betastar.models.logprobs import backbone, lm_head
 from betastar.models.optimise import linear_schedule
 from betastar.settings.sections import PretrainedBase
 
+LOSS_OPTIONS = [option.trl for entry in OBJECTIVES.values() for option in entry.options.values() if option.trl]
 QUANTISED = ("is_loaded_in_4bit", "is_quantized", "quantization_method", "hf_quantizer")
 
 
@@ -85,9 +88,14 @@ def make_trainer(folder: Path, base: Base) -> Any:
     settings = arguments(job, compute, folder, bf16=model.dtype == torch.bfloat16)
     if job["beta"] is not None:
         hide_padding_from_trl(lm_head(model), base.vocabulary)
-        loss = {"loss_type": [job.get("loss_type", "sigmoid")], "label_smoothing": job.get("label_smoothing", 0.0)}
-        args: Any = DPOConfig(**settings, beta=job["beta"], **loss)
-        kind, collator = PairDpoTrainer, DpoCollator(pad)
+        loss = {name: job[name] for name in LOSS_OPTIONS if name in job}
+        if job.get("loss_type") == KTO:
+            check_kto_batch(settings["per_device_train_batch_size"])
+            args: Any = KTOConfig(**settings, beta=job["beta"], loss_type=KTO, **loss)
+            kind, collator = PairKtoTrainer, PairKtoCollator(pad)
+        else:
+            args = DPOConfig(**settings, beta=job["beta"], loss_type=[job.get("loss_type", "sigmoid")], **loss)
+            kind, collator = PairDpoTrainer, DpoCollator(pad)
     else:
         args, model = RewardConfig(**settings), classifier(model)
         kind, collator = PairRewardTrainer, RewardCollator(pad)
@@ -172,6 +180,53 @@ class AsGiven:
 
 class PairDpoTrainer(AsGiven, DPOTrainer):
     """TRL's DPOTrainer on token ids."""
+
+
+class PairKtoTrainer(AsGiven, KTOTrainer):
+    """TRL's KTOTrainer on token ids of pairs, each of them two examples. The bank's loss of a pair is their sum, twice
+    TRL's mean over examples."""
+
+    _signature_columns: list[str] | None
+
+    def _set_signature_columns_if_needed(self) -> None:
+        sides = ("chosen_ids", "rejected_ids")
+        self._signature_columns = ["prompt_ids", *sides, *(f"other_{side}" for side in sides)]
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        return 2 * super().compute_loss(model, inputs, False, num_items_in_batch)
+
+
+class PairKtoCollator:
+    """KTOTrainer's batch of pairs: every chosen and every rejected response as an example, beside which stands the
+    response to another prompt from which z₀ is estimated."""
+
+    def __init__(self, pad: int):
+        self.collate = KtoCollator(pad)
+
+    def __call__(self, pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        return self.collate(
+            [
+                {
+                    "prompt_ids": pair["prompt_ids"],
+                    "completion_ids": pair[side],
+                    "KL_completion_ids": pair[f"other_{side}"],
+                    "label": side == "chosen_ids",
+                }
+                for pair in pairs
+                for side in ("chosen_ids", "rejected_ids")
+            ]
+        )
+
+
+def check_kto_batch(at_once: int) -> None:
+    """Raises BetastarError for a micro-batch of one pair, whose z₀ would hang on that pair alone."""
+    if at_once < 2:
+        raise BetastarError(
+            "Engine trl estimates z₀ of objective kto from each micro-batch, and only one pair fits; raise "
+            "compute.tokens_per_forward, lower lengths.prompt and lengths.response, or choose engine bank."
+        )
 
 
 class PairRewardTrainer(AsGiven, RewardTrainer):
