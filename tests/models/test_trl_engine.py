@@ -231,10 +231,11 @@ def bank_method(setting: Setting, initial: Adapters, order: np.ndarray, of: Cond
         z = torch.zeros(1) if whole is None else whole.read(grid, which, 4096)["mismatch"]
         with bank.use(adapters):
             chosen, rejected = pair_logprobs(bank.model, batch).view(*which.shape, 2).unbind(-1)
-        reference, lengths = given[:, which], sizes[which].unbind(-1)
-        seen = Pairs(chosen, rejected, *reference, *lengths, z[:, None])
-        ratios = [chosen - reference[0], rejected - reference[1]]
-        return [pair_losses([of], seen, torch.full((1, 1), of.strength)), *ratios]
+        reference_chosen, reference_rejected = given[:, which]
+        n_chosen, n_rejected = sizes[which].unbind(-1)
+        seen = Pairs(chosen, rejected, reference_chosen, reference_rejected, n_chosen, n_rejected, z[:, None])
+        loss = pair_losses([of], seen, torch.full((1, 1), of.strength))
+        return [loss, chosen - reference_chosen, rejected - reference_rejected]
 
     log = train_bank(adapters.parameters(), setting.train, [order], losses)
     return adapters.frozen(), log
