@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from betastar import Monitor, load
 from betastar.errors import BetastarError
 from betastar.monitor.rows import append, begin, resume
+from betastar.report.folders import write_report
 
 
 def steps(path: Path) -> list[int]:
@@ -73,3 +75,14 @@ def test_another_file_is_not_overwritten(tmp_path: Path, line: bytes) -> None:
     with pytest.raises(BetastarError, match=r"goodhart.jsonl, line 1: not written by a GoodhartMonitor; rename"):
         resume(path, 1)
     assert path.read_bytes().startswith(line)
+
+
+def test_the_report_of_a_run_that_was_never_closed_names_what_reads_it(tmp_path: Path) -> None:
+    monitor = Monitor(tmp_path / "run", evaluations=3)
+    for step in (0, 5):
+        monitor.record(step, None, [True, False] * 4, [0.1 * i + step for i in range(8)])
+    with pytest.raises(
+        BetastarError, match=r"never closed, so there is no record yet; `betastar analyze .*/run`"
+    ):
+        write_report(tmp_path / "run")
+    assert len(load(tmp_path / "run").points) == 2

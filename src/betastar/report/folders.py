@@ -28,6 +28,11 @@ def write_report(source: Path, target: Path | None = None, paper: str | None = N
 
     Raises BetastarError where there is no record to report, where nothing can be written, or for another `paper`.
     """
+    if is_monitored(source) and not (source / RESULTS).exists():
+        raise BetastarError(
+            f"{source} holds a monitored run that was never closed, so there is no record yet; `betastar analyze "
+            f"{source}` makes one of its rows."
+        )
     run = read_run(source)
     # Slow to import.
     from altair.utils.schemapi import debug_mode
