@@ -165,7 +165,7 @@ def test_a_clear_case_keeps_its_beta_star():
     [
         ((3, 1), (1.0,), "there is only one β"),
         ((3, 2), (1.0, 2.0), "there are only two values of β, and a trend needs three"),
-        ((1, 3), (1.0, 2.0, 4.0), "Page's L needs two seeds and three values of β, there are 1 and 3"),
+        ((1, 3), (1.0, 2.0, 4.0), "Page's L needs two seeds and three values of β (seeds: 1, values of β: 3)"),
     ],
 )
 def test_where_nothing_can_be_said(shape, betas, reason):

@@ -78,8 +78,8 @@ def test_page_of_ten_columns_is_scipys():
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        ([[1.0, 2, 3]], "Page's L needs two seeds and three values of β, there are 1 and 3"),
-        ([[1.0, 2], [1, 2]], "Page's L needs two seeds and three values of β, there are 2 and 2"),
+        ([[1.0, 2, 3]], "Page's L needs two seeds and three values of β (seeds: 1, values of β: 3)"),
+        ([[1.0, 2], [1, 2]], "Page's L needs two seeds and three values of β (seeds: 2, values of β: 2)"),
         ([[1.0, 2, np.nan], [1, 2, 3]], "undefined in 1 of 2 seeds"),
     ],
 )
@@ -161,7 +161,7 @@ def test_spread_ratio_finds_the_spread_that_made_the_data():
 def test_an_undefined_trend_has_pages_reason():
     found = trend_test([[1.0, 2.0, 3.0]])
     assert np.isnan([found.p_two_sided, found.inflation, found.spread_ratio]).all()
-    assert found.page.reason == "Page's L needs two seeds and three values of β, there are 1 and 3"
+    assert found.page.reason == "Page's L needs two seeds and three values of β (seeds: 1, values of β: 3)"
 
 
 @pytest.mark.parametrize(("seeds", "betas"), [(3, 7), (5, 5)])

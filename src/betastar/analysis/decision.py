@@ -307,7 +307,7 @@ def _power(table: Array, betas: Sequence[float], smallest_effect: float | None) 
         missing["power_for_smallest_effect"] = "it needs a residual spread and β > 0"
     reason = None
     if freedom == 0:
-        reason = f"a residual spread needs two seeds and two values of β, there are {n_seeds} and {len(betas)}"
+        reason = f"a residual spread needs two seeds and two values of β (seeds: {n_seeds}, values of β: {len(betas)})"
     elif np.isnan(deviation):
         reason = "the measure is undefined somewhere"
     return {

@@ -50,7 +50,7 @@ def page_trend(data: ArrayLike) -> Page:
     n_seeds, n_beta = table.shape
     reason = None
     if n_seeds < 2 or n_beta < 3:
-        reason = f"Page's L needs two seeds and three values of β, there are {n_seeds} and {n_beta}"
+        reason = f"Page's L needs two seeds and three values of β (seeds: {n_seeds}, values of β: {n_beta})"
     elif np.isnan(table).any():
         reason = f"undefined in {np.isnan(table).any(axis=1).sum()} of {n_seeds} seeds"
     if reason:
