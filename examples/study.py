@@ -56,6 +56,8 @@ def p_text(p: float) -> str:
 def seed_mean(entry: dict[str, Any], digits: int = 1) -> str:
     if entry["mean"] is None:
         return f"– ({entry['reason']})"
+    if entry["interval"]["low"] is None:
+        return f"{entry['mean']:+.{digits}f} ({entry['interval']['reason']})".replace("-", "−")
     return interval(entry["mean"], entry["interval"]["low"], entry["interval"]["high"], digits)
 
 
@@ -292,6 +294,11 @@ def choices(runs: Sequence[str]) -> None:
     print_table(rows)
 
 
+def slope_over(x: np.ndarray, y: np.ndarray) -> float:
+    """Least-squares slope of y over x; NaN where fewer than two x are distinct, or a y is not known."""
+    return float(np.polyfit(x, y, 1)[0]) if len(set(x)) > 1 and np.isfinite([x, y]).all() else np.nan
+
+
 def objectives(folder: str, out: Path) -> None:
     results = bs.load(folder)
     print_table(answers(results))
@@ -303,7 +310,7 @@ def objectives(folder: str, out: Path) -> None:
     rows = []
     for variant, group in per_seed.groupby("variant"):
         steepness = np.array(
-            [np.polyfit(of.distance, of.regret.astype(float), 1)[0] for _, of in group.groupby("seed")]
+            [slope_over(of.distance.to_numpy(float), of.regret.to_numpy(float)) for _, of in group.groupby("seed")]
         )
         distances = group.groupby("beta").distance.mean()
         rows.append(

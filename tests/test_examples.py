@@ -83,6 +83,7 @@ RUNS = {
     "lists": "study-lists",
     "objectives": "study-objectives",
     **{f"style-{weight}": "study-style" for weight in ("0", "0.5", "1", "2")},
+    **{f"pairs-{n}": "study-style" for n in (300, 1000, 3400)},
     **{name: name for name in ("algorithms", "mitigations")},
     "choice-preset": "study-micro",
 }
@@ -94,7 +95,8 @@ def test_the_notebook_of_the_study_draws_every_figure_from_an_archive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One small run under the names of all."""
-    record = run(load_config("micro", TINY), tmp_path / "run")
+    three = "grid={method: list, values: [0.1, 0.5, 1.0]}"  # as many as the primary test needs
+    record = run(load_config("micro", [*TINY, three]), tmp_path / "run")
     folders = {}
     for name, own in RUNS.items():
         folders[name] = tmp_path / "runs" / name
@@ -109,8 +111,8 @@ def test_the_notebook_of_the_study_draws_every_figure_from_an_archive(
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     shown = [cell for cell in cells if cell.source.startswith("SVG(")]
-    assert len(shown) == 6
+    assert len(shown) == 7
     assert all("<svg" in cell.outputs[0]["data"]["image/svg+xml"] for cell in shown)
     tables = [cell for cell in cells if cell.source.startswith("study.")]
-    assert len(tables) == 7
+    assert len(tables) == 8
     assert all("| --- |" in cell.outputs[0]["text"] for cell in tables)

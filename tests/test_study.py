@@ -71,15 +71,16 @@ def test_a_page_has_the_sensitivity_table_of_its_data(study: Any, page: str, dat
     assert lines(study.sensitivity(SimpleNamespace(conditions=conditions))) in text
 
 
-def test_the_page_on_styles_has_the_regret_of_its_data(study: Any) -> None:
-    conditions = pd.read_csv(ROOT / "docs/study/data/study_style_conditions.csv")
-    page = (ROOT / "docs/study/styles.md").read_text(encoding="utf-8")
-    cells = conditions.groupby(["style", "variant", "beta"])
-    assert len(cells) == 24
+@pytest.mark.parametrize(("factor", "name", "count"), [("style", "styles", 24), ("pairs", "pairs", 18)])
+def test_the_page_on_a_factor_has_the_regret_of_its_data(study: Any, factor: str, name: str, count: int) -> None:
+    conditions = pd.read_csv(ROOT / f"docs/study/data/study_{factor}_conditions.csv")
+    page = (ROOT / f"docs/study/{name}.md").read_text(encoding="utf-8")
+    cells = conditions.groupby([factor, "variant", "beta"])
+    assert len(cells) == count
     for key, cell in cells:
         assert isinstance(key, tuple)
-        style, variant, beta = key
-        (line,) = (row for row in page.splitlines() if row.startswith(f"| {style:g} | `{variant}` | {beta:.3g} |"))
+        value, variant, beta = key
+        (line,) = (row for row in page.splitlines() if row.startswith(f"| {value:g} | `{variant}` | {beta:.3g} |"))
         assert study.interval(*study.mean_of(cell.regret.to_numpy())[:3]) in line
 
 
@@ -99,7 +100,7 @@ def test_the_page_on_settings_has_the_slopes_of_its_data(study: Any) -> None:
     conditions = pd.read_csv(ROOT / "docs/study/data/study_settings_conditions.csv")
     page = (ROOT / "docs/study/settings.md").read_text(encoding="utf-8")
     groups = conditions.groupby(["setting", "variant"])
-    assert groups.size().tolist() == [12] * 18
+    assert groups.size().tolist() == [12] * 22
     for key, group in groups:
         assert isinstance(key, tuple)
         setting, _ = key

@@ -81,8 +81,6 @@ def test_the_report_of_a_run_that_was_never_closed_names_what_reads_it(tmp_path:
     monitor = Monitor(tmp_path / "run", evaluations=3)
     for step in (0, 5):
         monitor.record(step, None, [True, False] * 4, [0.1 * i + step for i in range(8)])
-    with pytest.raises(
-        BetastarError, match=r"never closed, so there is no record yet; `betastar analyze .*/run`"
-    ):
+    with pytest.raises(BetastarError, match=r"never closed, so there is no record yet; `betastar analyze .*/run`"):
         write_report(tmp_path / "run")
     assert len(load(tmp_path / "run").points) == 2
