@@ -2,7 +2,7 @@
 
     python examples/study.py main MICRO_RUN OUT                  # H1 to H4, H6 and the sensitivity table
     python examples/study.py styles OUT STYLE=RUN STYLE=RUN …    # H7
-    python examples/study.py pairs OUT PAIRS=RUN PAIRS=RUN …     # H8
+    python examples/study.py pairs OUT PROMPTS=RUN PROMPTS=RUN …  # H8
     python examples/study.py choices OUT NAME=RUN NAME=RUN …     # the sign under other settings
     python examples/study.py objectives RUN OUT                  # H5
     python examples/study.py against RUN OUT BASELINE            # every variant against one (docs/studies/)
@@ -229,7 +229,7 @@ class Factor(NamedTuple):
 
 
 STYLE = Factor("style", "per unit of style", "weight of style in the annotator's score", np.asarray)
-PAIRS = Factor("pairs", "per tenfold pairs", "preference pairs", np.log10)
+PAIRS = Factor("prompts", "per tenfold prompts", "prompts of preference pairs", np.log10)
 FACTORS = {"styles": STYLE, "pairs": PAIRS}
 
 
