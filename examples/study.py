@@ -5,7 +5,7 @@
     python examples/study.py pairs OUT PROMPTS=RUN PROMPTS=RUN …  # H8
     python examples/study.py choices OUT NAME=RUN NAME=RUN …     # the sign under other settings
     python examples/study.py objectives RUN OUT                  # H5
-    python examples/study.py against RUN OUT BASELINE            # every variant against one (docs/studies/)
+    python examples/study.py against RUN OUT BASELINE            # every variant against one
 
 Each prints Markdown and writes its figures, if it has any, as .svg into OUT. Every number is computed from the records;
 slopes are per tenfold β (or strength), within seeds, with 95 % intervals over whole seeds.
