@@ -21,13 +21,13 @@ from betastar.report.renderer import Renderers
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Titles of the figures that a renderer is asked for."""
     titles: list[str] = []
-    files = Renderers.files
+    ask = Renderers.ask
 
-    def counted(self: Renderers, spec: Any, *more: Any) -> Any:
+    def counted(self: Renderers, method: Any, spec: Any, *more: Any) -> Any:
         titles.append(spec["title"]["text"])
-        return files(self, spec, *more)
+        return ask(self, method, spec, *more)
 
-    monkeypatch.setattr(Renderers, "files", counted)
+    monkeypatch.setattr(Renderers, "ask", counted)
     return titles
 
 

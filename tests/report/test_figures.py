@@ -26,7 +26,7 @@ from betastar.report.figures import across_beta, all_figures, distance, inside, 
 from betastar.report.figures.panels import Figure, beta_axis, beta_ends, decades
 from betastar.report.plots import Plots
 from betastar.report.points import most_points, thinned
-from betastar.report.renderer import RendererDied
+from betastar.report.renderer import Renderer, RendererDied
 from betastar.report.words import damage_rows
 
 
@@ -319,7 +319,7 @@ def test_a_renderer_that_dies_is_one_sentence(tmp_path: Path, death: signal.Sign
     figure = drawn(trajectories.path(numbers))
     died = pytest.raises(DrawingError, match=rf"^figures: the renderer died \({death.name}\), .*; raise the limit")
     with died, renderers() as draw:
-        draw.width(EMPTY).result()
+        draw.ask(Renderer.width, EMPTY).result()
         draw._started[0]._process.send_signal(death)
         write_figures([figure], numbers, tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -340,10 +340,10 @@ def test_memory_that_is_limited_ends_the_renderer_and_nothing_else(tmp_path: Pat
 
 def test_a_specification_that_is_none_is_an_error_and_the_renderer_goes_on() -> None:
     with renderers() as draw:
-        wrong = draw.width({"mark": {"type": 3}, "data": {"values": 7}, "encoding": 5})
+        wrong = draw.ask(Renderer.width, {"mark": {"type": 3}, "data": {"values": 7}, "encoding": 5})
         with pytest.raises(ValueError, match=r"^Vega-Lite to SVG conversion failed: .*Error"):
             wrong.result()
-        assert draw.width(EMPTY).result() > 0
+        assert draw.ask(Renderer.width, EMPTY).result() > 0
         assert len(draw._started) == 1
 
 
@@ -352,7 +352,7 @@ def test_several_draw_at_once_and_none_is_left(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("betastar.report.renderer.os.sched_getaffinity", lambda _: set(range(8)), raising=False)
     widths = [100, 200, 300, 400, 500, 600]
     with renderers() as draw:
-        asked = [draw.width({**EMPTY, "width": width, "config": {"padding": 0}}) for width in widths]
+        asked = [draw.ask(Renderer.width, {**EMPTY, "width": width, "config": {"padding": 0}}) for width in widths]
         found = [one.result() for one in asked]
         processes = [one._process for one in draw._started]
     assert [later - found[0] for later in found] == [width - 100 for width in widths]
@@ -363,8 +363,8 @@ def test_several_draw_at_once_and_none_is_left(monkeypatch: pytest.MonkeyPatch) 
 def test_who_is_interrupted_does_not_wait_for_what_is_drawn() -> None:
     slow = {"mark": "point", "data": {"sequence": {"start": 0, "stop": 300_000}}, "encoding": {"x": {"field": "data"}}}
     with renderers() as draw:
-        draw.width(EMPTY).result()
-        drawing = draw.width(slow)
+        draw.ask(Renderer.width, EMPTY).result()
+        drawing = draw.ask(Renderer.width, slow)
         while not drawing.running():
             time.sleep(0.01)
         started = time.monotonic()

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from betastar.models.bank import AdapterBank
 from betastar.models.devices import is_out_of_memory
+from betastar.models.forwards import forwards
 from betastar.models.logprobs import wide_products
 
 log = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ def lean_layers(bank: AdapterBank) -> Iterator[None]:
         config._attn_implementation = ATTENTION
     try:
         with ExitStack() as stack:
-            stack.enter_context(_forwards(swapped))
+            stack.enter_context(forwards(swapped))
             if fast is not None:
                 stack.enter_context(_rotary(model, fast, bank.device))
                 stack.enter_context(bank.adding(fast.add_adapters))
@@ -302,22 +303,6 @@ def _is_plain_norm(module: Any) -> bool:
 
 
 @contextmanager
-def _forwards(swapped: dict[nn.Module, Callable[..., Tensor]]) -> Iterator[None]:
-    """Within the block these modules compute with other functions; their hooks stay."""
-    before = {module: vars(module).get("forward") for module in swapped}
-    try:
-        for module, forward in swapped.items():
-            module.forward = forward
-        yield
-    finally:
-        for module, own in before.items():
-            if own is not None:
-                module.forward = own
-            else:
-                vars(module).pop("forward", None)
-
-
-@contextmanager
 def unpacked_weights(model: nn.Module, others: int) -> Iterator[bool]:
     """Within the block, 4-bit linear layers compute with their weights unpacked once to the dtype in which they
     compute; yields whether they do. bitsandbytes unpacks the same numbers at every call, in kernels that take longer
@@ -335,7 +320,7 @@ def unpacked_weights(model: nn.Module, others: int) -> Iterator[bool]:
         dense = dequantize_4bit(module.weight.data, module.weight.quant_state).to(_computes_in(module))
         bias = None if module.bias is None else module.bias.to(dense.dtype)
         swapped[module] = partial(_dense, dense, bias)
-    with _forwards(swapped):
+    with forwards(swapped):
         yield True
 
 

@@ -16,7 +16,8 @@ from betastar.models.bank import AdapterBank, Adapters
 from betastar.models.decoding import BLOCK, Columns, Replayed, columns_ahead, lean_layers, seeing, unpacked_weights
 from betastar.models.last_layer import reading
 from betastar.models.logprobs import backbone, head_logits, lm_head
-from betastar.models.support import TOLERANCE, context_length, probe_tokens
+from betastar.models.probes import probe_tokens
+from betastar.models.support import TOLERANCE, context_length
 from betastar.randomness import exponential_noise
 from betastar.record.responses import Response
 
@@ -178,12 +179,17 @@ def _read(model: nn.Module, cache: Cache, tokens: Tensor, rows: _Rows) -> Tensor
         if end - begin > 1:
             mask = mask + mask.new_full((end - begin, end), -torch.inf).triu(begin + 1)
         position = (torch.arange(begin, end, device=tokens.device) - rows.start[:, None]).clamp(min=0)
-        ends = torch.arange(1, len(piece) + 1, device=tokens.device) * piece.shape[1] - 1
-        with reading(model, ends if piece.shape[1] > 1 else None):
+        with reading(model, _last_columns(piece)):
             hidden = backbone(model)(
                 input_ids=piece, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True
             ).last_hidden_state
     return hidden[:, -1]
+
+
+def _last_columns(tokens: Tensor) -> Tensor | None:
+    """Their places in the flattened `tokens [R, T]`; None where they are all there is."""
+    rows, width = tokens.shape
+    return None if width == 1 else torch.arange(1, rows + 1, device=tokens.device) * width - 1
 
 
 def _read_prompts(

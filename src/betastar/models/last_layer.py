@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from betastar.models.devices import is_out_of_memory
+from betastar.models.forwards import forwards
+from betastar.models.probes import probe_tokens
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +35,8 @@ class _LastLayer:
 
     def __init__(self, layer: nn.Module):
         self.places: Tensor | None = None
-        self.parts = [part for part in (_part(layer, name) for name in PARTS) if part is not None]
-        self.before = [vars(part).get("forward") for part in self.parts]
-        for part in self.parts:
-            part.forward = partial(self._compute, part, part.forward)
+        parts = [part for part in (_part(layer, name) for name in PARTS) if part is not None]
+        self.forwards = {part: partial(self._compute, part, part.forward) for part in parts}
 
     def _compute(self, part: nn.Module, forward: Callable[..., Tensor], x: Tensor) -> Tensor:
         if self.places is None or _is_watched_within(part):
@@ -44,14 +44,6 @@ class _LastLayer:
         read = forward(x.flatten(0, -2)[self.places][None])[0]
         everywhere = read.new_zeros(x.shape[:-1].numel(), read.shape[-1])
         return everywhere.index_copy(0, self.places, read).view(*x.shape[:-1], -1)
-
-    def undo(self) -> None:
-        """Leave the layer as it was."""
-        for part, forward in zip(self.parts, self.before, strict=True):
-            if forward is None:
-                vars(part).pop("forward", None)
-            else:
-                part.forward = forward
 
 
 _KNOWN: WeakKeyDictionary[nn.Module, _LastLayer | None] = WeakKeyDictionary()
@@ -86,30 +78,30 @@ def know_last_layer(model: Any) -> None:
     if model in _KNOWN:
         return
     _KNOWN[model] = None
-    last: _LastLayer | None = None
     try:
         layer = next((m for m in reversed(list(model.modules())) if _part(m, PARTS[0]) is not None), None)
         if layer is None:
             return
-        tokens = torch.arange(1, 13, device=next(model.parameters()).device).view(2, 6)
+        tokens = probe_tokens(model, 12).view(2, 6)
         places = torch.tensor([1, 5, 8], device=tokens.device)
 
         def states() -> Tensor:
             return model.base_model(input_ids=tokens, use_cache=False).last_hidden_state.flatten(0, 1)[places].float()
 
         whole, last = states(), _LastLayer(layer)
-        _KNOWN[model] = last
-        with reading(model, places):
+        last.places = places
+        with forwards(last.forwards):
             error = float(((states() - whole).norm() / whole.norm()).nan_to_num(torch.inf))
         if error > TOLERANCE:
             raise ValueError(f"states differ by {error:.2g} of their size")
+        last.places = None
+        for part, forward in last.forwards.items():
+            part.forward = forward
+        _KNOWN[model] = last
     except Exception as reason:  # whatever an unknown architecture does with what it does not expect
         if is_out_of_memory(reason):
             raise
         log.info("the last layer of %s is computed everywhere: %s", type(model).__name__, reason)
-        if last is not None:
-            last.undo()
-        _KNOWN[model] = None
 
 
 def _part(module: nn.Module, name: str) -> nn.Module | None:

@@ -17,6 +17,7 @@ from betastar.errors import BetastarError
 from betastar.models.bank import adapted_layers
 from betastar.models.hub import locate, read_config
 from betastar.models.logprobs import backbone, lm_head
+from betastar.models.probes import probe_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -28,15 +29,6 @@ BLOCK = 64  # numbers that share one constant in NF4
 # 0.13 or more.
 TOLERANCE = {torch.float32: 0.01, torch.bfloat16: 0.1}
 PROBES = 3  # texts; a mistake shows in each, rounding that decides everything only in some
-
-
-def probe_tokens(model: Any, count: int) -> Tensor:
-    """Token ids `[count]` from all over the vocabulary, for texts on which two ways of computing are compared. The
-    first ids will not do: they are often special tokens that were never trained, after which a model in bfloat16 can
-    be further from itself in float32 than any mistake would put it (SmolLM2-135M after tokens 6, 7, 8: 1.3 of its
-    size)."""
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    return (2 * torch.arange(count, device=model.device) + 1) * vocabulary // (2 * count)
 
 
 def context_length(config: PreTrainedConfig) -> int | None:

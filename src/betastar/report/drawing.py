@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -16,10 +17,10 @@ import altair as alt
 from betastar.disk import write_atomically
 from betastar.errors import BetastarError, DrawingError
 from betastar.printing import visible
-from betastar.report.drawings import FORMATS, Drawing, digest_of, read_drawings, sha256, write_drawings
+from betastar.report.drawings import FORMATS, Drawing, digest_of, read_drawings, write_drawings
 from betastar.report.figures.panels import Figure
 from betastar.report.palette import paper_theme, print_theme
-from betastar.report.renderer import RendererDied, Renderers
+from betastar.report.renderer import Renderer, RendererDied, Renderers
 
 WIDTH = 300  # of a panel on paper, in CSS pixels
 COLUMNS = 4  # panels side by side on paper, at most
@@ -141,7 +142,7 @@ def sized_spec(figure: Drawn, paper: Paper, n_beta: int) -> dict[str, Any]:
     width = whole / columns - 40
     with renderers() as draw:
         for _ in range(3):  # axes take what they take: what is left over goes to the panels
-            left_over = whole - draw.width(made(width)).result()
+            left_over = whole - draw.ask(Renderer.width, made(width)).result()
             width += left_over / columns
             if abs(left_over) < 0.5:
                 break
@@ -193,7 +194,7 @@ def check_paper(paper: str) -> Paper:
 def paper_files(spec: Mapping[str, Any]) -> dict[str, bytes]:
     """A sized specification as SVG and PDF, vectors at their true size, and as PNG of 300 dpi; by suffix."""
     with renderers() as draw:
-        files = draw.files(spec, scale=PAPER_DPI / POINTS_PER_INCH, ppi=POINTS_PER_INCH).result()
+        files = draw.ask(Renderer.files, spec, scale=PAPER_DPI / POINTS_PER_INCH, ppi=POINTS_PER_INCH).result()
     svg = files["svg"].decode()
     return {
         **files,
@@ -242,7 +243,7 @@ def print_figures(figures: Sequence[Drawn], subtitle: str, n_beta: int, folder: 
             if kept is not None and kept.of == drawing.of and kept.is_in(folder, name):
                 begun.append((name, kept, None))
             else:
-                begun.append((name, drawing, draw.files(spec, theme, PNG_SCALE)))
+                begun.append((name, drawing, draw.ask(Renderer.files, spec, theme, PNG_SCALE)))
         for name, drawing, asked in begun:
             for suffix, content in ({} if asked is None else asked.result()).items():
                 write_atomically(folder / f"{name}.{suffix}", content)

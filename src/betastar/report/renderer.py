@@ -20,8 +20,10 @@ from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
+P = ParamSpec("P")
+T = TypeVar("T")
 PATIENCE = 600.0
 """Seconds until a figure is given up; it takes a fraction of one."""
 MOST = 3
@@ -94,8 +96,8 @@ class Renderer:
 
 
 class Renderers:
-    """As many processes that draw as there are cores, up to `MOST`, each started when it is needed. They are asked as a
-    `Renderer` is, and what they are asked is done in that order; each answer is waited for by its `result()`."""
+    """As many processes that draw as there are cores, up to `MOST`, each started when it is needed. What they are
+    asked is done in that order, and each answer is waited for by its `result()`."""
 
     def __init__(self) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -105,25 +107,17 @@ class Renderers:
         self._closing = False
         self._bundles: dict[str, Future[str]] = {}
 
-    def files(
-        self,
-        spec: Mapping[str, Any],
-        config: Mapping[str, Any] | None = None,
-        scale: float = 1.0,
-        ppi: float | None = None,
-    ) -> Future[dict[str, bytes]]:
-        return self._threads.submit(self._ask, lambda one: one.files(spec, config, scale, ppi))
-
-    def width(self, spec: Mapping[str, Any]) -> Future[float]:
-        return self._threads.submit(self._ask, lambda one: one.width(spec))
+    def ask(self, method: Callable[Concatenate[Renderer, P], T], /, *given: P.args, **named: P.kwargs) -> Future[T]:
+        """Call a method of a `Renderer`, as in `ask(Renderer.width, spec)`, as soon as one is free."""
+        return self._threads.submit(self._call, lambda one: method(one, *given, **named))
 
     def bundle(self, snippet: str) -> Future[str]:
         """Asked for again, the one that was asked for before."""
         if snippet not in self._bundles:
-            self._bundles[snippet] = self._threads.submit(self._ask, lambda one: one.bundle(snippet))
+            self._bundles[snippet] = self.ask(Renderer.bundle, snippet)
         return self._bundles[snippet]
 
-    def _ask(self, question: Callable[[Renderer], Any]) -> Any:
+    def _call(self, question: Callable[[Renderer], T]) -> T:
         try:
             one = self._idle.get_nowait()
         except Empty:

@@ -18,6 +18,7 @@ from betastar.progress import Reporter
 from betastar.report import drawing, figures
 from betastar.report import folders as report_folder
 from betastar.report.figures.trajectories import rewards
+from betastar.report.renderer import Renderer
 from betastar.settings.config import load_config
 
 
@@ -75,7 +76,7 @@ def test_a_renderer_that_dies_ends_nothing(tmp_path: Path, monkeypatch: pytest.M
 
     def shot(*given: Any) -> list[str]:
         with drawing.renderers() as draw:
-            draw.width({"mark": "point", "data": {"values": []}}).result()
+            draw.ask(Renderer.width, {"mark": "point", "data": {"values": []}}).result()
             draw._started[0]._process.send_signal(signal.SIGTRAP)
             return print_figures(*given)
 
