@@ -13,6 +13,7 @@ from scipy import stats
 from betastar.analysis.compare import ABSENT, UNSET, Subject, compare, difference, differing
 from betastar.analysis.results import build_results
 from betastar.record.files import to_json
+from betastar.report.words import difference_sentences
 
 CONFIG = {"name": "x", "task": {"preset": "gsm8k"}, "seeds": [0, 1, 2], "online": {"learning_rate": 0.1}}
 
@@ -68,6 +69,42 @@ def test_slopes_are_each_over_the_own_beta_of_a_run() -> None:
     # Per tenfold β: a 4, 8, 12; b 6, 12, 18. The difference: 2, 4, 6.
     assert entry["slope_per_tenfold_beta"]["augc_standardised"]["mean"] == pytest.approx(4.0)
     assert entry["betas"] == [1.0]
+
+
+METHODS = {
+    name: {"objective": name, "strength": "β", "closer": "larger", "variants": [name]} for name in ("dpo", "ipo")
+}
+
+
+def test_strengths_of_two_objectives_are_not_paired() -> None:
+    """One run, both objectives with a strength of 0.5, which means nothing: the mean over the own strengths of each.
+    Dpo gains 1 + seed per step at both of its strengths, ipo 2 and 4 times that at its own: 4·(1 + seed)/2 a step is an
+    AUGC of 4, 8, 12 and, on average over strengths, 12, 24, 36; ipo minus dpo 8, 16, 24."""
+    more = {("dpo", 0.5): 1.0, ("dpo", 5.0): 1.0, ("ipo", 0.5): 2.0, ("ipo", 8.0): 4.0}
+    rows = [
+        point(name, beta, seed, step, 4.0 + factor * (1.0 + seed) * step, 5)
+        for (name, beta), factor in more.items()
+        for seed in (0, 1, 2)
+        for step in (0, 2, 4)
+    ]
+    results = build_results(rows, {}, {"name": "x", "methods": METHODS})
+    (entry,) = results["differences"]
+    assert (entry["variant"], entry["minus"], entry["by_beta"]) == ("ipo", "dpo", [])
+    assert entry["over_beta"]["augc_standardised"]["mean"] == pytest.approx((8 + 16 + 24) / 3)
+    assert entry["over_beta"]["augc_standardised"]["n"] == 3
+    sentence = next(line for line in difference_sentences(json.loads(to_json(results))))
+    assert sentence.startswith("ipo minus dpo, paired within 3 seeds, mean over the strengths of each: end truth")
+    # The same rows as two variants of one objective share β = 0.5: 4·(2 − 1)·(1 + seed) there.
+    (entry,) = build_results(rows, {}, {"name": "x"})["differences"]
+    assert [row["beta"] for row in entry["by_beta"]] == [0.5]
+    assert entry["over_beta"]["augc_standardised"]["mean"] == pytest.approx(8.0)
+
+
+def test_runs_whose_objectives_differ_are_not_subtracted() -> None:
+    other = {"online": {**METHODS["ipo"], "variants": ["paper"]}}
+    (entry,) = compared(run("a"), run("b", methods=other))["differences"]
+    assert (entry["method"], entry["by_beta"], entry["over_beta"]) == (None, [], None)
+    assert entry["reason"] == "their objectives differ (ipo and dpo): no strength of one is that of the other"
 
 
 def test_beta_that_differ_are_not_forced_together() -> None:

@@ -128,8 +128,8 @@ def test_variants_keep_their_order_and_do_not_mix() -> None:
 def test_a_strength_that_means_the_opposite_is_a_warning() -> None:
     rows = [point(v, beta, 0, step, 4.0, 5) for v in ("dpo", "orpo") for beta in BETAS for step in (0, 2)]
     methods = {
-        "dpo": {"closer": "larger", "strength": "β", "variants": ["dpo"]},
-        "orpo": {"closer": "smaller", "strength": "λ", "variants": ["orpo"]},
+        "dpo": {"objective": "dpo", "closer": "larger", "strength": "β", "variants": ["dpo"]},
+        "orpo": {"objective": "orpo", "closer": "smaller", "strength": "λ", "variants": ["orpo"]},
     }
     found = build_results(pd.DataFrame(rows), {}, {"name": "hand", "methods": methods})["warnings"]
     assert [text for text in found if text.startswith("The strength of ")] == [

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from betastar import __version__
-from betastar.analysis.summary import Record, between, described, range_of, slope_record, table
+from betastar.analysis.summary import Record, between, described, objectives_of, range_of, slope_record, table
 from betastar.maths.intervals import welch_difference
 from betastar.maths.statistics import Interval
 from betastar.maths.trend import slope_within
@@ -83,6 +83,11 @@ def match(ours: Subject, theirs: Subject, variant: str) -> Match:
     sides = [records(subject, variant) for subject in (ours, theirs)]
     if None in (r["beta"] for side in sides for r in side):
         return Match(None, "β is unknown in one of them", [])
+    objectives = [objectives_of(subject.results).get(variant, "dpo") for subject in (ours, theirs)]
+    if objectives[0] != objectives[1]:
+        return Match(
+            None, f"their objectives differ ({' and '.join(objectives)}): no strength of one is that of the other", []
+        )
     if why := _other_measurement(ours, theirs, *sides):
         return Match(None, why, [])
     cautions = _cautions(ours, theirs)

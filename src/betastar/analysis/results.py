@@ -18,7 +18,7 @@ from betastar.analysis.distance import distance
 from betastar.analysis.frontier import frontier
 from betastar.analysis.protocol import protocol_record
 from betastar.analysis.signals import warning_signs
-from betastar.analysis.summary import paired_differences, summarise
+from betastar.analysis.summary import objectives_of, paired_differences, summarise
 from betastar.maths.goodhart import HACKING_PERCENTILE
 from betastar.record.answers import grids
 from betastar.record.points import counted
@@ -209,7 +209,11 @@ def build_results(
             for variant in variants
         },
         "decision": decision,
-        "differences": paired_differences([r for r in sound if r["variant"] not in unknown_beta], root_seed=root_seed),
+        "differences": paired_differences(
+            [r for r in sound if r["variant"] not in unknown_beta],
+            objectives=objectives_of(context),
+            root_seed=root_seed,
+        ),
         "warning_signs": warning_signs(sound, answers=by_condition),
         "chain": chains(sound, root_seed=root_seed),
         "distance": {

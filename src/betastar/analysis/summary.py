@@ -77,18 +77,39 @@ def range_of(name: str) -> tuple[float, float]:
     return measure.low, measure.high
 
 
-def paired_differences(records: Sequence[Record], *, root_seed: int = 0) -> list[dict[str, Any]]:
+def paired_differences(
+    records: Sequence[Record], *, objectives: Mapping[str, str] | None = None, root_seed: int = 0
+) -> list[dict[str, Any]]:
     """For every pair of variants, `variant` minus `minus` at the same β and seed, in the order of the records.
 
     `by_beta`: one row per β that both have: mean difference over seeds, standard error, interval, n and reason, for
     each quantity of BETWEEN_VARIANTS. `over_beta`: the same for each seed's mean over those β, for seeds that have all
     of them in both variants.
+
+    The strengths of two offline `objectives`, given by variant, are not comparable: there is no row by β then, and
+    `over_beta` is of each seed's mean over each variant's own strengths.
     """
     of = {name: [r for r in records if r["variant"] == name] for name in dict.fromkeys(r["variant"] for r in records)}
+    objective = {name: (objectives or {}).get(name) for name in of}
     return [
-        {"variant": later, "minus": earlier, **between(of[later], of[earlier], root_seed=root_seed)}
+        {
+            "variant": later,
+            "minus": earlier,
+            **(between if objective[later] == objective[earlier] else between_objectives)(
+                of[later], of[earlier], root_seed=root_seed
+            ),
+        }
         for earlier, later in combinations(of, 2)
     ]
+
+
+def objectives_of(results: Mapping[str, Any]) -> dict[str, str]:
+    """Variant → offline objective behind it, as a record says where there are others than DPO."""
+    return {
+        variant: method["objective"]
+        for method in (results.get("methods") or {}).values()
+        for variant in method["variants"]
+    }
 
 
 def minus_smallest_beta(records: Sequence[Record], *, root_seed: int = 0) -> dict[str, Any]:
@@ -120,6 +141,24 @@ def between(ours: Sequence[Record], theirs: Sequence[Record], *, root_seed: int 
         everywhere = difference[there.all(axis=1)].mean(axis=1) if betas else difference.ravel()
         over[name] = described(everywhere, name, difference=True, root_seed=root_seed)
     return {"by_beta": rows, "over_beta": over}
+
+
+def between_objectives(ours: Sequence[Record], theirs: Sequence[Record], *, root_seed: int = 0) -> dict[str, Any]:
+    """`ours` minus `theirs`, the records of an offline objective each: as `between`, but with each seed's mean over the
+    own strengths of each, as far as it has all of them."""
+    over: dict[str, Any] = {}
+    for name in BETWEEN_VARIANTS:
+        mine, other = (_mean_over_own_strengths(side, name) for side in (ours, theirs))
+        values = np.array([mine[seed] - other[seed] for seed in sorted(mine.keys() & other.keys())])
+        over[name] = described(values, name, difference=True, root_seed=root_seed)
+    return {"by_beta": [], "over_beta": over}
+
+
+def _mean_over_own_strengths(side: Sequence[Record], name: str) -> dict[int, float]:
+    """Seed → mean of a quantity over all strengths in the records, of the seeds that have all of them."""
+    betas, seeds = sorted({r["beta"] for r in side}), sorted({r["seed"] for r in side})
+    found = table(side, name, seeds, betas)
+    return {seed: float(found.values[i].mean()) for i, seed in enumerate(seeds) if found.present[i].all()}
 
 
 PARTS = ("gap", "z_proxy", "z_true", "gap_paper")

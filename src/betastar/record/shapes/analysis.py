@@ -409,12 +409,16 @@ class Summary(TypedDict):
 
 
 class Difference(TypedDict):
-    """`variant` minus `minus` at the same β and seed."""
+    """`variant` minus `minus` at the same β and seed. Between two offline objectives, whose strengths are not
+    comparable, there is no row by β."""
 
     variant: str
     minus: str
     by_beta: list[dict[str, Any]]
-    over_beta: Annotated[dict[str, Any], Field(description="of each seed's mean over β")]
+    over_beta: Annotated[
+        dict[str, Any],
+        Field(description="of each seed's mean over β; between two offline objectives, over the own strengths of each"),
+    ]
 
 
 # Warning signs and the chain.

@@ -150,7 +150,8 @@ class ResultsRecord(TypedDict):
         list[Difference],
         Field(
             description="`variant` minus `minus`, paired within seeds at the same β: `by_beta`, and `over_beta` (of "
-            "each seed's mean over β), for `augc_standardised`, `augc_paper`, `true_lowest`, `true_end`"
+            "each seed's mean over β; between two offline objectives, over the own strengths of each), for "
+            "`augc_standardised`, `augc_paper`, `true_lowest`, `true_end`"
         ),
     ]
     warning_signs: Annotated[

@@ -117,7 +117,9 @@ def variants(results: Mapping[str, Any]) -> Figure:
     title, of_beta = "Variants side by side", labels(results)
     pairs = [p for p in results["differences"] if p["by_beta"]]
     if not pairs:
-        return missing("variants", title, "There is only one variant, so there is nothing to compare.")
+        only = len(results["summary"]) < 2
+        why = "There is only one variant" if only else "No two variants have a β in common"
+        return missing("variants", title, f"{why}, so there is nothing to compare.")
     rows = []
     names = {"true_end": "true reward difference", "augc_standardised": "AUGC difference"}
     for pair in pairs:

@@ -172,7 +172,8 @@ def noise_sentence(summary: Mapping[str, Any]) -> str:
 
 
 def difference_sentences(results: Mapping[str, Any]) -> list[str]:
-    """How variants differ in end truth and in damage, paired within seeds and averaged over β, in sentences."""
+    """How variants differ in end truth and in damage, paired within seeds and averaged over β, or over the strengths of
+    each where these are not comparable, in sentences."""
     lines = []
     for pair in results["differences"]:
         truth, augc = pair["over_beta"]["true_end"], pair["over_beta"]["augc_standardised"]
@@ -188,9 +189,10 @@ def difference_sentences(results: Mapping[str, Any]) -> list[str]:
         if not parts:
             lines.append(f"{pair['variant']} minus {pair['minus']}: undefined ({truth['reason']}).")
             continue
+        over = "β" if pair["by_beta"] else "the strengths of each"
         lines.append(
             f"{pair['variant']} minus {pair['minus']}, paired within {count(max(truth['n'], augc['n']), 'seed')}, mean "
-            f"over β: {', '.join(parts)}."
+            f"over {over}: {', '.join(parts)}."
         )
     return lines
 
