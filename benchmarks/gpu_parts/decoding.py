@@ -15,11 +15,12 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 
-from betastar.models import decoding, generation
+from betastar.models import decoding, repeated
 from betastar.models.bank import AdapterBank, Adapters
 from betastar.models.devices import is_out_of_memory, set_up
 from betastar.models.generation import generate
 from betastar.models.logprobs import backbone
+from betastar.models.sampler import choose
 from betastar.record.responses import Response
 from gpu_parts.check import Check
 from gpu_parts.device import Rates, rates, seconds, wait
@@ -33,7 +34,7 @@ from gpu_parts.models import (
     weight_bytes,
 )
 
-DELIVERS = ("same tokens", "tokens per second", "step", "prompts", "peak memory")
+DELIVERS = ("same tokens", "tokens per second", "step", "prompts", "peak memory", "waiting rows enter")
 RANK = 64
 PROFILED, SHOWN = 6, 24  # replayed steps whose kernels are timed, and how many kernels the table names
 NEW, NEW_PLAIN = 64, 16  # tokens of a row; kernel by kernel a quarter of them shows what a step takes
@@ -65,7 +66,7 @@ TINY_CASES = (Case(2, 2, 12, 0, True),)
 
 def run(check: Check) -> None:
     set_up()
-    generation.FIXED_SHAPES = True if check.tiny else None  # on the CPU, what can be: all but the graph
+    repeated.FIXED_SHAPES = True if check.tiny else None  # on the CPU, what can be: all but the graph
     found = rates(check)
     same_tokens(check)
     for kind, cases in (("bf16", CASES), ("NF4", NF4_CASES)):
@@ -95,6 +96,8 @@ def run(check: Check) -> None:
                     check.record("tokens per second", None, case=name, compared="out of memory")
                     torch.cuda.empty_cache()
         if kind == "bf16":
+            if check.room_for(45, "rows that enter"):
+                entering(check, bank, adapters)
             parts_of_a_step(check, bank, found)
         del model, bank, adapters
         gc.collect()  # the bank's hooks and the model point to one another
@@ -135,7 +138,7 @@ def sampled(check: Check, bank: AdapterBank, work: Callable[[], list[list[Respon
             read.append(time.perf_counter())
 
     hook = backbone(bank.model).register_forward_hook(note, with_kwargs=True)
-    generation.Replayed = Timed
+    repeated.Replayed = Timed
     Timed.ended.clear()
     wait(check.device)
     start = time.perf_counter()
@@ -197,7 +200,7 @@ def same_tokens(check: Check) -> None:
 def with_steps(bank: AdapterBank, plain: bool) -> None:
     bank.plain_decoding = plain
     if bank.device.type != "cuda":
-        generation.FIXED_SHAPES = not plain
+        repeated.FIXED_SHAPES = not plain
 
 
 def decode(check: Check, name: str, case: Case, new: int, bank: AdapterBank, adapters: Adapters, found: Rates) -> None:
@@ -285,6 +288,47 @@ def decode(check: Check, name: str, case: Case, new: int, bank: AdapterBank, ada
     )
 
 
+def entering(check: Check, bank: AdapterBank, adapters: Adapters) -> None:
+    """An evaluation of more problems than fit at once, with responses of all lengths: those that wait enter as others
+    end, against batch after batch."""
+    conditions, problems, rows, limit = (2, 6, 4, 8) if check.tiny else (12, 48, 192, 256)
+    vocabulary, draw = bank.model.config.vocab_size, torch.Generator().manual_seed(6)
+    prompts = [
+        torch.randint(1, vocabulary, (n,), generator=draw).tolist()
+        for n in torch.randint(60, 200, (problems,), generator=draw).tolist()
+    ]
+    ends = range(0, vocabulary, 100)  # a row lives for 100 tokens, more or less
+    options: Any = {"end_tokens": ends, "pad": 0, "max_new_tokens": limit}
+    with_steps(bank, False)
+
+    def answered(some: Sequence[int], at_once: int) -> list[list[Response]]:
+        grid, keys = [[prompts[i] for i in some]] * conditions, [list(some)] * conditions
+        return generate(bank, adapters[:conditions], grid, keys, **options, at_once=at_once)
+
+    size = rows // conditions
+    batches = [range(start, min(start + size, problems)) for start in range(0, problems, size)]
+    took: list[float] = []
+    made: list[list[list[Response]]] = []
+    for work in (
+        lambda: answered(range(problems), rows),
+        lambda: [sum(each, []) for each in zip(*(answered(some, rows) for some in batches), strict=True)],
+    ):
+        wait(check.device)
+        start = time.perf_counter()
+        made.append(work())
+        wait(check.device)
+        took.append(time.perf_counter() - start)
+    tokens = [sum(len(r.tokens) for group in each for r in group) for each in made]
+    check.record(
+        "waiting rows enter",
+        tokens[0] / took[0],
+        "tokens/s",
+        case=f"{conditions} × {problems} rows, {rows} at once, {tokens[0] / (conditions * problems):.0f} tokens each",
+        compared=f"batch after batch {tokens[1] / took[1]:.0f} tokens/s: {tokens[0] / took[0] * took[1] / tokens[1]:.3g} ×;"
+        f" {same_share(*made):.0%} of the tokens equal",
+    )
+
+
 def kernels(check: Check, name: str, work: Callable[[], Any]) -> None:
     """Which kernels the replayed steps of `work` spend their time in: the longest of them, by name."""
     from torch.autograd.profiler import DeviceType
@@ -356,7 +400,7 @@ def parts_of_a_step(check: Check, bank: AdapterBank, found: Rates) -> None:
         place = torch.tensor([3], device=device)
 
         def draw(logits: torch.Tensor = logits, keys: torch.Tensor = keys, place: torch.Tensor = place) -> None:
-            generation._choose(logits.log_softmax(dim=-1), keys, keys, place, 1.0)
+            choose(logits.log_softmax(dim=-1), keys, keys, place, 1.0)
 
         check.record("sampler of a step", 1e6 * repeated(check, draw), "µs", case=f"{rows} rows")
 
