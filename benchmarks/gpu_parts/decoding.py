@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
+import entering as evaluation
 import torch
 
 from betastar.models import decoding, repeated
@@ -289,43 +290,30 @@ def decode(check: Check, name: str, case: Case, new: int, bank: AdapterBank, ada
 
 
 def entering(check: Check, bank: AdapterBank, adapters: Adapters) -> None:
-    """An evaluation of more problems than fit at once, with responses of all lengths: those that wait enter as others
+    """An evaluation of more problems than fit at once, with responses of all lengths: rows that wait enter as others
     end, against batch after batch."""
-    conditions, problems, rows, limit = (2, 6, 4, 8) if check.tiny else (12, 48, 192, 256)
+    conditions, problems, at_once, limit = (2, 6, 4, 8) if check.tiny else (12, 48, 192, 256)
     vocabulary, draw = bank.model.config.vocab_size, torch.Generator().manual_seed(6)
-    prompts = [
-        torch.randint(1, vocabulary, (n,), generator=draw).tolist()
-        for n in torch.randint(60, 200, (problems,), generator=draw).tolist()
-    ]
-    ends = range(0, vocabulary, 100)  # a row lives for 100 tokens, more or less
-    options: Any = {"end_tokens": ends, "pad": 0, "max_new_tokens": limit}
+    lengths = torch.randint(60, 200, (problems,), generator=draw).tolist()
+    prompts = [torch.randint(1, vocabulary, (n,), generator=draw).tolist() for n in lengths]
+    # A row lives for 100 tokens, more or less.
+    work = evaluation.Work(prompts, range(0, vocabulary, 100), limit, at_once)
     with_steps(bank, False)
-
-    def answered(some: Sequence[int], at_once: int) -> list[list[Response]]:
-        grid, keys = [[prompts[i] for i in some]] * conditions, [list(some)] * conditions
-        return generate(bank, adapters[:conditions], grid, keys, **options, at_once=at_once)
-
-    size = rows // conditions
-    batches = [range(start, min(start + size, problems)) for start in range(0, problems, size)]
-    took: list[float] = []
-    made: list[list[list[Response]]] = []
-    for work in (
-        lambda: answered(range(problems), rows),
-        lambda: [sum(each, []) for each in zip(*(answered(some, rows) for some in batches), strict=True)],
-    ):
+    rates, made = [], []
+    for sample in (evaluation.entering, evaluation.batches):
         wait(check.device)
         start = time.perf_counter()
-        made.append(work())
+        made.append(sample(bank, adapters[:conditions], work))
         wait(check.device)
-        took.append(time.perf_counter() - start)
-    tokens = [sum(len(r.tokens) for group in each for r in group) for each in made]
+        tokens = sum(len(response.tokens) for group in made[-1] for response in group)
+        rates.append(tokens / (time.perf_counter() - start))
     check.record(
         "waiting rows enter",
-        tokens[0] / took[0],
+        rates[0],
         "tokens/s",
-        case=f"{conditions} × {problems} rows, {rows} at once, {tokens[0] / (conditions * problems):.0f} tokens each",
-        compared=f"batch after batch {tokens[1] / took[1]:.0f} tokens/s: {tokens[0] / took[0] * took[1] / tokens[1]:.3g} ×;"
-        f" {same_share(*made):.0%} of the tokens equal",
+        case=f"{conditions} × {problems} rows, {at_once} at once, up to {limit} tokens; prompts included",
+        compared=f"batch after batch {rates[1]:.0f} tokens/s: {rates[0] / rates[1]:.3g} ×; "
+        f"{same_share(*made):.0%} of the tokens equal",
     )
 
 
@@ -387,7 +375,7 @@ def parts_of_a_step(check: Check, bank: AdapterBank, found: Rates) -> None:
                 once = functools.partial(attend, bank.model, query, key, value, bias, width**-0.5)
                 start = torch.zeros(rows, dtype=torch.long, device=device)
                 with decoding.seeing(decoding.Columns(start, torch.tensor([columns - 1], device=device))):
-                    took = repeated(check, once)
+                    took = in_a_row(check, once)
                 check.record(
                     "attention of a step",
                     1e6 * took,
@@ -402,7 +390,7 @@ def parts_of_a_step(check: Check, bank: AdapterBank, found: Rates) -> None:
         def draw(logits: torch.Tensor = logits, keys: torch.Tensor = keys, place: torch.Tensor = place) -> None:
             choose(logits.log_softmax(dim=-1), keys, keys, place, 1.0)
 
-        check.record("sampler of a step", 1e6 * repeated(check, draw), "µs", case=f"{rows} rows")
+        check.record("sampler of a step", 1e6 * in_a_row(check, draw), "µs", case=f"{rows} rows")
 
 
 def fused_attention(
@@ -413,7 +401,7 @@ def fused_attention(
     return torch.nn.functional.scaled_dot_product_attention(packed, key, value, attn_mask=bias, scale=scaling)
 
 
-def repeated(check: Check, work: Callable[[], Any], times: int = 20) -> float:
+def in_a_row(check: Check, work: Callable[[], Any], times: int = 20) -> float:
     """Seconds of one of many calls, replayed as a graph where there are graphs: launches would hide the rest."""
     work()
     if check.device != "cuda":

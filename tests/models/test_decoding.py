@@ -18,7 +18,7 @@ from transformers import GemmaConfig, LlamaConfig, PreTrainedConfig, Qwen3Config
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from betastar.errors import BetastarError
-from betastar.models import decoding, generation, repeated
+from betastar.models import batch, decoding, repeated
 from betastar.models.bank import AdapterBank, Adapters
 from betastar.models.decoding import (
     Replayed,
@@ -76,7 +76,7 @@ def prompts(make_rows: Callable[..., list[Row]]) -> list[list[list[int]]]:
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Widths of a few columns, so that a response passes through several."""
     monkeypatch.setattr(decoding, "LEAST_AHEAD", 3)
-    for module in (decoding, generation):
+    for module in (decoding, batch):
         monkeypatch.setattr(module, "BLOCK", 4)
 
 
@@ -133,8 +133,8 @@ def test_what_is_dropped_and_where_a_width_ends_change_nothing(
     repeated.REPEATABLE[bank.model] = repeated.is_repeatable(bank)  # now, so that its shapes are not noted
     monkeypatch.setattr(repeated.FixedShape, "__init__", noted)
     for name in ("LOOK_EVERY", "LOOK_EVERY_ON_GPU"):
-        monkeypatch.setattr(generation, name, look_every)
-    monkeypatch.setattr(generation, "COMPACT_BELOW_FIXED", compact_below)
+        monkeypatch.setattr(batch, name, look_every)
+    monkeypatch.setattr(batch, "COMPACT_BELOW_FIXED", compact_below)
     assert_same(sampled(bank, adapters, prompts, fixed=True), growing)
     assert len({columns for _, columns in shapes}) > 2
     assert (len({rows for rows, _ in shapes}) > 1) == (compact_below > 0)

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import GPT2Config, Qwen3Config
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from betastar.models import decoding, generation, repeated
+from betastar.models import batch, decoding, repeated
 from betastar.models.bank import AdapterBank, Adapters
 from betastar.models.generation import generate
 from betastar.randomness import stream_key
@@ -38,7 +38,7 @@ def grid() -> list[list[list[int]]]:
 def narrow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Blocks of a few columns, so that a batch runs out of them again and again."""
     monkeypatch.setattr(decoding, "LEAST_AHEAD", 3)
-    for module in (decoding, generation):
+    for module in (decoding, batch):
         monkeypatch.setattr(module, "BLOCK", 4)
     yield
     repeated.REPEATABLE.clear()
@@ -78,8 +78,8 @@ def test_the_responses_are_those_of_sampling_all_at_once(
     look_every: int,
 ) -> None:
     for name in ("LOOK_EVERY", "LOOK_EVERY_ON_GPU"):
-        monkeypatch.setattr(generation, name, look_every)
-    monkeypatch.setattr(generation, "ENTER_BELOW", enter_below)
+        monkeypatch.setattr(batch, name, look_every)
+    monkeypatch.setattr(batch, "ENTER_BELOW", enter_below)
     whole = sampled(bank, adapters, grid, fixed=False)
     assert len({len(r.tokens) for group in whole for r in group}) > 4
     assert_same(sampled(bank, adapters, grid, fixed=True, at_once=at_once), whole)
@@ -119,7 +119,7 @@ def test_fewer_steps_than_batch_after_batch(
         repeated.FixedShape, "read", lambda self, tokens: (sizes.append(len(tokens)), own(self, tokens))[1]
     )
     for name in ("LOOK_EVERY", "LOOK_EVERY_ON_GPU"):
-        monkeypatch.setattr(generation, name, 1)
+        monkeypatch.setattr(batch, name, 1)
     responses = sampled(bank, adapters, grid, fixed=True, at_once=9)
     lengths = [[len(r.tokens) for r in group] for group in responses]
     one_after_another = sum(
@@ -133,7 +133,9 @@ def test_fewer_steps_than_batch_after_batch(
 def test_no_row_is_given_a_position_beyond_the_context(device: torch.device) -> None:
     """Positions learnt for just as many tokens as a response may have with its prompt: rows that have ended, and are
     computed on until others enter, do not ask for another."""
-    config = GPT2Config(vocab_size=64, n_positions=26 + LIMIT, n_embd=32, n_layer=2, n_head=4)
+    config = GPT2Config(
+        vocab_size=64, n_positions=26 + LIMIT, n_embd=32, n_layer=2, n_head=4, bos_token_id=2, eos_token_id=1
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
@@ -144,9 +146,10 @@ def test_no_row_is_given_a_position_beyond_the_context(device: torch.device) -> 
     draw = torch.Generator().manual_seed(1)
     prompts = [[torch.randint(1, 40, (n,), generator=draw).tolist() for n in (26, 26, 3, 4, 26, 2, 9)]]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generation, "ENTER_BELOW", 0.0)  # rows go on for as long as another is live
-        whole = sampled(bank, None, prompts, fixed=False)
-        assert_same(sampled(bank, None, prompts, fixed=True, at_once=2), whole)
+        patch.setattr(batch, "ENTER_BELOW", 0.7)
+        patch.setattr(batch, "COMPACT_BELOW_FIXED", 0.0)  # rows go on for as long as another is live
+        whole = sampled(bank, None, prompts, fixed=False, end_tokens=[40, 41])
+        assert_same(sampled(bank, None, prompts, fixed=True, at_once=3, end_tokens=[40, 41]), whole)
     assert repeated.REPEATABLE[bank.model]
     assert any(r.hit_limit for r in whole[0])
 
@@ -161,14 +164,14 @@ def test_layers_are_the_models_own_again_after_an_error(
     )  # fmt: skip
     model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
     bank = AdapterBank(model.eval().to(device), "attention", rank=4, alpha=6)
-    entered: Callable[..., Any] = generation._Batch._read_entering
+    entered: Callable[..., Any] = batch.Batch._read_entering
 
     def full(self: Any, counts: Any) -> Any:
         assert model.config._attn_implementation == "sdpa"  # prompts are read by the model's own layers
         entered(self, counts)
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(generation._Batch, "_read_entering", full)
+    monkeypatch.setattr(batch.Batch, "_read_entering", full)
     with pytest.raises(torch.OutOfMemoryError):
         sampled(bank, None, grid[:1], fixed=True, at_once=3)
     assert model.config._attn_implementation == "sdpa"

@@ -14,9 +14,10 @@ import pytest
 import torch
 from scipy import stats
 
-from betastar.models import generation, prefill, repeated
+from betastar.models import batch, prefill, repeated
 from betastar.models.bank import AdapterBank, Adapters
-from betastar.models.generation import _turnover, generate
+from betastar.models.batch import _turnover
+from betastar.models.generation import generate
 from betastar.models.peft_io import export_adapter
 from betastar.models.sequences import Row
 from betastar.randomness import stream_key
@@ -101,7 +102,7 @@ def test_a_text_does_not_depend_on_the_batch(
 ) -> None:
     """However often rows are dropped, whatever stands beside a row, in any order: the text it has alone."""
     for name in ("COMPACT_BELOW", "COMPACT_BELOW_FIXED"):  # of growing steps, and of a GPU's
-        monkeypatch.setattr(generation, name, compact_below)
+        monkeypatch.setattr(batch, name, compact_below)
     whole = sample(bank, adapters, prompts)
     keys = [stream_key(0, "row", b) for b in range(7)]
     for c in range(3):
@@ -222,7 +223,7 @@ def test_rows_that_end_leave_the_batch(
 
     That is so where ends are looked for after every token. A GPU looks every eight, as it has to wait for a look, and
     replays steps that the model's code does not see: there this is the plain way, asked to look as often."""
-    monkeypatch.setattr(generation, "LOOK_EVERY_ON_GPU", 1)
+    monkeypatch.setattr(batch, "LOOK_EVERY_ON_GPU", 1)
     bank.plain_decoding = True
     sizes: list[int] = []
     bank.model.model.register_forward_pre_hook(

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from transformers.cache_utils import Cache
 
+from betastar.models.cache import keep_rows, roomy_cache, take_rows
 from betastar.models.last_layer import reading
 from betastar.models.logprobs import backbone
 from betastar.models.rows import Rows
-
-if TYPE_CHECKING:
-    from transformers.cache_utils import Cache
 
 # Prompts are read in pieces of at most so many tokens, padding included. Each piece reads all keys and values before
 # it, which a GPU with its faster products feels.
@@ -52,8 +50,6 @@ def read_prompts(
 ) -> Tensor:
     """Run the model over `tokens [R, W]`, those of `prompts [C][R / C]`; the last column's state `[R, d]`. A prompt to
     which a condition gives several answers is read once, if all conditions repeat as many."""
-    from betastar.models.cache import keep_rows
-
     numbers = [{prompt: i for i, prompt in enumerate(dict.fromkeys(map(tuple, group)))} for group in prompts]
     each = len(numbers[0])
     if each == len(prompts[0]) or any(len(mine) != each for mine in numbers):
@@ -77,8 +73,6 @@ def read_by_length(
 ) -> Tensor:
     """Run the model over `tokens [R, W]`, of which `lengths [C][R / C]` are not padding; the last column's state
     `[R, d]`. Rows of about one length are read together, so that little padding is."""
-    from betastar.models.cache import roomy_cache, take_rows
-
     on_gpu, width, each = tokens.device.type == "cuda", tokens.shape[1], len(lengths[0])
     order = [sorted(range(each), key=lambda row, mine=mine: mine[row]) for mine in lengths]
     longest = [

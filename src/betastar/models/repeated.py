@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from transformers.cache_utils import Cache
 
 from betastar.models.bank import AdapterBank, Adapters
+from betastar.models.cache import RoomyLayer, roomy_cache
 from betastar.models.decoding import Columns, Replayed, columns_ahead, lean_layers, rounded_up, seeing
 from betastar.models.logprobs import backbone
 from betastar.models.prefill import read
@@ -18,11 +19,6 @@ from betastar.models.probes import probe_tokens
 from betastar.models.rows import Rows, left_pad
 from betastar.models.sampler import Sampler
 from betastar.models.support import TOLERANCE, context_length
-
-if TYPE_CHECKING:
-    from transformers.cache_utils import Cache
-
-    from betastar.models.cache import RoomyLayer
 
 log = logging.getLogger(__name__)
 
@@ -127,8 +123,6 @@ def is_repeatable(bank: AdapterBank) -> bool:
     """Whether reading with a fixed shape gives the states that reading with a growing one gives: an architecture might
     count its tokens in ways of its own. The median of several texts decides: a mistake shows in most, rounding that
     decides everything in few."""
-    from betastar.models.cache import roomy_cache
-
     model = bank.model
     lengths = range(3, 10)
     texts = [text.tolist() for text in probe_tokens(model, sum(lengths)).split(list(lengths))]

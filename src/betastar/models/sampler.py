@@ -45,7 +45,7 @@ class Output(NamedTuple):
 
 
 class Sampler(NamedTuple):
-    """Draws tokens of `model` and writes them to `output`. One of the tokens `ends` ends a row, and so does the limit."""
+    """Draws tokens of `model` and writes them to `output`; one of the tokens `ends`, or the limit, ends a row."""
 
     model: Any
     output: Output
