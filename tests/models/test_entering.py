@@ -144,7 +144,7 @@ def test_no_row_is_given_a_position_beyond_the_context(device: torch.device) -> 
                 nn.init.normal_(weight, std=0.25)
     bank = AdapterBank(model.eval().to(device), "attention", rank=4, alpha=6)
     draw = torch.Generator().manual_seed(1)
-    prompts = [[torch.randint(1, 40, (n,), generator=draw).tolist() for n in (26, 26, 3, 4, 26, 2, 9)]]
+    prompts = [[torch.randint(1, 40, (n,), generator=draw).tolist() for n in [26, 3] * 8]]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batch, "ENTER_BELOW", 0.7)
         patch.setattr(batch, "COMPACT_BELOW_FIXED", 0.0)  # rows go on for as long as another is live

@@ -86,9 +86,9 @@ def test_responses_sampled_together_are_limited() -> None:
 
 
 def test_rows_that_wait_take_a_block_of_columns_more_on_a_gpu() -> None:
-    """50 conditions × 6 problems × 2 answers are 600 rows of 20 + 30 tokens, and online batches 1 600, of which 1 000
+    """50 conditions × 6 problems × 2 answers are 600 rows of 10 + 30 tokens, and online batches 1 600, of which 1 000
     are sampled at once. Two layers, one key-value head of 32 float32 numbers: 512 bytes a token."""
-    for gpu, rows, columns in ((True, 1000, 50 + 64), (False, 1000, 50), (True, 2048, 50)):
+    for gpu, rows, columns in ((True, 1000, 40 + 64), (False, 1000, 40), (True, 2048, 40)):
         found = by_name(load_config("micro", [f"compute.rows_per_decode={rows}"]), gpu)["sampling"]
         assert found.parts["KV cache"] == min(rows, 1600) * columns * 512
 
