@@ -13,13 +13,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
+import entering as evaluation
 import torch
 
-from betastar.models import decoding, generation
+from betastar.models import decoding, repeated
 from betastar.models.bank import AdapterBank, Adapters
 from betastar.models.devices import is_out_of_memory, set_up
 from betastar.models.generation import generate
 from betastar.models.logprobs import backbone
+from betastar.models.sampler import choose
 from betastar.record.responses import Response
 from gpu_parts.check import Check
 from gpu_parts.device import Rates, rates, seconds, wait
@@ -33,7 +35,7 @@ from gpu_parts.models import (
     weight_bytes,
 )
 
-DELIVERS = ("same tokens", "tokens per second", "step", "prompts", "peak memory")
+DELIVERS = ("same tokens", "tokens per second", "step", "prompts", "peak memory", "waiting rows enter")
 RANK = 64
 PROFILED, SHOWN = 6, 24  # replayed steps whose kernels are timed, and how many kernels the table names
 NEW, NEW_PLAIN = 64, 16  # tokens of a row; kernel by kernel a quarter of them shows what a step takes
@@ -65,7 +67,7 @@ TINY_CASES = (Case(2, 2, 12, 0, True),)
 
 def run(check: Check) -> None:
     set_up()
-    generation.FIXED_SHAPES = True if check.tiny else None  # on the CPU, what can be: all but the graph
+    repeated.FIXED_SHAPES = True if check.tiny else None  # on the CPU, what can be: all but the graph
     found = rates(check)
     same_tokens(check)
     for kind, cases in (("bf16", CASES), ("NF4", NF4_CASES)):
@@ -95,6 +97,8 @@ def run(check: Check) -> None:
                     check.record("tokens per second", None, case=name, compared="out of memory")
                     torch.cuda.empty_cache()
         if kind == "bf16":
+            if check.room_for(45, "rows that enter"):
+                entering(check, bank, adapters)
             parts_of_a_step(check, bank, found)
         del model, bank, adapters
         gc.collect()  # the bank's hooks and the model point to one another
@@ -135,7 +139,7 @@ def sampled(check: Check, bank: AdapterBank, work: Callable[[], list[list[Respon
             read.append(time.perf_counter())
 
     hook = backbone(bank.model).register_forward_hook(note, with_kwargs=True)
-    generation.Replayed = Timed
+    repeated.Replayed = Timed
     Timed.ended.clear()
     wait(check.device)
     start = time.perf_counter()
@@ -197,7 +201,7 @@ def same_tokens(check: Check) -> None:
 def with_steps(bank: AdapterBank, plain: bool) -> None:
     bank.plain_decoding = plain
     if bank.device.type != "cuda":
-        generation.FIXED_SHAPES = not plain
+        repeated.FIXED_SHAPES = not plain
 
 
 def decode(check: Check, name: str, case: Case, new: int, bank: AdapterBank, adapters: Adapters, found: Rates) -> None:
@@ -285,6 +289,34 @@ def decode(check: Check, name: str, case: Case, new: int, bank: AdapterBank, ada
     )
 
 
+def entering(check: Check, bank: AdapterBank, adapters: Adapters) -> None:
+    """An evaluation of more problems than fit at once, with responses of all lengths: rows that wait enter as others
+    end, against batch after batch."""
+    conditions, problems, at_once, limit = (2, 6, 4, 8) if check.tiny else (12, 48, 192, 256)
+    vocabulary, draw = bank.model.config.vocab_size, torch.Generator().manual_seed(6)
+    lengths = torch.randint(60, 200, (problems,), generator=draw).tolist()
+    prompts = [torch.randint(1, vocabulary, (n,), generator=draw).tolist() for n in lengths]
+    # A row lives for 100 tokens, more or less.
+    work = evaluation.Work(prompts, range(0, vocabulary, 100), limit, at_once)
+    with_steps(bank, False)
+    rates, made = [], []
+    for sample in (evaluation.entering, evaluation.batches):
+        wait(check.device)
+        start = time.perf_counter()
+        made.append(sample(bank, adapters[:conditions], work))
+        wait(check.device)
+        tokens = sum(len(response.tokens) for group in made[-1] for response in group)
+        rates.append(tokens / (time.perf_counter() - start))
+    check.record(
+        "waiting rows enter",
+        rates[0],
+        "tokens/s",
+        case=f"{conditions} × {problems} rows, {at_once} at once, up to {limit} tokens; prompts included",
+        compared=f"batch after batch {rates[1]:.0f} tokens/s: {rates[0] / rates[1]:.3g} ×; "
+        f"{same_share(*made):.0%} of the tokens equal",
+    )
+
+
 def kernels(check: Check, name: str, work: Callable[[], Any]) -> None:
     """Which kernels the replayed steps of `work` spend their time in: the longest of them, by name."""
     from torch.autograd.profiler import DeviceType
@@ -343,7 +375,7 @@ def parts_of_a_step(check: Check, bank: AdapterBank, found: Rates) -> None:
                 once = functools.partial(attend, bank.model, query, key, value, bias, width**-0.5)
                 start = torch.zeros(rows, dtype=torch.long, device=device)
                 with decoding.seeing(decoding.Columns(start, torch.tensor([columns - 1], device=device))):
-                    took = repeated(check, once)
+                    took = in_a_row(check, once)
                 check.record(
                     "attention of a step",
                     1e6 * took,
@@ -356,9 +388,9 @@ def parts_of_a_step(check: Check, bank: AdapterBank, found: Rates) -> None:
         place = torch.tensor([3], device=device)
 
         def draw(logits: torch.Tensor = logits, keys: torch.Tensor = keys, place: torch.Tensor = place) -> None:
-            generation._choose(logits.log_softmax(dim=-1), keys, keys, place, 1.0)
+            choose(logits.log_softmax(dim=-1), keys, keys, place, 1.0)
 
-        check.record("sampler of a step", 1e6 * repeated(check, draw), "µs", case=f"{rows} rows")
+        check.record("sampler of a step", 1e6 * in_a_row(check, draw), "µs", case=f"{rows} rows")
 
 
 def fused_attention(
@@ -369,7 +401,7 @@ def fused_attention(
     return torch.nn.functional.scaled_dot_product_attention(packed, key, value, attn_mask=bias, scale=scaling)
 
 
-def repeated(check: Check, work: Callable[[], Any], times: int = 20) -> float:
+def in_a_row(check: Check, work: Callable[[], Any], times: int = 20) -> float:
     """Seconds of one of many calls, replayed as a graph where there are graphs: launches would hide the rest."""
     work()
     if check.device != "cuda":

@@ -18,7 +18,7 @@ from transformers import GemmaConfig, LlamaConfig, PreTrainedConfig, Qwen3Config
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from betastar.errors import BetastarError
-from betastar.models import decoding, generation
+from betastar.models import batch, decoding, repeated
 from betastar.models.bank import AdapterBank, Adapters
 from betastar.models.decoding import (
     Replayed,
@@ -54,7 +54,7 @@ def sampled(
     keys = [[stream_key(0, "row", b) for b in range(len(group))] for group in prompts]
     settings = {"end_tokens": ENDS, "pad": 0, "max_new_tokens": 20, **settings}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generation, "FIXED_SHAPES", fixed)
+        patch.setattr(repeated, "FIXED_SHAPES", fixed)
         return generate(bank, adapters, prompts, keys, **settings)
 
 
@@ -76,7 +76,7 @@ def prompts(make_rows: Callable[..., list[Row]]) -> list[list[list[int]]]:
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Widths of a few columns, so that a response passes through several."""
     monkeypatch.setattr(decoding, "LEAST_AHEAD", 3)
-    for module in (decoding, generation):
+    for module in (decoding, batch):
         monkeypatch.setattr(module, "BLOCK", 4)
 
 
@@ -106,7 +106,7 @@ def test_the_tokens_and_numbers_are_those_of_growing_steps(
     assert_same(sampled(bank, adapters, prompts, fixed=True, temperature=temperature), growing)
     lengths = {len(r.tokens) for group in growing for r in group}
     assert len(lengths) > 4
-    assert generation._REPEATABLE[bank.model]
+    assert repeated.REPEATABLE[bank.model]
 
 
 @pytest.mark.parametrize("compact_below", [0.0, 0.5, 1.0])
@@ -122,19 +122,19 @@ def test_what_is_dropped_and_where_a_width_ends_change_nothing(
 ) -> None:
     """Rows and whole conditions leave, and the step is made anew for them and for every few columns."""
     shapes: list[tuple[int, int]] = []
-    made = generation._FixedShape.__init__
+    made = repeated.FixedShape.__init__
 
-    def noted(self: Any, bank: Any, active: Any, cache: Any, rows: Any) -> None:
-        made(self, bank, active, cache, rows)
+    def noted(self: Any, bank: Any, active: Any, cache: Any, rows: Any, longest: int) -> None:
+        made(self, bank, active, cache, rows, longest)
         shapes.append((len(rows.start), self.seen))
 
     prompts[1] = [[3, 1] for _ in prompts[1]]
     growing = sampled(bank, adapters, prompts, fixed=False)
-    generation._REPEATABLE[bank.model] = generation._is_repeatable(bank)  # now, so that its shapes are not noted
-    monkeypatch.setattr(generation._FixedShape, "__init__", noted)
+    repeated.REPEATABLE[bank.model] = repeated.is_repeatable(bank)  # now, so that its shapes are not noted
+    monkeypatch.setattr(repeated.FixedShape, "__init__", noted)
     for name in ("LOOK_EVERY", "LOOK_EVERY_ON_GPU"):
-        monkeypatch.setattr(generation, name, look_every)
-    monkeypatch.setattr(generation, "COMPACT_BELOW_FIXED", compact_below)
+        monkeypatch.setattr(batch, name, look_every)
+    monkeypatch.setattr(batch, "COMPACT_BELOW_FIXED", compact_below)
     assert_same(sampled(bank, adapters, prompts, fixed=True), growing)
     assert len({columns for _, columns in shapes}) > 2
     assert (len({rows for rows, _ in shapes}) > 1) == (compact_below > 0)
@@ -230,7 +230,7 @@ def test_a_text_that_rounding_decides_is_not_held_against_the_model(bank: Adapte
         return output + noise * ((args[0] >= 1) & (args[0] <= 3))[..., None]
 
     bank.model.get_input_embeddings().register_forward_hook(unsteady)
-    assert generation._is_repeatable(bank)
+    assert repeated.is_repeatable(bank)
 
 
 def test_a_context_that_is_too_short_is_still_refused(
@@ -415,8 +415,8 @@ def test_memory_that_runs_out_while_recording_is_said_as_such(monkeypatch: pytes
 
 def test_the_setting_for_plain_decoding_is_heeded(bank: AdapterBank, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AdapterBank, "device", property(lambda self: torch.device("cuda")))
-    monkeypatch.setattr(generation, "_is_repeatable", lambda bank: True)
-    assert generation._shapes_may_be_fixed(bank, 100)
-    assert not generation._shapes_may_be_fixed(bank, 200)  # its context is 128
+    monkeypatch.setattr(repeated, "is_repeatable", lambda bank: True)
+    assert repeated.shapes_may_be_fixed(bank, 100)
+    assert not repeated.shapes_may_be_fixed(bank, 200)  # its context is 128
     bank.plain_decoding = True
-    assert not generation._shapes_may_be_fixed(bank, 100)
+    assert not repeated.shapes_may_be_fixed(bank, 100)

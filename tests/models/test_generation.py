@@ -14,9 +14,10 @@ import pytest
 import torch
 from scipy import stats
 
-from betastar.models import generation
+from betastar.models import batch, prefill, repeated
 from betastar.models.bank import AdapterBank, Adapters
-from betastar.models.generation import _compact, generate
+from betastar.models.batch import _turnover
+from betastar.models.generation import generate
 from betastar.models.peft_io import export_adapter
 from betastar.models.sequences import Row
 from betastar.randomness import stream_key
@@ -101,7 +102,7 @@ def test_a_text_does_not_depend_on_the_batch(
 ) -> None:
     """However often rows are dropped, whatever stands beside a row, in any order: the text it has alone."""
     for name in ("COMPACT_BELOW", "COMPACT_BELOW_FIXED"):  # of growing steps, and of a GPU's
-        monkeypatch.setattr(generation, name, compact_below)
+        monkeypatch.setattr(batch, name, compact_below)
     whole = sample(bank, adapters, prompts)
     keys = [stream_key(0, "row", b) for b in range(7)]
     for c in range(3):
@@ -126,8 +127,8 @@ def test_a_prompt_with_several_answers_is_read_once(
 ) -> None:
     """With the texts it gives when read for each: here two answers each, in no order, and a condition with one more
     prompt than the others, for which all are read."""
-    monkeypatch.setattr(generation, "FIXED_SHAPES", fixed)
-    generation._shapes_may_be_fixed(bank, 30)  # tried now, so that its passes are not counted
+    monkeypatch.setattr(repeated, "FIXED_SHAPES", fixed)
+    repeated.shapes_may_be_fixed(bank, 30)  # tried now, so that its passes are not counted
     read: list[int] = []
     bank.model.model.register_forward_pre_hook(
         lambda _module, _args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True
@@ -153,8 +154,8 @@ def test_prompts_of_about_one_length_are_read_together(
     bank: AdapterBank, adapters: Adapters, monkeypatch: pytest.MonkeyPatch, fixed: bool
 ) -> None:
     """Two answers to each of five prompts, in no order, of 3 to 40 tokens: the same texts, with less padding."""
-    monkeypatch.setattr(generation, "FIXED_SHAPES", fixed)
-    generation._shapes_may_be_fixed(bank, 60)
+    monkeypatch.setattr(repeated, "FIXED_SHAPES", fixed)
+    repeated.shapes_may_be_fixed(bank, 60)
     draw = torch.Generator().manual_seed(3)
     lengths = [[5, 38, 9, 3, 40], [37, 4, 3, 40, 11], [3, 12, 39, 6, 38]]
     prompts = [[torch.randint(1, 40, (n,), generator=draw).tolist() for n in mine] * 2 for mine in lengths]
@@ -166,7 +167,7 @@ def test_prompts_of_about_one_length_are_read_together(
     made = []
     for overhead in (100_000, 0):
         for name in ("PASS_TOKENS", "PASS_TOKENS_ON_GPU"):
-            monkeypatch.setattr(generation, name, overhead)
+            monkeypatch.setattr(prefill, name, overhead)
         read.clear()
         made.append(sample(bank, adapters, prompts, keys=keys))
         passes = [n for n in read if n > 30]
@@ -181,9 +182,9 @@ def test_prompts_of_about_one_length_are_read_together(
 
 def test_length_groups_by_hand_and_by_trying_all() -> None:
     """Two rows of each rank: [3, 4] cost 2 · 2 · 4 = 16, [9] costs 18; with a third group 6 + 8 + 18."""
-    assert generation._length_groups([3, 4, 9], 5, 2) == [range(2), range(2, 3)]
-    assert generation._length_groups([3, 4, 9], 1, 2) == [range(1), range(1, 2), range(2, 3)]
-    assert generation._length_groups([3, 4, 9], 99, 2) == [range(3)]
+    assert prefill.length_groups([3, 4, 9], 5, 2) == [range(2), range(2, 3)]
+    assert prefill.length_groups([3, 4, 9], 1, 2) == [range(1), range(1, 2), range(2, 3)]
+    assert prefill.length_groups([3, 4, 9], 99, 2) == [range(3)]
     draw = random.Random(0)
     for _ in range(20):
         longest, overhead = sorted(draw.choices(range(1, 50), k=7)), draw.choice([0, 5, 40])
@@ -196,7 +197,7 @@ def test_length_groups_by_hand_and_by_trying_all() -> None:
             for n in range(7)
             for cuts in itertools.combinations(range(1, 7), n)
         )
-        found = generation._length_groups(longest, overhead, 3)
+        found = prefill.length_groups(longest, overhead, 3)
         assert [i for group in found for i in group] == list(range(7))
         assert cost(found) == cheapest
 
@@ -207,7 +208,7 @@ def test_the_prompt_may_be_read_in_pieces(
     whole = sample(bank, adapters, prompts)
     for columns in (1, 3):  # 21 rows
         for name in ("PREFILL_TOKENS", "PREFILL_TOKENS_ON_GPU"):
-            monkeypatch.setattr(generation, name, columns * 21)
+            monkeypatch.setattr(prefill, name, columns * 21)
         pieces = sample(bank, adapters, prompts)
         assert texts(pieces) == texts(whole)
         for ours, theirs in zip(pieces, whole, strict=True):
@@ -222,7 +223,7 @@ def test_rows_that_end_leave_the_batch(
 
     That is so where ends are looked for after every token. A GPU looks every eight, as it has to wait for a look, and
     replays steps that the model's code does not see: there this is the plain way, asked to look as often."""
-    monkeypatch.setattr(generation, "LOOK_EVERY_ON_GPU", 1)
+    monkeypatch.setattr(batch, "LOOK_EVERY_ON_GPU", 1)
     bank.plain_decoding = True
     sizes: list[int] = []
     bank.model.model.register_forward_pre_hook(
@@ -238,15 +239,17 @@ def test_rows_that_end_leave_the_batch(
     assert sizes[-1] < sizes[0] == 21
 
 
-def test_compact_by_hand() -> None:
-    """Three conditions of four places; the second has ended. Two rows each stay: live ones first, in order, and for
-    the third a finished one (its first) as filler."""
-    live = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 0], [0, 0, 1, 0]]).bool()
-    keep, staying = _compact(live, fullest=2)
-    assert staying.tolist() == [0, 2]
-    assert keep.tolist() == [1, 3, 8 + 2, 8 + 0]
-    keep, staying = _compact(torch.ones(2, 3).bool(), fullest=3)
-    assert (keep.tolist(), staying.tolist()) == ([0, 1, 2, 3, 4, 5], [0, 1])
+def test_who_leaves_and_who_enters_by_hand() -> None:
+    """Four places. The second of three conditions has ended; two rows each of the others stay: live ones first, in
+    order, and for the third a finished one (its first) as filler. Where the second has one that waits and the third
+    three, these enter: the fullest then has 2 + 0, 0 + 1, 1 + 3 = 4, and the others are filled up."""
+    live = [[False, True, False, True], [False] * 4, [False, False, True, False]]
+    assert _turnover(live, [0, 0, 0], 4) == ([0, 2], [[1, 3], [2, 0]], [0, 0])
+    assert _turnover([[True] * 3] * 2, [0, 0], 3) == ([0, 1], [[0, 1, 2]] * 2, [0, 0])
+    change = _turnover(live, [0, 1, 5], 4)
+    assert change == ([0, 1, 2], [[1, 3, 0, 2], [0, 1, 2], [2]], [0, 1, 3])
+    # Eight rows stay, numbered 0 to 7; the four that enter are 8 to 11.
+    assert change.order() == [0, 1, 2, 3, 4, 5, 6, 8, 7, 9, 10, 11]
 
 
 @torch.no_grad()

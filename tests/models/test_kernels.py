@@ -139,21 +139,21 @@ def test_sampling_with_them_gives_the_same_tokens(
     place: torch.device,
 ) -> None:
     """In float32, with every kernel taking part; on a GPU as a graph."""
-    from betastar.models import generation
+    from betastar.models import generation, repeated
 
     used = set()
     for name in ("attend", "rotate", "norm", "gated", "add_adapters"):
         own = getattr(fast, name)
         monkeypatch.setattr(fast, name, lambda *args, own=own, name=name: (used.add(name), own(*args))[1])
-    monkeypatch.setattr(generation, "FIXED_SHAPES", True)
+    monkeypatch.setattr(repeated, "FIXED_SHAPES", True)
     prompts = [[list(row.prompt) for row in make_rows(4, seed)] for seed in range(3)]
     keys = [[stream_key(0, "row", b) for b in range(len(group))] for group in prompts]
     made = []
     for with_kernels in (False, True):
         monkeypatch.setattr(decoding, "kernels", lambda device, found=with_kernels: fast if found else None)
-        generation._REPEATABLE.clear()
+        repeated.REPEATABLE.clear()
         made.append(generation.generate(bank, adapters, prompts, keys, end_tokens=[40], pad=0, max_new_tokens=10))
-    assert generation._REPEATABLE[bank.model]
+    assert repeated.REPEATABLE[bank.model]
     assert used == {"attend", "rotate", "norm", "gated", "add_adapters"}
     plain, ours = ([r for group in each for r in group] for each in made)
     assert [r.tokens for r in ours] == [r.tokens for r in plain]

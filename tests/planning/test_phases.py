@@ -85,6 +85,14 @@ def test_responses_sampled_together_are_limited() -> None:
     assert rows_at_once(Resolved.of(load_config("micro", ["compute.rows_per_decode=100"])), 64) == 100
 
 
+def test_rows_that_wait_take_a_block_of_columns_more_on_a_gpu() -> None:
+    """50 conditions × 6 problems × 2 answers are 600 rows of 10 + 30 tokens, and online batches 1 600, of which 1 000
+    are sampled at once. Two layers, one key-value head of 32 float32 numbers: 512 bytes a token."""
+    for gpu, rows, columns in ((True, 1000, 40 + 64), (False, 1000, 40), (True, 2048, 40)):
+        found = by_name(load_config("micro", [f"compute.rows_per_decode={rows}"]), gpu)["sampling"]
+        assert found.parts["KV cache"] == min(rows, 1600) * columns * 512
+
+
 @pytest.mark.parametrize(("preset", "gpu_gib"), [("paper", 79), ("paper-strict", 79), ("qwen3-0.6b", 11.5)])
 def test_presets_fit_the_gpu_they_name(preset: str, gpu_gib: float) -> None:
     """A card sold with 80 GB (H100) or 12 GB has a little less than that in GiB."""

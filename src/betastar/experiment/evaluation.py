@@ -119,26 +119,22 @@ def answer(
     limit: int,
     temperature: float,
 ) -> list[list[Response]]:
-    """Responses to a grid of prompts `[C][B]`, sampled in pieces that fit `compute.rows_per_decode`."""
-    result: list[list[Response]] = [[] for _ in prompts]
+    """Responses to a grid of prompts `[C][B]`, at most `compute.rows_per_decode` sampled at once."""
 
-    def some(most: int) -> list[list[Response]]:
-        start, size = len(result[0]), max(1, most // len(prompts))
+    def sampled(most: int) -> list[list[Response]]:
         return generate(
             policy.bank,
             adapters,
-            [row[start : start + size] for row in prompts],
-            [row[start : start + size] for row in keys],
+            prompts,
+            keys,
             end_tokens=policy.ends,
             pad=policy.pad,
             max_new_tokens=limit,
             temperature=temperature,
+            at_once=most,
         )
 
-    while len(result[0]) < len(prompts[0]):
-        for row, responses in zip(result, ctx.runtime.room.for_rows(len(prompts), some), strict=True):
-            row += responses
-    return result
+    return ctx.runtime.room.for_rows(len(prompts), sampled)
 
 
 def rows_of(responses: Sequence[Sequence[Response]]) -> list[list[Row]]:

@@ -57,6 +57,13 @@ class RoomyLayer(DynamicLayer):
                 mine[rows, :, :begin] = 0.0
         self.length = end
 
+    def with_rows(self, others: RoomyLayer, mine: Tensor, theirs: Tensor, end: int) -> RoomyLayer:
+        """These rows at the places `mine` and the others at `theirs`, all ending at position `end`."""
+        joined, of = RoomyLayer(self.room, self.blank), len(mine) + len(theirs)
+        joined.take_rows(self, mine, of, end)
+        joined.take_rows(others, theirs, of, end)
+        return joined
+
     def _empty(self, like: Tensor, *shape: int) -> Tensor:
         return like.new_zeros(shape) if self.blank else like.new_empty(shape)
 
@@ -64,13 +71,16 @@ class RoomyLayer(DynamicLayer):
         """Nothing where shapes are fixed: a number that changes with the tokens must not enter what is repeated."""
         return self.length if self.column is None else 0
 
-    def keep_rows(self, rows: Tensor) -> None:
-        """Keep only `rows`, in this order and as often as they are named; positions not filled yet are not copied."""
+    def keep_rows(self, rows: Tensor, begin: int = 0) -> None:
+        """Keep only `rows`, in this order and as often as they are named, and the positions from `begin` on, which
+        become the first; positions not filled yet are not copied."""
+        length = self.length - begin
         for name in ("keys", "values"):
             old = getattr(self, name)
             new = self._empty(old, len(rows), *old.shape[1:])
-            torch.index_select(old[:, :, : self.length], 0, rows, out=new[:, :, : self.length])
+            torch.index_select(old[:, :, begin : self.length], 0, rows, out=new[:, :, :length])
             setattr(self, name, new)
+        self.length = length
 
 
 def roomy_cache(layers: int, room: int, *, blank: bool = False) -> Cache:
@@ -87,8 +97,18 @@ def take_rows(cache: Cache, other: Cache, rows: Tensor, of: int, end: int) -> No
         layer.take_rows(its, rows, of, end)
 
 
-def keep_rows(cache: Cache, rows: Tensor) -> None:
-    """Keep only `rows` of a cache that `roomy_cache` made, in this order and as often as they are named."""
+def keep_rows(cache: Cache, rows: Tensor, begin: int = 0) -> None:
+    """Keep only `rows` of a cache that `roomy_cache` made, in this order and as often as they are named, and the
+    positions from `begin` on, which become the first."""
     for layer in cache.layers:
         assert isinstance(layer, RoomyLayer)
-        layer.keep_rows(rows)
+        layer.keep_rows(rows, begin)
+
+
+def add_rows(cache: Cache, others: Cache, mine: Tensor, theirs: Tensor, end: int) -> None:
+    """Add the rows of `others`, at the places `theirs` of all rows, to those of `cache`, which move to `mine`; all end
+    together at position `end`. `roomy_cache` made both, and `cache` keeps its room."""
+    for i, (layer, its) in enumerate(zip(cache.layers, others.layers, strict=True)):
+        assert isinstance(layer, RoomyLayer)
+        assert isinstance(its, RoomyLayer)
+        cache.layers[i] = layer.with_rows(its, mine, theirs, end)

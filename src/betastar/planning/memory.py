@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from betastar.models.decoding import BLOCK
 from betastar.models.logprobs import HEAD_ELEMENTS, HEAD_ELEMENTS_ON_GPU
 from betastar.planning import memory
 from betastar.planning.derive import Facts, trainable, training_steps
@@ -301,8 +302,10 @@ def phases(config: Resolved, facts: Facts, problems: int, gpu: bool) -> list[Pha
     answers = rows_at_once(config, problems)
     moving = _trained_bytes(one, how_many.at_once, policy)
     sampling = bases | moving | {"gradients": 0.0} | references | ensemble
+    # On a GPU rows that wait enter a batch as others end, for which it has a block of columns more.
+    entering = BLOCK if gpu and answers < _rows_wanted(config, problems) else 0
     sampling["KV cache"] = memory.key_value_cache(
-        facts.policy, answers, facts.prompt_tokens + facts.generated_tokens, policy.width
+        facts.policy, answers, facts.prompt_tokens + facts.generated_tokens + entering, policy.width
     )
     sampling["logits"] = answers * facts.policy.vocabulary * memory.LOGIT_DECODING
     update = bases | moving | references | ensemble
@@ -322,10 +325,15 @@ def phases(config: Resolved, facts: Facts, problems: int, gpu: bool) -> list[Pha
 
 def rows_at_once(config: Resolved, problems: int) -> int:
     """Responses sampled at the same time: of all conditions in a bank, as many as `compute.rows_per_decode` allows."""
+    return min(config.compute.rows_per_decode, _rows_wanted(config, problems))
+
+
+def _rows_wanted(config: Resolved, problems: int) -> int:
+    """Responses of all conditions in a bank, in an online step or at an evaluation point."""
     variants = [config.variant(name) for name in config.variants]
     batches = [v.numbers(v.steps).batch_size * v.answers_per_prompt for v in variants]
     answers = problems * config.evaluation.answers
-    return min(config.compute.rows_per_decode, counts(config).at_once * max(answers, *batches))
+    return counts(config).at_once * max(answers, *batches)
 
 
 def _trained_bytes(one: float, together: int, base: Precision) -> dict[str, float]:
