@@ -14,7 +14,7 @@ import pytest
 from analysis.records import analyzed
 from report.records import record
 
-from betastar.report.words import Headline, headlines, outcome_columns, outcome_rows
+from betastar.report.words import Headline, headlines, outcome_columns, outcome_rows, penalty
 from betastar.report.words.headline import verdict_counts
 from betastar.report.words.numbers import HUNDREDTHS, POINTS, listed, p_value
 
@@ -283,3 +283,35 @@ def test_lists_and_p() -> None:
 )
 def test_runs_of_one_verdict_are_counted_in_words(verdicts: list[str], said: str) -> None:
     assert verdict_counts([{"verdict": verdict} for verdict in verdicts]) == said
+
+
+def test_the_strength_of_another_objective_has_its_own_symbol() -> None:
+    found = copy.deepcopy(clear())
+    (variant,) = found["summary"]
+    plain = headlines(found)[0]
+    found["methods"] = {"orpo": {"objective": "orpo", "strength": "λ", "closer": "smaller", "variants": [variant]}}
+    ours = headlines(found)[0]
+    assert [label for label, _ in ours.labelled] == ["The truth?", "Did λ matter?", "Which λ?", "How sure?"]
+    assert "Take λ = " in ours.choice
+    assert "β" in " ".join(plain.sentences)
+    assert [line.replace("β", "λ") for line in plain.sentences] == ours.sentences
+    assert outcome_columns(found, variant)[0] == "λ"
+
+
+@pytest.mark.parametrize(
+    ("kl", "words"),
+    [
+        ({"coupling": "paper", "kappa": 0.003}, "κ ∝ τ (Eq. 10)"),
+        ({"coupling": "fixed", "kappa": 0.01, "place": "reward"}, "κ = 0.01 for every τ, KL in the reward"),
+        ({"coupling": "fixed", "kappa": 0.04, "place": "loss_k3"}, "κ = 0.04 for every τ, KL by the k3 estimate"),
+        ({"coupling": "fixed", "kappa": 0.003, "place": "none"}, "no KL penalty"),
+        ({"coupling": "fixed", "kappa": 0.0}, "no KL penalty"),
+        ({"coupling": "target", "kappa": 0.003, "target": 1.0}, "κ adapted to a KL of 1 nats"),
+        ({"coupling": "uncertainty", "kappa": 0.003, "power": -1.0}, "κ = 0.003 · (û₀/û)^−1"),
+        (None, ""),
+    ],
+)
+def test_the_penalty_of_a_variant_in_words(kl: dict[str, Any] | None, words: str) -> None:
+    """Every coupling and place, of a method whose strength is τ."""
+    methods = {"ipo": {"strength": "τ", "variants": ["x"]}}
+    assert penalty({"methods": methods, "variants": {"x": {"kl": kl}}}, "x") == words

@@ -14,6 +14,7 @@ from betastar.report.words import (
     one_beta,
     outcome_columns,
     outcome_rows,
+    penalty,
 )
 
 MOST_RUNS = 60  # rows of the table of runs: a comment on GitHub holds 65 536 characters
@@ -26,7 +27,8 @@ def summary(record: Mapping[str, Any], notes: Sequence[str] = ()) -> str:
     several = len(record["summary"]) > 1
     for found in headlines(record):
         if several:
-            lines += [f"### variant {plain_text(found.variant)}", ""]
+            under = penalty(record, found.variant)
+            lines += [f"### variant {plain_text(found.variant)}{f': {under}' if under else ''}", ""]
         lines += [f"**{plain_text(found.verdict)}**", ""]
         lines += [f"- *{label}* {plain_text(text)}" for label, text in found.labelled]
         lines += [f"- ⚠️ {plain_text(text)}" for text in found.cautions]

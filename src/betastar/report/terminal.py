@@ -82,10 +82,10 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
 
 def _title(results: Mapping[str, Any], variant: str) -> str:
     """Which variant, with what penalty; the name of the record if there is only one, without a penalty."""
-    penalty = results.get("variants", {}).get(variant, {}).get("kl")  # a run trained elsewhere has none
-    if penalty:
-        kl = f"κ = {penalty['kappa']:g} for every β" if penalty["coupling"] == "fixed" else "κ ∝ β (Eq. 10)"
-        return f"variant {variant}: {kl}"
+    from betastar.report.words import penalty
+
+    if words := penalty(results, variant):
+        return f"variant {variant}: {words}"
     return f"variant {variant}" if len(results["summary"]) > 1 else str(results.get("name", variant))
 
 

@@ -4,7 +4,7 @@
 `signs` follows.
 """
 
-from betastar.report.words.headline import Headline, headline, headlines, measure_note, one_beta
+from betastar.report.words.headline import Headline, headline, headlines, measure_note, one_beta, penalty
 from betastar.report.words.secondary import (
     conclusions,
     damage_columns,
@@ -50,6 +50,7 @@ __all__ = [
     "one_beta",
     "outcome_columns",
     "outcome_rows",
+    "penalty",
     "signal_name",
     "signal_notes",
     "signal_rows",

@@ -18,6 +18,7 @@ from betastar.report.words.numbers import (
     minus,
     p_value,
     places,
+    strength_symbol,
     unit_of_changes,
     unit_of_measure,
     unit_of_truth,
@@ -51,6 +52,9 @@ MEASURES = {
 }
 
 
+COMPARED = ("Did β matter?", "Which β?")
+
+
 class Headline(NamedTuple):
     """What a variant's data say, in sentences; empty where there is nothing to say.
 
@@ -78,8 +82,7 @@ class Headline(NamedTuple):
     @property
     def labelled(self) -> list[tuple[str, str]]:
         """What follows the verdict, each with the question that it answers."""
-        labels = ("Since the peak?", "What to do?") if self.one_beta else ("Did β matter?", "Which β?")
-        labels = self.labels or labels
+        labels = self.labels or (("Since the peak?", "What to do?") if self.one_beta else COMPARED)
         parts = (
             ("The truth?", self.truth),
             (labels[0], self.effect),
@@ -87,6 +90,19 @@ class Headline(NamedTuple):
             ("How sure?", self.certainty),
         )
         return [(label, text) for label, text in parts if text]
+
+    def with_symbol(self, symbol: str) -> Headline:
+        """The same of a strength that has another symbol than β."""
+
+        def named(text: str) -> str:
+            return text.replace("β", symbol)
+
+        labels = self.labels or (None if self.one_beta else COMPARED)
+        return self._replace(
+            **{part: named(getattr(self, part)) for part in ("verdict", "truth", "effect", "choice", "certainty")},
+            cautions=[named(text) for text in self.cautions],
+            labels=labels and (named(labels[0]), named(labels[1])),
+        )
 
 
 def headlines(results: Json) -> list[Headline]:
@@ -96,13 +112,35 @@ def headlines(results: Json) -> list[Headline]:
     return [headline(results, variant) for variant in results["summary"]]
 
 
+def penalty(results: Json, variant: str) -> str:
+    """The penalty under which a variant was adapted; empty where the record does not say, as of other tools' runs."""
+    kl = results.get("variants", {}).get(variant, {}).get("kl")
+    if not kl:
+        return ""
+    knob, place = strength_symbol(results, variant), kl.get("place", "loss_square")
+    if place == "none" or (kl["coupling"] == "fixed" and kl["kappa"] == 0):
+        return "no KL penalty"
+    sizes = {
+        "paper": f"κ ∝ {knob} (Eq. 10)",
+        "fixed": f"κ = {kl['kappa']:g} for every {knob}",
+        "target": f"κ adapted to a KL of {kl.get('target') or 0:g} nats",
+        "uncertainty": minus(f"κ = {kl['kappa']:g} · (û₀/û)^{kl.get('power', 1):g}"),
+    }
+    places = {"reward": ", KL in the reward", "loss_k3": ", KL by the k3 estimate"}
+    return sizes[kl["coupling"]] + places.get(place, "")
+
+
 def one_beta(results: Json) -> bool:
     """Whether no variant has a second β, so that β is not mentioned."""
     return all(len(found["betas"]) < 2 for found in results["decision"].values())
 
 
 def headline(results: Json, variant: str) -> Headline:
-    """The answer of one variant."""
+    """The answer of one variant, in which the strength of its objective has its own symbol, such as ORPO's λ."""
+    return _headline(results, variant).with_symbol(strength_symbol(results, variant))
+
+
+def _headline(results: Json, variant: str) -> Headline:
     runs = [run for run in results["conditions"] if run["variant"] == variant]
     decision = results["decision"][variant]
     sizes = problem_counts(results, runs)

@@ -101,6 +101,12 @@ def beta_name(beta: float | None) -> str:
     return "unknown" if beta is None else f"{beta:.3g}"
 
 
+def strength_symbol(results: Json, variant: str) -> str:
+    """What the knob of a variant's offline objective is called: β but for objectives such as IPO (τ) and ORPO (λ)."""
+    methods = (results.get("methods") or {}).values()
+    return next((method["strength"] for method in methods if variant in method["variants"]), "β")
+
+
 def mean_error(entry: Json, digits: int | None = None) -> str:
     """Mean ± standard error; a dash where the mean is undefined."""
     mean, error = entry["mean"], entry["standard_error"]

@@ -9,7 +9,16 @@ from statistics import fmean, stdev
 from typing import Any
 
 from betastar.report.words.headline import SEVERITY
-from betastar.report.words.numbers import Unit, beta_name, defined, mean_error, minus, places, unit_of_changes
+from betastar.report.words.numbers import (
+    Unit,
+    beta_name,
+    defined,
+    mean_error,
+    minus,
+    places,
+    strength_symbol,
+    unit_of_changes,
+)
 from betastar.report.words.untold import cells, columns, end_distances, untold
 
 Json = Mapping[str, Any]
@@ -22,12 +31,12 @@ def outcome_columns(results: Json, variant: str) -> list[str]:
         return ["β" if known else "run", "√KL", "proxy", "truth"]
     runs = [run for run in results["conditions"] if run["variant"] == variant]
     if untold(runs):
-        return [*([] if _alone(results, variant) else ["β"]), *columns(runs)]
+        return [*([] if _alone(results, variant) else [strength_symbol(results, variant)]), *columns(runs)]
     unit = f", {word}" if (word := unit_of_changes(results["decision"][variant]).word) else ""
     rest = [f"change{unit}", f"regret{unit}", "verdicts", "proxy rise, sd", "√KL, end"]
     if _alone(results, variant):
         return ["truth: start → peak → end", *rest]
-    return ["β", "truth: start → end", *rest]
+    return [strength_symbol(results, variant), "truth: start → end", *rest]
 
 
 def outcome_rows(results: Json, variant: str) -> list[list[str]]:
