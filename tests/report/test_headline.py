@@ -306,7 +306,7 @@ def test_the_strength_of_another_objective_has_its_own_symbol() -> None:
         ({"coupling": "fixed", "kappa": 0.04, "place": "loss_k3"}, "κ = 0.04 for every τ, KL by the k3 estimate"),
         ({"coupling": "fixed", "kappa": 0.003, "place": "none"}, "no KL penalty"),
         ({"coupling": "fixed", "kappa": 0.0}, "no KL penalty"),
-        ({"coupling": "target", "kappa": 0.003, "target": 1.0}, "κ adapted to a KL of 1 nats"),
+        ({"coupling": "target", "kappa": 0.003, "target": 1.0}, "κ adapted to a KL of 1 nat"),
         ({"coupling": "uncertainty", "kappa": 0.003, "power": -1.0}, "κ = 0.003 · (û₀/û)^−1"),
         (None, ""),
     ],

@@ -117,13 +117,14 @@ def penalty(results: Json, variant: str) -> str:
     kl = results.get("variants", {}).get(variant, {}).get("kl")
     if not kl:
         return ""
+    target = kl.get("target") or 0.0
     knob, place = strength_symbol(results, variant), kl.get("place", "loss_square")
     if place == "none" or (kl["coupling"] == "fixed" and kl["kappa"] == 0):
         return "no KL penalty"
     sizes = {
         "paper": f"κ ∝ {knob} (Eq. 10)",
         "fixed": f"κ = {kl['kappa']:g} for every {knob}",
-        "target": f"κ adapted to a KL of {kl.get('target') or 0:g} nats",
+        "target": f"κ adapted to a KL of {target:g} nat{'s' * (target != 1)}",
         "uncertainty": minus(f"κ = {kl['kappa']:g} · (û₀/û)^{kl.get('power', 1):g}"),
     }
     places = {"reward": ", KL in the reward", "loss_k3": ", KL by the k3 estimate"}
