@@ -199,8 +199,8 @@ def run(
 
     with shown(progress) as reporter:
         reporter.say(f"betastar {config.name} → {folder}")
-        pipeline.run(config, folder, reporter, command)
-    return Results(read_run(folder), folder)
+        results = pipeline.run(config, folder, reporter, command)
+    return Results(read_run(folder, results), folder)
 
 
 def work(

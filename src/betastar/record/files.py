@@ -46,11 +46,11 @@ class Run(NamedTuple):
     manifests: list[Json]
 
 
-def read_run(folder: Path) -> Run:
-    """Read a run directory, or the folder that an analysis left. Raises BetastarError where there is no record, or one
-    that is damaged or of another version."""
-    results: Any = read_results(folder)
-    return Run(results, read_samples(folder), read_settings(folder), _manifests(folder))
+def read_run(folder: Path, results: Mapping[str, Any] | None = None) -> Run:
+    """Read a run directory, or the folder that an analysis left; `results`: its record, where that was just read.
+    Raises BetastarError where there is no record, or one that is damaged or of another version."""
+    record: Any = read_results(folder) if results is None else results
+    return Run(record, read_samples(folder), read_settings(folder), _manifests(folder))
 
 
 def read_results(folder: Path) -> ResultsRecord:
