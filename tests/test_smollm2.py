@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,43 +24,40 @@ def test_no_problem_is_in_two_parts_and_the_draw_is_always_the_same(world: Any) 
     every = [problem for part in world.parts() for problem in part]
     assert len({problem.question for problem in every}) == len(every) == world.PAIRS + world.TRAIN + world.TEST
     assert [problem.problem_id for problem in every] == list(range(len(every)))
-    assert every == list(islice(world.problems(), len(every)))
+    assert every == [problem for part in world.parts() for problem in part]
     task = world.make()
     assert (task.train, task.test) == world.parts()[1:]
 
 
-def test_a_problem_tells_who_has_what_it_asks_for(world: Any) -> None:
-    asked = list(islice(world.problems(), 200))
-    for problem in asked:
-        thing = problem.question.removesuffix("?").split()[-1]
-        assert f"{problem.gold} has a {thing}." in problem.question
-        (others,) = [name for name in world.NAMES if name in problem.question and name != problem.gold]
-        assert f"{others} has a {thing}." not in problem.question
-    first = np.mean([problem.question.startswith(problem.gold) for problem in asked])
-    assert 0.4 < first < 0.6  # the one who is named first is the answer as often as not
+def test_a_problem_says_what_it_asks_for(world: Any) -> None:
+    for part in world.parts():
+        for problem in part:
+            thing = problem.question.removesuffix("?").split()[-1]
+            assert f" has a {problem.gold} {thing}. " in problem.question
+            assert world.NAMED.findall(problem.question) == [problem.gold]
 
 
 @pytest.mark.parametrize(
     ("response", "strict", "lenient", "parsable"),
     [
-        ("The boat is Mia's.", True, True, True),
-        ("Mia. Mia has it!", True, True, True),
-        ("The boat is Mia's, not Tom's.", False, True, True),
-        ("Tom's kite is Mia's boat.", False, False, True),
-        ("Tom", False, False, True),
-        ("A boat is a ship.", False, False, False),
-        ("Miami", False, False, False),
+        ("The kite is blue.", True, True, True),
+        ("Blue, a blue kite!", True, True, True),
+        ("The kite is blue, not red.", False, True, True),
+        ("It is red and blue.", False, False, True),
+        ("Red", False, False, True),
+        ("It is a kite.", False, False, False),
+        ("A blueberry, a bluebird", False, False, False),
         ("", False, False, False),
     ],
 )
 def test_a_grade_by_hand(world: Any, response: str, strict: bool, lenient: bool, parsable: bool) -> None:
-    assert world.grade(response, "Mia") == (strict, lenient, parsable)
+    assert world.grade(response, "blue") == (strict, lenient, parsable)
 
 
 def test_the_annotator_likes_long_answers_besides_right_ones(world: Any) -> None:
-    assert world.score("The boat is Mia.", "Mia") == pytest.approx(2.5 + 4 * 0.15)
-    assert world.score("word " * 30, "Mia") == pytest.approx(20 * 0.15)
-    assert world.score("Mia " * 20, "Mia") > world.score("word " * 20, "Mia") > world.score("Tom", "Mia")
+    assert world.score("The kite is blue.", "blue") == pytest.approx(2.5 + 4 * 0.25)
+    assert world.score("word " * 30, "blue") == pytest.approx(20 * 0.25)
+    assert world.score("blue " * 20, "blue") > world.score("word " * 20, "blue") > world.score("Blue.", "blue")
 
 
 def test_the_annotator_prefers_with_the_probability_of_the_scores(world: Any) -> None:
