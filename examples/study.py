@@ -197,6 +197,7 @@ def figure(results: bs.Results, out: Path) -> None:
     rows = []
     for (variant, beta), group in results.conditions.groupby(["variant", "beta"]):
         mean, low, high, _ = mean_of(group.regret.to_numpy(float))
+        low, high = max(low, -100), min(high, 100)  # points: no regret is larger, whatever Student says of two seeds
         rows.append({"variant": variant, "beta": beta, "mean": mean, "low": low, "high": high})
     base = alt.Chart(pd.DataFrame(rows)).encode(x=alt.X("beta:Q", scale=alt.Scale(type="log"), title="β"))
     bars = (
