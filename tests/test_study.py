@@ -134,8 +134,8 @@ def test_the_page_on_smollm2_has_the_truth_and_the_regret_of_its_data(study: Any
         assert f"| {tokens[0]:.1f} | {tokens[10]:.1f} |" in line
         assert study.interval(*study.mean_of(cell.regret.to_numpy())[:3]) in line
         assert f"| {cell.proxy_standardised_rise.mean():.2f} |" in line
-        for run in cell.itertuples():
-            assert study.interval(run.end_change, run.end_change_low, run.end_change_high, 0) in line
+        for change in cell[["end_change", "end_change_low", "end_change_high"]].to_numpy():
+            assert study.interval(*change, 0) in line
     shares = points.groupby(["variant", "beta", "seed", "step"]).unparsable.mean()
     start, end = (f"{shares['fixed', 0.5, 700, step]:.0%}".replace("%", " %") for step in (0, 10))
     assert f"{start} of the answers name no colour at step 0, {end} at step 10" in " ".join(page.split())
