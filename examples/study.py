@@ -31,8 +31,8 @@ from betastar.settings.config import load_config
 
 def slopes(frame: pd.DataFrame, value: str) -> np.ndarray:
     """For each seed that has every β, the least-squares slope of `value` over log10 β."""
-    table = frame.pivot_table(value, "seed", "beta").dropna()
-    return slope_within(table.columns, table)
+    table = frame.pivot_table(value, "seed", "beta", dropna=False).dropna()
+    return slope_within(table.columns, table) if len(table) else np.array([])
 
 
 def mean_of(values: np.ndarray) -> tuple[float, float, float, float]:
@@ -133,11 +133,12 @@ def chain(results: bs.Results) -> list[dict[str, Any]]:
     """Of the checkpoints, which all variants share."""
     points = results.points
     start = points[(points.step == 0) & (points.variant == points.variant.iloc[0])]
-    measures = {
+    named = {
         "policy_entropy": ("policy entropy, nats", 3),
         "prompt_diversity": ("diversity within a prompt", 3),
         "disagreement_centred": ("û, centred", 3),
     }
+    measures = {name: words for name, words in named.items() if start[name].notna().all()}
     found = {name: mean_of(slopes(start, name)) for name in measures}
     adjusted = holm([found[name][3] for name in measures])
     return [
@@ -168,7 +169,10 @@ def sensitivity(results: bs.Results) -> list[dict[str, Any]]:
 
 
 def signed(values: np.ndarray, digits: int = 1) -> str:
-    """The mean slope of a damage with its interval, and the way it goes where that excludes zero."""
+    """The mean slope of a damage with its interval, and the way it goes where that excludes zero; a dash for a measure
+    that fewer than two seeds have at every β."""
+    if np.isfinite(values).sum() < 2:
+        return "–"
     mean, low, high, _ = mean_of(values)
     way = "rises" if low > 0 else "falls" if high < 0 else "–"
     return f"{interval(mean, low, high, digits)} {way}"
@@ -193,6 +197,7 @@ def figure(results: bs.Results, out: Path) -> None:
     rows = []
     for (variant, beta), group in results.conditions.groupby(["variant", "beta"]):
         mean, low, high, _ = mean_of(group.regret.to_numpy(float))
+        low, high = max(low, -100), min(high, 100)  # points: no regret is larger, whatever Student says of two seeds
         rows.append({"variant": variant, "beta": beta, "mean": mean, "low": low, "high": high})
     base = alt.Chart(pd.DataFrame(rows)).encode(x=alt.X("beta:Q", scale=alt.Scale(type="log"), title="β"))
     bars = (

@@ -37,6 +37,15 @@ def test_slopes_are_per_tenfold_beta_within_seeds(study: Any) -> None:
     assert study.slopes(frame, "value") == pytest.approx([2, -1])
 
 
+def test_a_measure_that_no_seed_has_at_every_beta_has_no_slope(study: Any) -> None:
+    """As the paper's AUGC where the proxy starts below zero."""
+    rows = [(seed, beta, np.nan if beta == 1 else 0.5) for seed in (0, 1) for beta in (0.1, 1)]
+    frame = pd.DataFrame(rows, columns=["seed", "beta", "value"])
+    assert study.slopes(frame, "value").size == 0
+    assert study.slopes(frame.assign(value=np.nan), "value").size == 0
+    assert study.signed(study.slopes(frame, "value")) == study.signed(np.array([1.0])) == "–"
+
+
 def test_means_over_seeds_are_students(study: Any) -> None:
     values = np.array([1.0, 2.0, 4.0, np.nan])
     mean, low, high, p = study.mean_of(values)
@@ -62,6 +71,7 @@ def lines(rows: list[dict[str, Any]]) -> str:
     [
         ("index", "study_micro", {"paper": 70, "fixed": 70, "reward": 70}),
         ("lists", "study_lists", {"paper": 30, "fixed": 30}),
+        ("smollm2", "study_smollm2", {"paper": 6, "fixed": 6}),
     ],
 )
 def test_a_page_has_the_sensitivity_table_of_its_data(study: Any, page: str, data: str, expected: dict) -> None:
@@ -106,3 +116,27 @@ def test_the_page_on_settings_has_the_slopes_of_its_data(study: Any) -> None:
         setting, _ = key
         (line,) = (row for row in page.splitlines() if row.startswith(f"| {setting} |"))
         assert study.signed(study.slopes(group, "regret")) in line
+
+
+def test_the_page_on_smollm2_has_the_truth_and_the_regret_of_its_data(study: Any) -> None:
+    points = pd.read_csv(ROOT / "docs/study/data/study_smollm2_points.csv")
+    conditions = pd.read_csv(ROOT / "docs/study/data/study_smollm2_conditions.csv")
+    page = (ROOT / "docs/study/smollm2.md").read_text(encoding="utf-8")
+    cells = conditions.groupby(["variant", "beta"])
+    assert cells.size().tolist() == [2] * 6
+    for key, cell in cells:
+        assert isinstance(key, tuple)
+        variant, beta = key
+        (line,) = (row for row in page.splitlines() if row.startswith(f"| `{variant}` | {beta:.3g} |"))
+        mine = points[(points.variant == variant) & (points.beta == beta)].groupby("step")
+        truth, tokens = mine.true_strict.mean(), mine.response_tokens.mean()
+        assert f"| {truth[0]:.2f} | {truth[5]:.2f} | {truth[10]:.2f} |" in line
+        assert f"| {tokens[0]:.1f} | {tokens[10]:.1f} |" in line
+        assert study.interval(*study.mean_of(cell.regret.to_numpy())[:3]) in line
+        assert f"| {cell.proxy_standardised_rise.mean():.2f} |" in line
+        for change in cell[["end_change", "end_change_low", "end_change_high"]].to_numpy():
+            assert study.interval(*change, 0) in line
+    shares = points.groupby(["variant", "beta", "seed", "step"]).unparsable.mean()
+    start, end = (f"{shares['fixed', 0.5, 700, step]:.0%}".replace("%", " %") for step in (0, 10))
+    assert f"{start} of the answers name no colour at step 0, {end} at step 10" in " ".join(page.split())
+    assert f"at most {shares.xs(701, level='seed').max():.0%}".replace("%", " %") in page
