@@ -92,19 +92,18 @@ def answer_twice(gguf: Path, asked: Sequence[Problem], seed: int) -> list[tuple[
     assert isinstance(pad, int)  # load_base sees to it
     prompts = [prompt for prompt in chat.prompts([problem.question for problem in asked]) for _ in range(2)]
     keys = [stream_key(seed, "pairs", problem.problem_id, i) for problem in asked for i in range(2)]
-    texts: list[str] = []
-    for start in range(0, len(prompts), ROWS):
-        (responses,) = generate(
-            bank,
-            None,
-            [prompts[start : start + ROWS]],
-            [keys[start : start + ROWS]],
-            end_tokens=end_tokens(base.model, base.tokenizer),
-            pad=pad,
-            max_new_tokens=TOKENS,
-            temperature=TEMPERATURE,
-        )
-        texts += [chat.text(response.tokens) for response in responses]
+    (responses,) = generate(
+        bank,
+        None,
+        [prompts],
+        [keys],
+        end_tokens=end_tokens(base.model, base.tokenizer),
+        pad=pad,
+        max_new_tokens=TOKENS,
+        temperature=TEMPERATURE,
+        at_once=ROWS,
+    )
+    texts = [chat.text(response.tokens) for response in responses]
     return list(zip(texts[::2], texts[1::2], strict=True))
 
 

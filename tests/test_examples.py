@@ -81,6 +81,7 @@ def test_a_notebook_runs_and_shows_charts_and_tables(
 RUNS = {
     "micro": "study-micro",
     "lists": "study-lists",
+    "smollm2": "study-smollm2",
     "objectives": "study-objectives",
     **{f"style-{weight}": "study-style" for weight in ("0", "0.5", "1", "2")},
     **{f"pairs-{n}": "study-style" for n in (300, 1000, 3400)},
@@ -111,8 +112,8 @@ def test_the_notebook_of_the_study_draws_every_figure_from_an_archive(
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     shown = [cell for cell in cells if cell.source.startswith("SVG(")]
-    assert len(shown) == 7
+    assert len(shown) == 8
     assert all("<svg" in cell.outputs[0]["data"]["image/svg+xml"] for cell in shown)
     tables = [cell for cell in cells if cell.source.startswith("study.")]
-    assert len(tables) == 8
+    assert len(tables) == 9
     assert all("| --- |" in cell.outputs[0]["text"] for cell in tables)
