@@ -65,8 +65,7 @@ def assert_same(ours: list[list[Response]], theirs: list[list[Response]]) -> Non
 
 
 @pytest.mark.parametrize("at_once", [1, 6, 15, 32])
-@pytest.mark.parametrize("enter_below", [0.0, 0.6, 1.0])
-@pytest.mark.parametrize("look_every", [1, 3])
+@pytest.mark.parametrize(("enter_below", "look_every"), [(0.0, 3), (0.6, 1), (1.0, 3)])
 def test_the_responses_are_those_of_sampling_all_at_once(
     bank: AdapterBank,
     adapters: Adapters,
