@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from betastar.models import batch, decoding
 from betastar.models.bank import AdapterBank, Adapters
 from betastar.models.random_models import build_model
 from betastar.models.sequences import Row
@@ -94,3 +95,11 @@ def make_rows() -> Callable[..., list[Row]]:
         ]
 
     return make
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks and widths of a few columns, so that responses pass through several and a batch runs out of them."""
+    monkeypatch.setattr(decoding, "LEAST_AHEAD", 3)
+    for module in (decoding, batch):
+        monkeypatch.setattr(module, "BLOCK", 4)

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import torch
+from models.sampled import assert_same, model_of, sampled
 from torch import nn
-from transformers import GemmaConfig, LlamaConfig, PreTrainedConfig, Qwen3Config
-from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+from transformers import GemmaConfig, LlamaConfig, Qwen3Config
 
 from betastar.errors import BetastarError
 from betastar.models import batch, decoding, repeated
@@ -27,20 +27,16 @@ from betastar.models.decoding import (
     lean_layers,
     unpacked_weights,
 )
-from betastar.models.generation import generate
 from betastar.models.loading import load_base
 from betastar.models.random_models import build_byte_tokenizer, build_model
 from betastar.models.sequences import Row
 from betastar.models.support import guard_context
-from betastar.randomness import stream_key
-from betastar.record.responses import Response
 from betastar.settings.sections import Geometry, PretrainedBase
 
 pytestmark = pytest.mark.filterwarnings(  # other libraries about one another
     "ignore:.*torch.jit:DeprecationWarning", "ignore:.*gradient_checkpointing:FutureWarning"
 )
 
-ENDS = list(range(40, 48))  # one token in eight ends a response
 SHAPE: dict[str, Any] = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 128, "pad_token_id": 0, "eos_token_id": 1,
@@ -48,46 +44,10 @@ SHAPE: dict[str, Any] = {
 }  # fmt: skip
 
 
-def sampled(
-    bank: AdapterBank, adapters: Adapters | None, prompts: list[list[list[int]]], fixed: bool, **settings: Any
-) -> list[list[Response]]:
-    keys = [[stream_key(0, "row", b) for b in range(len(group))] for group in prompts]
-    settings = {"end_tokens": ENDS, "pad": 0, "max_new_tokens": 20, **settings}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(repeated, "FIXED_SHAPES", fixed)
-        return generate(bank, adapters, prompts, keys, **settings)
-
-
-def assert_same(ours: list[list[Response]], theirs: list[list[Response]]) -> None:
-    for mine, its in zip((r for g in ours for r in g), (r for g in theirs for r in g), strict=True):
-        assert mine.tokens == its.tokens
-        assert mine.hit_limit == its.hit_limit
-        assert mine.logprob == pytest.approx(its.logprob, rel=1e-4, abs=1e-4)
-        assert mine.entropy == pytest.approx(its.entropy, rel=1e-4, abs=1e-4)
-
-
 @pytest.fixture
 def prompts(make_rows: Callable[..., list[Row]]) -> list[list[list[int]]]:
     """`[3][7]`: ragged, and different for every condition."""
     return [[list(row.prompt) for row in make_rows(7, seed)] for seed in range(3)]
-
-
-@pytest.fixture
-def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Widths of a few columns, so that a response passes through several."""
-    monkeypatch.setattr(decoding, "LEAST_AHEAD", 3)
-    for module in (decoding, batch):
-        monkeypatch.setattr(module, "BLOCK", 4)
-
-
-def model_of(config: PreTrainedConfig, device: torch.device) -> Any:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
-        for weight in model.parameters():
-            if weight.ndim > 1:
-                nn.init.normal_(weight, std=0.25)
-    return model.eval().to(device)
 
 
 @pytest.mark.parametrize("kind", [Qwen3Config, LlamaConfig, GemmaConfig])

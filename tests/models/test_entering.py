@@ -3,27 +3,22 @@ batch after batch. On a CPU every part runs but the recording of a graph."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from models.sampled import ENDS, LIMIT, assert_same, model_of, sampled
 from transformers import GPT2Config, Qwen3Config
-from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from betastar.models import batch, decoding, repeated
+from betastar.models import batch, repeated
 from betastar.models.bank import AdapterBank, Adapters
-from betastar.models.generation import generate
-from betastar.randomness import stream_key
-from betastar.record.responses import Response
 
 pytestmark = pytest.mark.filterwarnings(  # other libraries about one another
     "ignore:.*torch.jit:DeprecationWarning", "ignore:.*gradient_checkpointing:FutureWarning"
 )
 
-ENDS = list(range(40, 48))  # one token in eight ends a response
-LIMIT, PROBLEMS = 20, 11
+PROBLEMS = 11
 
 
 @pytest.fixture
@@ -32,36 +27,6 @@ def grid() -> list[list[list[int]]]:
     draw = torch.Generator().manual_seed(5)
     lengths = torch.randint(2, 25, (3, PROBLEMS), generator=draw).tolist()
     return [[torch.randint(1, 40, (n,), generator=draw).tolist() for n in mine] for mine in lengths]
-
-
-@pytest.fixture
-def narrow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Blocks of a few columns, so that a batch runs out of them again and again."""
-    monkeypatch.setattr(decoding, "LEAST_AHEAD", 3)
-    for module in (decoding, batch):
-        monkeypatch.setattr(module, "BLOCK", 4)
-    yield
-    repeated.REPEATABLE.clear()
-
-
-def sampled(
-    bank: AdapterBank, adapters: Adapters | None, prompts: list[list[list[int]]], fixed: bool, **settings: Any
-) -> list[list[Response]]:
-    """Conditions share the noise of a problem, at whatever step of the batch they come to it."""
-    keys = [[stream_key(0, "row", b) for b in range(len(group))] for group in prompts]
-    settings = {"end_tokens": ENDS, "pad": 0, "max_new_tokens": LIMIT, **settings}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(repeated, "FIXED_SHAPES", fixed)
-        return generate(bank, adapters, prompts, keys, **settings)
-
-
-def assert_same(ours: list[list[Response]], theirs: list[list[Response]]) -> None:
-    for mine, its in zip((r for g in ours for r in g), (r for g in theirs for r in g), strict=True):
-        assert mine.prompt == its.prompt
-        assert mine.tokens == its.tokens
-        assert mine.hit_limit == its.hit_limit
-        assert mine.logprob == pytest.approx(its.logprob, rel=1e-4, abs=1e-4)
-        assert mine.entropy == pytest.approx(its.entropy, rel=1e-4, abs=1e-4)
 
 
 @pytest.mark.parametrize("at_once", [1, 6, 15, 32])
@@ -135,13 +100,7 @@ def test_no_row_is_given_a_position_beyond_the_context(device: torch.device) -> 
     config = GPT2Config(
         vocab_size=64, n_positions=26 + LIMIT, n_embd=32, n_layer=2, n_head=4, bos_token_id=2, eos_token_id=1
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
-        for weight in model.parameters():
-            if weight.ndim > 1:
-                nn.init.normal_(weight, std=0.25)
-    bank = AdapterBank(model.eval().to(device), "attention", rank=4, alpha=6)
+    bank = AdapterBank(model_of(config, device), "attention", rank=4, alpha=6)
     draw = torch.Generator().manual_seed(1)
     prompts = [[torch.randint(1, 40, (n,), generator=draw).tolist() for n in [26, 3] * 8]]
     with pytest.MonkeyPatch.context() as patch:
@@ -161,8 +120,8 @@ def test_layers_are_the_models_own_again_after_an_error(
         vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4,
         num_key_value_heads=2, head_dim=16, max_position_embeddings=128,
     )  # fmt: skip
-    model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
-    bank = AdapterBank(model.eval().to(device), "attention", rank=4, alpha=6)
+    model = model_of(config, device)
+    bank = AdapterBank(model, "attention", rank=4, alpha=6)
     entered: Callable[..., Any] = batch.Batch._read_entering
 
     def full(self: Any, counts: Any) -> Any:
