@@ -29,8 +29,15 @@ from betastar.settings.phases import Offline
 from betastar.settings.sections import Geometry
 
 GOALS = {12: 3.2, 24: 5.0}  # decoding time as a multiple of one condition's
+GEOMETRY = Geometry(hidden_size=128, intermediate_size=256, layers=2, heads=4, key_value_heads=4, context=256)
 VOCABULARY, PAD = 128, 0
 SHORTEST_PROMPT, LONGEST_PROMPT = 20, 40
+
+
+def micro_bank(device: torch.device | str = "cpu") -> AdapterBank:
+    """A bank on a model of the micro world's geometry with random weights."""
+    model = build_model(GEOMETRY, VOCABULARY, root_seed=0).to(device)
+    return AdapterBank(model, ("q_proj", "k_proj", "v_proj", "o_proj"), rank=8, alpha=16)
 
 
 def random_adapters(bank: AdapterBank, conditions: int) -> Adapters:
@@ -125,9 +132,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
     options = parser.parse_args()
 
-    geometry = Geometry(hidden_size=128, intermediate_size=256, layers=2, heads=4, key_value_heads=4, context=256)
-    model = build_model(geometry, VOCABULARY, root_seed=0).to(options.device)
-    bank = AdapterBank(model, ("q_proj", "k_proj", "v_proj", "o_proj"), rank=8, alpha=16)
+    bank = micro_bank(options.device)
     print(f"{options.device}, {torch.get_num_threads()} threads, medians of {options.repeats}")
     print(f"per condition {options.prompts} prompts × {options.tokens} new tokens; no end token, so no row ends early")
     for kind, make in {"decoding": decoding, "training": training}.items():

@@ -20,7 +20,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from bank import VOCABULARY, decoding
+from bank import GEOMETRY, decoding, micro_bank
 from torch import nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -28,10 +28,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from betastar.models import bank as banks
 from betastar.models import batch, sampler
 from betastar.models.bank import AdapterBank
-from betastar.models.random_models import build_model
-from betastar.settings.sections import Geometry
 
-GEOMETRY = Geometry(hidden_size=128, intermediate_size=256, layers=2, heads=4, key_value_heads=4, context=256)
 PROMPT = 30  # tokens of a prompt on average, see `bank.py`
 PARTS = ("prompts", "base products", "adapters", "attention", "rest of the layers", "head", "noise", "rest")
 
@@ -142,8 +139,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    model = build_model(GEOMETRY, VOCABULARY, root_seed=0)
-    bank = AdapterBank(model, ("q_proj", "k_proj", "v_proj", "o_proj"), rank=8, alpha=16)
+    bank = micro_bank()
     jobs = {c: decoding(bank, c, options.prompts, options.tokens) for c in options.conditions}
     made: dict[int, list[dict[str, float]]] = {c: [] for c in jobs}
     for repeat in range(options.repeats + 1):

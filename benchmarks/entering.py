@@ -18,16 +18,14 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from bank import VOCABULARY, random_adapters
+from bank import VOCABULARY, micro_bank, random_adapters
 
 from betastar.models import repeated
 from betastar.models.bank import AdapterBank, Adapters
 from betastar.models.generation import generate
 from betastar.models.logprobs import backbone
-from betastar.models.random_models import build_model
 from betastar.randomness import numpy_generator, stream_key
 from betastar.record.responses import Response
-from betastar.settings.sections import Geometry
 
 
 class Work(NamedTuple):
@@ -100,7 +98,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    bank = AdapterBank(build_model(Geometry(), VOCABULARY, root_seed=0).to(device), "attention", rank=8, alpha=16)
+    bank = micro_bank(device)
     adapters = random_adapters(bank, arguments.conditions)
     rng = numpy_generator(0, "benchmark", "entering")
     prompts = [rng.integers(1, VOCABULARY, n).tolist() for n in rng.integers(20, 41, arguments.problems)]

@@ -42,10 +42,6 @@ class Rows(NamedTuple):
         joined = Rows(*(torch.cat(pair) for pair in zip(self, others, strict=True)))
         return joined._replace(stream=torch.cat([self.stream, others.stream + len(self.keys)]))
 
-    def sampled(self, step: int | Tensor) -> Tensor:
-        """How many tokens of each row `[R]` were drawn before this step."""
-        return step - self.begun[self.stream]
-
 
 def padding_bias(start: Tensor, columns: int, dtype: torch.dtype) -> Tensor:
     """What attention adds to the scores `[R, columns]`, so that each row sees nothing before its `start [R]`. Half the

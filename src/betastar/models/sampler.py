@@ -56,8 +56,9 @@ class Sampler(NamedTuple):
         """Draw each row's next token from its state `hidden [R, d]` and write it down: the tokens `[R, 1]`, and the
         rows as they are then."""
         logprobs = head_logits(lm_head(self.model), hidden).log_softmax(dim=-1)
-        chosen = choose(logprobs, rows.keys, rows.stream, step - rows.begun, self.temperature)
-        sampled = rows.sampled(step)
+        position = step - rows.begun
+        chosen = choose(logprobs, rows.keys, rows.stream, position, self.temperature)
+        sampled = position[rows.stream]
         self._record(rows, sampled, chosen, logprobs)
         ended = (chosen[:, None] == self.ends).any(dim=1) | (sampled + 1 >= self.output.limit)
         return chosen[:, None], rows._replace(live=rows.live & ~ended)

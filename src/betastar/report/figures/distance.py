@@ -21,6 +21,7 @@ from betastar.report.figures.panels import (
     variant_title,
 )
 from betastar.report.points import Row, extent, known, labels, number, of_seeds, over_seeds, picked, series_frame
+from betastar.report.words.numbers import method_of
 
 OFFLINE = "offline"  # what the only method of a run is called
 ORIGINS = {"kl": "√KL from the checkpoint, √nats", "kl_base": "√KL from the base, √nats"}
@@ -76,12 +77,6 @@ def distance(results: Mapping[str, Any]) -> Figure:
     if len(there) < len(ORIGINS):
         caption += f" Not logged: {', '.join(words for name, words in ORIGINS.items() if name not in there)}."
     return Figure("distance", title, caption, rows)
-
-
-def method_of(results: Mapping[str, Any], variant: str) -> str | None:
-    """The offline method behind a variant of the record; None in a run that has DPO alone."""
-    methods = results.get("methods") or {}
-    return next((name for name, method in methods.items() if variant in method["variants"]), None)
 
 
 def _best_of_n(results: Mapping[str, Any], of_beta: Mapping[float | None, str], method: str | None) -> list[Row]:

@@ -101,10 +101,16 @@ def beta_name(beta: float | None) -> str:
     return "unknown" if beta is None else f"{beta:.3g}"
 
 
+def method_of(results: Json, variant: str) -> str | None:
+    """The offline method behind a variant of the record; None in a run that has DPO alone."""
+    methods = results.get("methods") or {}
+    return next((name for name, method in methods.items() if variant in method["variants"]), None)
+
+
 def strength_symbol(results: Json, variant: str) -> str:
     """What the knob of a variant's offline objective is called: β but for objectives such as IPO (τ) and ORPO (λ)."""
-    methods = (results.get("methods") or {}).values()
-    return next((method["strength"] for method in methods if variant in method["variants"]), "β")
+    method = method_of(results, variant)
+    return "β" if method is None else results["methods"][method]["strength"]
 
 
 def mean_error(entry: Json, digits: int | None = None) -> str:
